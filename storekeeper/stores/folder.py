@@ -1,0 +1,243 @@
+"""A store's folder in a set that is being made: what is written here is hashed while it is written, fsynced, and sealed.
+
+Trees of files are stored as files, with one JSON object a line for each entry in a listing; a file whose source has not
+changed since the set before is a hard link to it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from storekeeper.host import durable
+from storekeeper.stores.record import Artefact
+
+CHUNK = 1 << 20
+_SOURCE_KEYS = ("size", "mtime_ns", "ctime_ns", "inode")
+
+Progress = Callable[[int], None]  # told the bytes written since it was last told
+
+
+def source_of(status: os.stat_result) -> dict[str, int]:
+    """What identifies an unchanged source file: all four must be equal for it to count as unchanged."""
+    return {"size": status.st_size, "mtime_ns": status.st_mtime_ns, "ctime_ns": status.st_ctime_ns, "inode": status.st_ino}
+
+
+def sha256_of(path: Path) -> tuple[str, int]:
+    """The sha256 and size of a file, read in chunks."""
+    digest, size = hashlib.sha256(), 0
+    with open(path, "rb", buffering=0) as file:
+        while chunk := file.read(CHUNK):
+            digest.update(chunk)
+            size += len(chunk)
+    return digest.hexdigest(), size
+
+
+def read_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """The objects of a listing. Raises ValueError for a line that is no JSON object."""
+    with open(path, encoding="ascii") as file:
+        for line in file:
+            entry = json.loads(line)
+            if not isinstance(entry, dict):
+                raise ValueError(f"{path.name}: a line is no object")
+            yield entry
+
+
+def to_line(entry: Mapping[str, Any]) -> bytes:
+    """One object as a line of a listing: ASCII, sorted keys; bytes of names that are not UTF-8 stand as PEP 383 escapes."""
+    return (json.dumps(entry, sort_keys=True, separators=(",", ":")) + "\n").encode("ascii")
+
+
+class StoreFolder:
+    """Where one store's artefacts of one set are written. `previous` is the same store's folder in the last good set."""
+
+    def __init__(self, path: Path, previous: Path | None, progress: Progress) -> None:
+        self.path = path
+        self._previous = previous
+        self._progress = progress
+        self._artefacts: list[Artefact] = []
+        self._listed_bytes = 0
+
+    @property
+    def artefacts(self) -> tuple[Artefact, ...]:
+        return tuple(self._artefacts)
+
+    @property
+    def bytes(self) -> int:
+        return sum(artefact.size for artefact in self._artefacts) + self._listed_bytes
+
+    def write(self, name: str, chunks: Iterable[bytes]) -> Artefact:
+        """Write a stream as one artefact."""
+        sha256, size = self._write(self._inside(name), chunks)
+        return self._record(Artefact(name, size, sha256))
+
+    def adopt(self, source: Path, name: str) -> Artefact:
+        """Move a file of the same file system in as an artefact, without copying it."""
+        target = self._inside(name)
+        sha256, size = sha256_of(source)
+        os.rename(source, target)
+        _seal(target)
+        self._progress(size)
+        return self._record(Artefact(name, size, sha256))
+
+    @contextmanager
+    def tree(self, listing: str, content: str) -> Iterator[TreeWriter]:
+        """Write a listing and the files that it lists, in the folder `content`."""
+        durable.make_directory(self.path / content)
+        previous = _previous_tree(self._previous, listing, content)
+        with open(self.path / listing, "xb") as file:
+            writer = TreeWriter(file, self.path / content, previous, self._progress)
+            yield writer
+            file.flush()
+            os.fsync(file.fileno())
+        _seal(self.path / listing)
+        writer.sync_directories()
+        self._listed_bytes += writer.bytes
+        self._record(Artefact(listing, writer.listing_bytes, writer.listing_sha256, lists=content))
+
+    def seal(self) -> None:
+        """Make the folder itself durable. Called once, after the last artefact."""
+        durable.sync_directory(self.path)
+
+    def _write(self, target: Path, chunks: Iterable[bytes]) -> tuple[str, int]:
+        digest, size = hashlib.sha256(), 0
+        with open(target, "xb", buffering=0) as file:
+            for chunk in chunks:
+                _write_all(file, chunk)
+                digest.update(chunk)
+                size += len(chunk)
+                self._progress(len(chunk))
+        _seal(target)
+        return digest.hexdigest(), size
+
+    def _inside(self, name: str) -> Path:
+        if "/" in name or name in ("", ".", ".."):
+            raise ValueError(f"an artefact is named by one word, not {name!r}")
+        return self.path / name
+
+    def _record(self, artefact: Artefact) -> Artefact:
+        self._artefacts.append(artefact)
+        return artefact
+
+
+class TreeWriter:
+    """Writes a tree entry by entry, in the order of `path` as bytes, so that memory stays flat at any number of files."""
+
+    def __init__(self, listing: IO[bytes], content: Path, previous: _PreviousTree | None, progress: Progress) -> None:
+        self.bytes = 0
+        self.listing_bytes = 0
+        self.linked = 0
+        self._listing = listing
+        self._content = content
+        self._previous = previous
+        self._progress = progress
+        self._digest = hashlib.sha256()
+        self._directories = {content}
+
+    @property
+    def listing_sha256(self) -> str:
+        return self._digest.hexdigest()
+
+    def add(self, entry: Mapping[str, Any]) -> None:
+        """List something without contents of its own: a directory, a link, a special file, or one that vanished."""
+        line = to_line(entry)
+        self._listing.write(line)
+        self._digest.update(line)
+        self.listing_bytes += len(line)
+
+    def add_file(self, entry: Mapping[str, Any], source: IO[bytes]) -> dict[str, Any]:
+        """Store an open regular file under `entry["path"]` and list it with `size`, `sha256` and `source`; returns the whole entry."""
+        path = str(entry["path"])
+        identity = source_of(os.fstat(source.fileno()))
+        target = self._content / path
+        self._make_parents(target.parent)
+        known = self._previous.find(path) if self._previous else None
+        if known is not None and known.get("source") == identity and _link(self._previous_file(path), target):
+            sha256, size = str(known["sha256"]), int(known["size"])
+            self.linked += 1
+            self._progress(size)
+        else:
+            sha256, size = self._copy(source, target)
+        self.bytes += size
+        whole = {**entry, "size": size, "sha256": sha256, "source": identity}
+        self.add(whole)
+        return whole
+
+    def sync_directories(self) -> None:
+        for directory in self._directories:
+            durable.sync_directory(directory)
+
+    def _copy(self, source: IO[bytes], target: Path) -> tuple[str, int]:
+        digest, size = hashlib.sha256(), 0
+        with open(target, "xb", buffering=0) as file:
+            while chunk := source.read(CHUNK):
+                _write_all(file, chunk)
+                digest.update(chunk)
+                size += len(chunk)
+                self._progress(len(chunk))
+        _seal(target)
+        return digest.hexdigest(), size
+
+    def _make_parents(self, folder: Path) -> None:
+        if folder not in self._directories:
+            self._make_parents(folder.parent)
+            os.mkdir(folder, durable.PRIVATE_DIRECTORY)
+            self._directories.add(folder)
+
+    def _previous_file(self, path: str) -> Path:
+        if self._previous is None:
+            raise ValueError("there is no previous tree")
+        return self._previous.content / path
+
+
+class _PreviousTree:
+    """The listing of the set before, read in step with the one being written: both are sorted by path."""
+
+    def __init__(self, entries: Iterator[dict[str, Any]], content: Path) -> None:
+        self.content = content
+        self._entries = entries
+        self._next: dict[str, Any] | None = next(entries, None)
+
+    def find(self, path: str) -> dict[str, Any] | None:
+        wanted = os.fsencode(path)
+        while self._next is not None and os.fsencode(str(self._next["path"])) < wanted:
+            self._next = next(self._entries, None)
+        if self._next is not None and self._next["path"] == path:
+            return self._next
+        return None
+
+
+def _previous_tree(folder: Path | None, listing: str, content: str) -> _PreviousTree | None:
+    if folder is None or not (folder / listing).is_file():
+        return None
+    return _PreviousTree(read_lines(folder / listing), folder / content)
+
+
+def _link(source: Path, target: Path) -> bool:
+    """Hard-link where the file system can: not across devices, not past its limit of links."""
+    try:
+        os.link(source, target, follow_symlinks=False)
+    except OSError:
+        return False
+    return True
+
+
+def _seal(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+    try:
+        os.fchmod(descriptor, durable.SEALED_FILE)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _write_all(file: IO[bytes], chunk: bytes) -> None:
+    view = memoryview(chunk)
+    while view:
+        written = file.write(view)
+        view = view[written:]

@@ -1,0 +1,172 @@
+"""What every kind of store promises, so that no code above ever asks what kind it is.
+
+A backup walks `preflight`, `hold` (prepare, pin, copy, release), `dump`, `verify`; a proof walks `prove`; a restore walks
+`foresee`, `place`, `stage`, `switch`, `probe`, and the reverse `switch_back`, `discard_stage`, `discard_old`.
+Every method raises a StorekeeperError whose sentence says what was found; none returns a default for what it could not read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import IntEnum
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+from storekeeper.outcomes import Problem
+from storekeeper.runtimes.protocol import Runtime
+from storekeeper.stores.folder import StoreFolder
+from storekeeper.stores.record import StoreRecord
+
+Facts = dict[str, Any]  # JSON-able values only
+
+
+class PinOrder(IntEnum):
+    """When a store's moment is pinned: locks that stop writers first, then snapshots, then listings."""
+
+    WRITE_LOCK = 1
+    SNAPSHOT = 2
+    LISTING = 3
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """A store as it is now. `bytes` is its size on disk, `counts` are rows, vectors or files by object."""
+
+    version: str
+    bytes: int
+    counts: Mapping[str, int]
+    facts: Facts = field(default_factory=dict)
+
+
+class Hold(Protocol):
+    """One store's grip on one moment. Used in this order; `close` always comes, also after a failure or a signal.
+
+    The walk of all stores is: prepare each; pin each in PinOrder; copy each; release each in the reverse order; then the
+    slow dumps. So everything that can be slow belongs in `prepare` or in the store's `dump`.
+    """
+
+    order: PinOrder
+
+    def prepare(self) -> None:
+        """All that needs no lock on writers: connect, take shared table locks, start the helper, copy in a first pass."""
+
+    def pin(self) -> datetime:
+        """Pin the moment and say when it was. Bounded in time; raises Failed when the lock cannot be had."""
+
+    def copy(self) -> None:
+        """Copy what only the lock protects, and nothing else."""
+
+    def release(self) -> None:
+        """Let writers go on. Snapshots stay. Raises Failed when the lock had been lost before: the copy is then worthless."""
+
+    def close(self) -> None:
+        """Let go of everything and remove the hold's own temporary files. Safe to repeat and from any state."""
+
+    @property
+    def pause_ms(self) -> float:
+        """How long writers were blocked, in milliseconds; 0.0 for snapshots and listings."""
+
+
+@dataclass(frozen=True)
+class Dumped:
+    """What a dump wrote: the counts and digests of exactly the pinned moment. Artefacts are recorded by the folder."""
+
+    klass: str  # snapshot, locked-copy, listed-copy: the manifest's `class`
+    counts: Mapping[str, int]
+    digests: Mapping[str, str]
+    details: Facts = field(default_factory=dict)
+    problems: Sequence[Problem] = ()
+
+
+@dataclass(frozen=True)
+class Content:
+    """Counts and digests found in a scratch or staged copy, for comparison with a set's record."""
+
+    counts: Mapping[str, int]
+    digests: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Foresight:
+    """What a restore of one store would do: rows now and after, space by directory, seconds that the store does not answer."""
+
+    counts_now: Mapping[str, int] | None  # None: there is no live store (absent), so nothing will be saved
+    counts_after: Mapping[str, int]
+    bytes_needed: Mapping[Path, int]
+    downtime_s: float
+    problems: Sequence[Problem] = ()
+
+
+class SwitchLog(Protocol):
+    """The part of a restore's journal that belongs to one store."""
+
+    def note(self, step: str, **facts: Any) -> None:
+        """Write a step down; it is durable when this returns. Written before the change it announces."""
+
+    def noted(self, step: str) -> Facts | None:
+        """The facts of the last note of that step, also from before a crash; None when it was never reached."""
+
+
+class Store(Protocol):
+    """One declared store of a stack."""
+
+    kind: ClassVar[str]
+    needs_stopped: ClassVar[bool]  # its own runtime is stopped for a switch (a Chroma server reads the old directory on)
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def runtime(self) -> Runtime | None: ...
+
+    def preflight(self) -> Sequence[Problem]:
+        """Look for all that would make a backup fail later: programs, versions, rights. Changes nothing.
+
+        Returns warnings; raises Refused (a program is missing or too old, a secret is unreadable) or Failed (it does not answer).
+        """
+
+    def inspect(self) -> Inspection:
+        """Is it up, which version, how big, how many of what: an answer or an error (Unknown), never an empty default."""
+
+    def is_absent(self) -> bool:
+        """True only when it is certain that there is nothing: no such file, directory or database on a server that answered."""
+
+    def hold(self, work: Path) -> Hold:
+        """A grip on the store's moment, not yet taken. `work` is an empty private directory in the set's partial, for copies made under a lock;
+        it exists until `close`, and `StoreFolder.adopt` moves files from it into the set without another copy."""
+
+    def dump(self, hold: Any, into: StoreFolder) -> Dumped:
+        """Write the artefacts of the pinned moment into the set's folder, after every lock is released."""
+
+    def verify(self, folder: Path, record: StoreRecord) -> None:
+        """Decode every artefact (their sha256 has been compared already); raise Failed on the first that would not restore."""
+
+    def prove(self, folder: Path, record: StoreRecord, scratch: Path) -> Content:
+        """Restore into an empty scratch directory, read everything back, remove what was started. Unknown when it cannot be tried here."""
+
+    def foresee(self, folder: Path, record: StoreRecord, stage_dir: Path | None) -> Foresight:
+        """What `stage` and `switch` would do and need. Raises Refused when the restore would be unsafe: versions, rights, holders."""
+
+    def place(self, token: str, stage_dir: Path | None) -> Facts:
+        """The names that a restore with this token (8 hexadecimal digits) will use: stage, live and old side. Pure: touches nothing."""
+
+    def stage(self, folder: Path, record: StoreRecord, place: Facts) -> Content:
+        """Load next to the live data, which is not touched, and read back what was loaded. Safe to repeat after a crash."""
+
+    def switch(self, place: Facts, log: SwitchLog) -> None:
+        """Make the staged data live and keep the old side. Safe to repeat after a crash at any point."""
+
+    def switch_back(self, place: Facts, log: SwitchLog) -> None:
+        """Make the old side live again and keep the other as the stage. Safe to repeat, and from before, during or after `switch`."""
+
+    def probe(self, place: Facts, expected: StoreRecord) -> None:
+        """After the services run again: the live store answers and holds what the stage held. Raises Failed."""
+
+    def discard_stage(self, place: Facts) -> None:
+        """Remove what was staged and is not live. Safe to repeat."""
+
+    def discard_old(self, place: Facts) -> None:
+        """Remove the old side, when its time is over. Safe to repeat."""
+
