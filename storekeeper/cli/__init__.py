@@ -1,0 +1,1 @@
+"""Words typed, documents and text printed; no decision is made here."""

@@ -1,0 +1,1 @@
+"""Backup sets: the repository that holds them, how one is made and published, named, verified, kept and removed."""

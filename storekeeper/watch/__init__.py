@@ -1,0 +1,1 @@
+"""Telling people and other systems how runs ended."""
