@@ -1,0 +1,50 @@
+# Every target makes what it needs: the virtual environment comes from the lock file, with hashes.
+# PYTHON is the interpreter to make it with (3.11 or later).
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+
+.PHONY: setup demo test lint types docs bench lock packages clean
+
+setup: $(STAMP)
+
+$(STAMP): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Storekeeper needs Python 3.11 or later, this is " + sys.version.split()[0])'
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --require-hashes -r requirements.lock
+	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
+	touch $@
+
+demo: setup
+	$(BIN)/python -m inventories.demo_run
+
+test: setup
+	$(BIN)/pytest $(PYTEST)
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+
+docs: setup
+	$(BIN)/python -m storekeeper.stack.schema
+	$(BIN)/python -m storekeeper.cli.reference
+
+bench: setup
+	$(BIN)/python -m benchmarks.all
+
+# The Debian packages that the tests of real servers, power cuts and faults need. Needs root; no cluster is made and nothing is started.
+packages:
+	mkdir -p /etc/postgresql-common/createcluster.d
+	printf 'create_main_cluster = false\n' >/etc/postgresql-common/createcluster.d/storekeeper.conf
+	apt-get update -qq
+	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends postgresql zstd strace faketime libfaketime rsync attr \
+		debootstrap systemd-container iproute2 iptables openssh-client
+
+# Writes the lock file anew; uv is the one tool that is not in it.
+lock:
+	uv pip compile pyproject.toml --all-extras --generate-hashes --universal --python-version 3.11 --quiet --no-header -o requirements.lock
+
+clean:
+	rm -rf .venv .demo .mypy_cache .pytest_cache .ruff_cache build *.egg-info

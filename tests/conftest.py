@@ -1,0 +1,33 @@
+"""What holds for all tests: the header that names what is tested, and in CI that a skipped part is a failure."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import sqlite3
+
+import pytest
+
+IN_CI = os.environ.get("CI") == "true"
+
+
+def pytest_report_header() -> list[str]:
+    tools = ", ".join(f"{name} {'found' if shutil.which(name) else 'missing'}" for name in ("zstd", "strace", "faketime", "systemd-nspawn"))
+    who = "root" if os.geteuid() == 0 else "not root"
+    return [f"storekeeper: Python {platform.python_version()}, SQLite {sqlite3.sqlite_version}, {who}, {tools}"]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    skipped = terminalreporter.stats.get("skipped", [])
+    if IN_CI and skipped:
+        terminalreporter.section("a skipped part is a failure in CI", red=True)
+        for report in skipped:
+            terminalreporter.write_line(f"{report.nodeid}: {report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr}")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if IN_CI and exitstatus == 0 and reporter is not None and reporter.stats.get("skipped"):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
