@@ -1,0 +1,11 @@
+"""Read by pyinfra before any deploy: the version it needs, and a guard against another distribution's `operations`."""
+
+from pathlib import Path
+
+import operations
+from pyinfra import config
+
+config.REQUIRE_PYINFRA_VERSION = ">=3.10,<3.11"
+
+if Path(operations.__file__).resolve().parent != Path(__file__).resolve().parent / "operations":
+    raise SystemExit(f"{operations.__file__} would be used as `operations`: run pyinfra from the checkout's root, in its .venv")

@@ -1,0 +1,11 @@
+"""Remove the sets that the declared retention keeps no longer; with `plan=yes`, only say which.
+
+    pyinfra INVENTORY deploys/prune.py --data plan=yes
+"""
+
+from operations import declared, sets
+from pyinfra import host
+
+sudo = bool(host.data.get("storekeeper_sudo"))
+for stack in host.loop(declared.chosen_stacks(host)):
+    sets.prune(name=f"Prune {stack}", stack=stack, dry_run=declared.flag(host, "plan"), _sudo=sudo)

@@ -1,0 +1,65 @@
+"""Make a host what its inventory declares: directories, configuration, stack files and schedules. A second run changes nothing.
+
+    pyinfra INVENTORY deploys/site.py
+"""
+
+from io import StringIO
+
+from operations import declared
+from operations.program import Program
+from operations.schedule import cron_lines
+from pyinfra import host
+from pyinfra.operations import files
+
+data = host.data
+sudo = bool(data.get("storekeeper_sudo"))
+owner = data.get("storekeeper_user")
+config = data.get("storekeeper_config")
+stacks = declared.stacks(host)
+
+for purpose, directory, mode in (
+    ("configuration", config, "700"),
+    ("stack files", f"{config}/stacks", "700"),
+    ("state", data.get("storekeeper_state"), "700"),
+    ("repository", data.get("storekeeper_repository"), "700"),
+    ("schedules", data.get("storekeeper_cron"), "755"),
+):
+    files.directory(name=f"Directory of the {purpose}", path=directory, user=owner, mode=mode, _sudo=sudo)
+
+files.template(
+    name="Configuration",
+    src="templates/storekeeper.yml.j2",
+    dest=f"{config}/storekeeper.yml",
+    user=owner,
+    mode="600",
+    repository=data.get("storekeeper_repository"),
+    state=data.get("storekeeper_state"),
+    scratch=data.get("storekeeper_scratch"),
+    _sudo=sudo,
+)
+
+for stack in host.loop(stacks):
+    files.put(
+        name=f"Stack file of {stack.name}",
+        src=StringIO(stack.text),
+        dest=f"{config}/stacks/{stack.name}.yml",
+        user=owner,
+        mode="600",
+        _sudo=sudo,
+    )
+    cron_file = f"{data.get('storekeeper_cron')}/storekeeper-{stack.name}"
+    lines = cron_lines(stack.stack, Program.of(host))
+    if lines:
+        files.template(
+            name=f"Schedule of {stack.name}",
+            src="templates/cron.j2",
+            dest=cron_file,
+            user=owner,
+            mode="644",
+            stack=stack.name,
+            lines=lines,
+            run_as=owner,
+            _sudo=sudo,
+        )
+    else:
+        files.file(name=f"No schedule of {stack.name}", path=cron_file, present=False, _sudo=sudo)

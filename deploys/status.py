@@ -1,0 +1,13 @@
+"""Read the state of every stack of every host, in one round trip a host, and write the report.
+
+    pyinfra INVENTORY deploys/status.py --data report=report.html
+"""
+
+from operations import report
+from pyinfra import host
+
+report.write(
+    name="Report",
+    path=host.data.get("report") or "storekeeper-report.html",
+    _sudo=bool(host.data.get("storekeeper_sudo")),
+)

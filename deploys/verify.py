@@ -1,0 +1,12 @@
+"""Read sets back and decode them: all of a stack, or one.
+
+    pyinfra INVENTORY deploys/verify.py --data stack=maestro --data set=latest
+"""
+
+from operations import declared, sets
+from pyinfra import host
+
+sudo = bool(host.data.get("storekeeper_sudo"))
+chosen = host.data.get("set")
+for stack in host.loop(declared.chosen_stacks(host)):
+    sets.verify(name=f"Verify {chosen or 'all sets'} of {stack}", stack=stack, set=chosen, all=chosen is None, _sudo=sudo)

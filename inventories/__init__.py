@@ -1,0 +1,1 @@
+"""Where Storekeeper runs: inventories, their data, and the stack files."""

@@ -1,0 +1,27 @@
+"""Every key that the deploys read, with its default. An inventory, another group or `--data` overrides them."""
+
+# The host program, and the directory of its configuration on the host.
+storekeeper_program = "/opt/storekeeper/current/bin/storekeeper"
+storekeeper_config = "/etc/storekeeper"
+
+# Where sets, the program's own state, and scratch copies of proofs are kept on the host.
+storekeeper_repository = "/var/backups/storekeeper"
+storekeeper_state = "/var/lib/storekeeper"
+storekeeper_scratch = "/var/tmp"
+
+# The directory of cron files, the user that they run the program as, and whether pyinfra needs sudo for all of this.
+storekeeper_cron = "/etc/cron.d"
+storekeeper_user = "root"
+storekeeper_sudo = False
+
+# The stacks of the host: name -> path of a stack file on the control machine, or the text of one.
+storekeeper_stacks = {}
+
+# What the operating deploys work on: pass these with --data.
+#   stack=NAME    one stack of the host; all of its stacks when not given
+#   set=SET       a set: latest, an id, a time, or the start of an id
+#   within=26h    backup: only where no usable set is that young
+#   only=A,B      restore: these stores
+#   plan=yes      restore: say what would happen and change nothing
+#   back=yes      restore: return to what was live before the last restore
+#   confirm=STACK@HOST   restore: needed, HOST is the host's own name (uname -n)

@@ -1,0 +1,31 @@
+"""The lines of a stack's cron file, from its declared schedule."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+
+from storekeeper.stack.model import Stack
+
+from .program import Program
+
+
+@dataclass(frozen=True)
+class CronLine:
+    """One line of a file in /etc/cron.d (crontab(5)): its time, and the command with every word quoted."""
+
+    time: str
+    command: str
+
+
+def cron_lines(stack: Stack, program: Program) -> list[CronLine]:
+    """What cron runs for a stack; progress and documents go nowhere, a failure's one sentence is what cron mails.
+
+    A percent sign means a new line to cron, so it is escaped.
+    """
+    lines = []
+    for entry in stack.schedule:
+        words = [program.path, "--config", program.config, entry.verb, stack.stack, *entry.arguments]
+        command = " ".join(shlex.quote(word) for word in words).replace("%", r"\%")
+        lines.append(CronLine(str(entry.at), f"{command} >/dev/null"))
+    return lines

@@ -1,0 +1,1 @@
+"""Every file that is rendered onto a host, and the report."""
