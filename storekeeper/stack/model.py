@@ -143,4 +143,3 @@ def covered_paths(store: PostgresqlModel | SqliteModel | ChromaModel | FilesMode
     if isinstance(store, FilesModel) and store.include:
         return tuple(store.path / entry for entry in store.include)
     return (store.path,)
-

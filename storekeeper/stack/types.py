@@ -7,7 +7,8 @@ from datetime import timedelta
 from pathlib import Path, PurePosixPath
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, PlainSerializer, WithJsonSchema, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, PlainSerializer, PlainValidator, WithJsonSchema, model_validator
+from pydantic_core import PydanticCustomError
 
 _UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
@@ -18,47 +19,49 @@ class Declared(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
+def expected(meaning: str) -> PydanticCustomError:
+    """A value that is not what it should be. Whoever shows it decides whether to show what was found: it may be a secret."""
+    return PydanticCustomError("expected", "expected {meaning}", {"meaning": meaning})
+
+
 def _matching(pattern: str, meaning: str) -> AfterValidator:
     expression = re.compile(pattern)
 
     def check(text: str) -> str:
         if not expression.fullmatch(text):
-            raise ValueError(f"expected {meaning}, found {_shown(text)}")
+            raise expected(meaning)
         return text
 
     return AfterValidator(check)
 
 
-def _shown(text: str) -> str:
-    return repr(text if len(text) <= 60 else text[:57] + "...")
-
-
-def _absolute(text: object) -> Path:
-    if isinstance(text, Path):
-        text = str(text)
-    if not isinstance(text, str):
-        raise ValueError(f"expected an absolute path, found {text!r}")
-    if not text.startswith("/") or len(text.encode()) > 4000 or any(ord(sign) < 32 or ord(sign) == 127 for sign in text):
-        raise ValueError(f"expected an absolute path, found {_shown(text)}")
+def _absolute(value: object) -> Path:
+    text = str(value) if isinstance(value, Path) else value
+    if not isinstance(text, str) or not text.startswith("/") or len(text.encode(errors="replace")) > 4000 or _has_control_signs(text):
+        raise expected("an absolute path")
     path = PurePosixPath(text)
-    if ".." in path.parts or str(path) == "/":
-        raise ValueError(f"expected an absolute path without '..', found {_shown(text)}")
-    return Path(path)
+    if ".." in path.parts or not path.name:
+        raise expected("an absolute path without '..'")
+    return Path("/", *path.parts[1:])
 
 
 def _inside(text: str) -> str:
     path = PurePosixPath(text)
-    if not text or text.startswith("/") or ".." in path.parts or str(path) != text or any(ord(sign) < 32 for sign in text):
-        raise ValueError(f"expected a path below the store's root, found {_shown(text)}")
+    if not path.name or path.is_absolute() or ".." in path.parts or str(path) != text or len(text) > 4000 or _has_control_signs(text):
+        raise expected("a path below the store's root")
     return text
 
 
-def _duration(text: object) -> timedelta:
-    if isinstance(text, timedelta):
-        return text
-    if isinstance(text, str) and (found := re.fullmatch(r"([1-9][0-9]{0,4})([mhdw])", text)):
+def _has_control_signs(text: str) -> bool:
+    return any(ord(sign) < 32 or ord(sign) == 127 or 0xD800 <= ord(sign) <= 0xDFFF for sign in text)
+
+
+def _duration(value: object) -> timedelta:
+    if isinstance(value, timedelta):
+        return value
+    if isinstance(value, str) and (found := re.fullmatch(r"([1-9][0-9]{0,4})([mhdw])", value)):
         return timedelta(**{_UNITS[found[2]]: int(found[1])})
-    raise ValueError(f"expected a duration such as 30m, 26h, 7d or 2w, found {text!r}")
+    raise expected("a duration such as 30m, 26h, 7d or 2w")
 
 
 def spoken_duration(span: timedelta) -> str:
@@ -76,18 +79,24 @@ StoreName = Annotated[str, _matching(r"[a-z][a-z0-9_]{0,39}", "a store's name (a
 SqlName = Annotated[str, _matching(r"[A-Za-z_][A-Za-z0-9_.@-]{0,62}", "a database or role name (letters, digits, _ . @ -, at most 63)")]
 UnitName = Annotated[str, _matching(r"[A-Za-z0-9_][A-Za-z0-9:_.@-]{0,199}", "the name of a systemd unit")]
 HostName = Annotated[
-    str, _matching(r"[A-Za-z0-9]([A-Za-z0-9.:-]{0,250}[A-Za-z0-9])?|/[A-Za-z0-9_./-]{0,100}", "a host name, an address or the directory of a socket")
+    str,
+    _matching(
+        r"[A-Za-z0-9]([A-Za-z0-9.:-]{0,250}[A-Za-z0-9])?|/[A-Za-z0-9_./-]{0,100}", "a host name, an address or the directory of a socket"
+    ),
 ]
 EnvironmentName = Annotated[str, _matching(r"[A-Za-z_][A-Za-z0-9_]{0,99}", "the name of an environment variable")]
 HttpUrl = Annotated[str, _matching(r"https?://[A-Za-z0-9][A-Za-z0-9.:-]*(/[A-Za-z0-9._~!&()*+,;=:@/%?-]*)?", "an http or https address")]
 AbsolutePath = Annotated[
-    Path, BeforeValidator(_absolute), PlainSerializer(str), WithJsonSchema({"type": "string", "pattern": "^/", "description": "an absolute path"})
+    Path,
+    PlainValidator(_absolute),
+    PlainSerializer(str, return_type=str),
+    WithJsonSchema({"type": "string", "pattern": "^/", "description": "an absolute path"}),
 ]
 InnerPath = Annotated[str, AfterValidator(_inside)]
 Duration = Annotated[
     timedelta,
-    BeforeValidator(_duration),
-    PlainSerializer(spoken_duration),
+    PlainValidator(_duration),
+    PlainSerializer(spoken_duration, return_type=str),
     WithJsonSchema({"type": "string", "pattern": "^[1-9][0-9]{0,4}[mhdw]$", "description": "a duration such as 26h or 7d"}),
 ]
 
@@ -101,5 +110,5 @@ class SecretReference(Declared):
     @model_validator(mode="after")
     def _exactly_one(self) -> SecretReference:
         if (self.file is None) == (self.env is None):
-            raise ValueError("expected exactly one of file and env")
+            raise expected("exactly one of file and env")
         return self

@@ -1,0 +1,94 @@
+"""Which verbs run when: the `schedule` of a stack file, in its short form and as a list."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+
+from pydantic import AfterValidator, BeforeValidator, PlainSerializer, PlainValidator, WithJsonSchema
+
+from storekeeper.stack.cron import CronTime
+from storekeeper.stack.types import Declared, expected
+
+VERBS = ("backup", "verify", "prove", "prune", "status", "list", "doctor")
+# Verbs of the contract that a later version schedules.
+LATER_VERBS = ("check", "repair", "due", "maintain", "measure", "report", "migrate", "query", "history")
+
+_OPTION = re.compile(r"--[a-z][a-z-]{0,39}(=[A-Za-z0-9._:/-]{1,100})?")
+_WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,99}")
+
+
+def _verb(text: str) -> str:
+    if text in LATER_VERBS:
+        raise ValueError(f'"{text}" on a schedule is not known to this version of storekeeper')
+    if text not in VERBS:
+        raise expected(f"one of {', '.join(VERBS)}")
+    return text
+
+
+def _argument(text: str) -> str:
+    """Plain words only: they stand on a cron line, where `%` and newlines end the command and a shell reads the rest."""
+    if not _OPTION.fullmatch(text) and not _WORD.fullmatch(text):
+        raise expected("an option or a plain word (letters, digits, . _ : / -)")
+    return text
+
+
+def _time(value: object) -> CronTime:
+    if isinstance(value, CronTime):
+        return value
+    if not isinstance(value, str):
+        raise expected("five fields such as 0 3 * * *")
+    return CronTime.parse(value)
+
+
+Verb = Annotated[str, AfterValidator(_verb), WithJsonSchema({"type": "string", "enum": list(VERBS)})]
+Argument = Annotated[str, AfterValidator(_argument)]
+Time = Annotated[
+    CronTime,
+    PlainValidator(_time),
+    PlainSerializer(str, return_type=str),
+    WithJsonSchema({"type": "string", "description": "five cron fields, such as 0 3 * * *"}),
+]
+
+
+class ScheduleEntry(Declared):
+    """One verb, with its arguments after the stack's name, and when it runs in the host's own zone."""
+
+    verb: Verb
+    arguments: tuple[Argument, ...] = ()
+    at: Time
+
+
+def _entries(value: object) -> object:
+    """The list that a short form (`{backup: "0 3 * * *"}`) stands for; anything else as it is."""
+    if isinstance(value, dict):
+        return tuple({"verb": verb, "at": at} for verb, at in value.items())
+    if isinstance(value, list):
+        return tuple(value)
+    return value
+
+
+def _as_tuples(value: object) -> object:
+    if isinstance(value, dict) and isinstance(value.get("arguments"), list):
+        return {**value, "arguments": tuple(value["arguments"])}
+    return value
+
+
+_ENTRY = ScheduleEntry.model_json_schema()
+Schedules = Annotated[
+    tuple[Annotated[ScheduleEntry, BeforeValidator(_as_tuples)], ...],
+    BeforeValidator(_entries),
+    WithJsonSchema(
+        {
+            "description": "verbs and their times: {backup: '0 3 * * *'}, or a list of {verb, arguments, at}",
+            "anyOf": [
+                {
+                    "type": "object",
+                    "propertyNames": {"enum": list(VERBS)},
+                    "additionalProperties": {"type": "string", "description": "five cron fields, such as 0 3 * * *"},
+                },
+                {"type": "array", "items": _ENTRY},
+            ],
+        }
+    ),
+]
