@@ -16,7 +16,7 @@ $(STAMP): requirements.lock pyproject.toml
 	touch $@
 
 demo: setup
-	$(BIN)/python -m inventories.demo_run
+	$(BIN)/python -m demo
 
 test: setup
 	$(BIN)/pytest $(PYTEST)
