@@ -55,11 +55,12 @@ def postgresql_install() -> Path:
 
 def provide_programs() -> Path:
     """PostgreSQL's programs in the demo's directory, where the server's user can reach them; returns their directory."""
-    target = directory() / "postgresql"
     source = postgresql_install()
-    if not (target / "bin/postgres").exists():
-        if os.geteuid() == 0:
-            shutil.copytree(source, target, symlinks=True)
-        else:
-            target.symlink_to(source)
+    package = source.parent
+    target = directory() / "postgresql"
+    if not target.exists():
+        # the programs look for their libraries beside the package, so its place among them is kept
+        for part in (source, package.with_name(package.name + ".libs")):
+            shutil.copytree(part, target / part.relative_to(package.parent), symlinks=True)
+        (target / "bin").symlink_to((target / source.relative_to(package.parent) / "bin"))
     return target / "bin"

@@ -1,0 +1,120 @@
+"""The main job on four real stores, through pyinfra: kept, proven, broken, caught, and put back. Run by `make demo`."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from demo import place
+from demo.application import DOCUMENTS, Application
+from demo.server import running
+
+_PROGRAMS = Path(sys.prefix) / "bin"
+
+
+def main() -> None:
+    """Run every step; ends with 1 at the first that does not go as it should. Whatever was started is stopped."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    started = time.monotonic()
+    root = place.directory()
+    if root.exists():
+        shutil.rmtree(root)
+    root.mkdir(mode=0o755, parents=True)
+    print(f"Storekeeper's main job on four real stores, all below {root}\n")
+    try:
+        with running(root) as version:
+            _tell("server", f"{version} with pgvector, on a socket, as an unprivileged user")
+            _walk(root, Application(root))
+    except KeyboardInterrupt:
+        raise SystemExit("interrupted: everything that was started is stopped") from None
+    print(f"\nDone in {time.monotonic() - started:.0f} s. The report: {root / 'report.html'}")
+
+
+def _walk(root: Path, application: Application) -> None:
+    application.create()
+    whole = application.counts()
+    _tell("application", f"{DOCUMENTS} documents in PostgreSQL, SQLite, Chroma and files: {_spoken(whole)}")
+    _deploy("site")
+    _tell("site", "directories, configuration, stack file and schedule are as declared")
+    _deploy("backup")
+    good = _sets()[-1]
+    skew, pause = good["skew_ms"], good["pause_ms"]
+    _tell("backup", f"{good['id']}: {good['bytes'] / 1e6:.1f} MB at one point, skew {skew:.0f} ms, writers paused {pause:.0f} ms")
+    _deploy("prove")
+    proven = _sets()[-1]
+    _expect(proven["state"] == "proven", "the set is proven")
+    _tell("prove", f"restored into scratch places, {sum(len(store['digests']) for store in proven['stores'].values())} digests equal")
+    _deploy("backup")
+    flipped = _flip_a_byte(Path(_sets()[-1]["path"]))
+    _tell("break", f"one byte flipped in the second set ({flipped})")
+    _deploy("verify", fails=True)
+    second = _sets()[-1]
+    _expect(second["state"] == "damaged", "verify finds the damaged set")
+    _tell("verify", f"{second['id']} is {second['state']}, {proven['id']} is {_sets()[0]['state']}")
+    left = application.damage()
+    _tell("break", f"rows, chats and files deleted: {_spoken(left)} left")
+    _deploy("restore", "set=latest", f"confirm={place.STACK}@{os.uname().nodename}")
+    back = application.counts()
+    _expect(back == whole, f"everything is back: {_spoken(back)}")
+    _tell("restore", f"from {proven['id']}, all stores on one side: {_spoken(back)}")
+    _deploy("status", f"report={root / 'report.html'}")
+    _tell("report", f"{(root / 'report.html').stat().st_size / 1000:.1f} kB")
+
+
+def _deploy(name: str, *data: str, fails: bool = False) -> None:
+    """Run a deploy through pyinfra, as a person would; what it says is shown when it does not end as expected."""
+    words = [str(_PROGRAMS / "pyinfra"), "-y", "inventories/demo.py", f"deploys/{name}.py"]
+    words += [word for pair in data for word in ("--data", pair)]
+    done = subprocess.run(words, cwd=place.CHECKOUT, capture_output=True, text=True, check=False)
+    if (done.returncode != 0) != fails:
+        print(done.stdout + done.stderr)
+        raise SystemExit(f"{' '.join(words[1:])} ended with {done.returncode}")
+
+
+def _sets() -> list[dict[str, Any]]:
+    config = place.directory() / "etc"
+    words = [str(_PROGRAMS / "storekeeper"), "--config", str(config), "--json", "list", place.STACK]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    found: list[dict[str, Any]] = json.loads(done.stdout)["result"]["sets"]
+    return found
+
+
+def _flip_a_byte(folder: Path) -> str:
+    """Rot in one artefact that no hard link shares with another set."""
+    target = max((path for path in folder.rglob("*") if path.is_file() and path.stat().st_nlink == 1), key=lambda path: path.stat().st_size)
+    target.chmod(0o600)
+    with target.open("r+b") as file:
+        file.seek(target.stat().st_size // 2)
+        byte = file.read(1)[0]
+        file.seek(-1, os.SEEK_CUR)
+        file.write(bytes([byte ^ 1]))
+    target.chmod(0o400)
+    return str(target.relative_to(folder))
+
+
+def _tell(step: str, figure: str) -> None:
+    print(f"  {step:<12} {figure}", flush=True)
+
+
+def _expect(holds: bool, what: str) -> None:
+    if not holds:
+        raise SystemExit(f"expected that {what}: it is not so")
+
+
+def _spoken(counts: dict[str, int]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in counts.items())
+
+
+def _interrupt(number: int, frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,155 @@
+"""Making one set: all stores held at one point, dumped, read back, decoded, and only then given its name.
+
+    preflight -> partial -> hold all -> dump each -> let go -> read back and decode -> manifest -> rename
+
+A store that fails ends the whole: nothing is published, and the partial is removed. What a killed run left is swept by the next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from storekeeper import __version__
+from storekeeper.host import clock, durable, space
+from storekeeper.outcomes import Failed, Problem
+from storekeeper.sets import shrinkage
+from storekeeper.sets.context import Context
+from storekeeper.sets.manifest import Manifest
+from storekeeper.sets.point import Point, naming, one_point
+from storekeeper.sets.repository import Partial, SetEntry
+from storekeeper.sets.verification import check_artefacts
+from storekeeper.stores.folder import StoreFolder
+from storekeeper.stores.protocol import Hold, Inspection
+from storekeeper.stores.record import StoreRecord
+
+_ROOM = 1.2  # times what the set is expected to hold must be free before any store is touched
+_WORK = ".work"  # the stores' own copies, in the partial so that they are moved into the set and not copied again
+
+
+@dataclass(frozen=True)
+class Found:
+    """A store as preflight found it."""
+
+    inspection: Inspection
+    problems: tuple[Problem, ...]
+
+
+def take_set(context: Context, *, purpose: str, accept_shrink: frozenset[str] = frozenset()) -> SetEntry:
+    """Take, verify and publish one set of all the stack's stores; its warnings stand in its manifest.
+
+    `purpose` is `backup`, or what the set is the safety of. A backup fails where a store shrank to a tenth of its last good
+    set, unless `accept_shrink` names it; a safety set takes what is there. Raises the first store's error; then nothing is published.
+    """
+    context.sets.sweep()
+    previous = context.sets.previous_good()
+    found = _preflight(context)
+    _refuse_without_room(context, previous, found)
+    with context.sets.begin(clock.now()) as partial:
+        making = _Making(context, partial, previous, found)
+        point = making.dump_all()
+        warnings = [problem for each in found.values() for problem in each.problems] + making.problems
+        if purpose == "backup":
+            warnings += shrinkage.compare(making.records, previous, accept_shrink)
+        manifest = Manifest(
+            stack=context.stack.stack,
+            id=partial.id,
+            sequence=partial.sequence,
+            created=min(point.pinned.values()),
+            host=context.host,
+            version=__version__,
+            skew_ms=point.skew_ms,
+            pause_ms=point.pause_ms,
+            stores=making.records,
+            previous=previous.id if previous else None,
+            problems=tuple(warnings),
+        )
+        making.read_back(manifest)
+        context.progress.step(None, "publishing")
+        return partial.publish(manifest)
+
+
+class _Making:
+    """The set in the making: what each store wrote, by name."""
+
+    def __init__(self, context: Context, partial: Partial, previous: SetEntry | None, found: Mapping[str, Found]) -> None:
+        self.records: dict[str, StoreRecord] = {}
+        self.problems: list[Problem] = []
+        self._context = context
+        self._partial = partial
+        self._previous = previous
+        self._found = found
+
+    def dump_all(self) -> Point:
+        """Hold every store at one point and write its artefacts; all holds are closed when this returns."""
+        holds = {name: store.hold(self._work(name)) for name, store in self._context.stores.items()}
+        with one_point(holds, self._context.progress) as point:
+            for name, hold in holds.items():
+                with naming(name):
+                    self._dump(name, hold, point)
+        durable.remove_tree(self._partial.path / _WORK)
+        return point
+
+    def read_back(self, manifest: Manifest) -> None:
+        """Compare every byte on disk with what was written, then decode it in full. Raises Failed for the first fault."""
+        faults = check_artefacts(self._partial.path, manifest, self._context.progress)
+        if faults:
+            raise Failed(f"the set could not be read back: {faults[0].message}", store=faults[0].store)
+        for name, record in manifest.stores.items():
+            self._context.progress.step(name, "decoding")
+            with naming(name):
+                self._context.stores[name].verify(self._partial.path / name, record)
+
+    def _dump(self, name: str, hold: Hold, point: Point) -> None:
+        inspection = self._found[name].inspection
+        self._context.progress.step(name, "dumping", inspection.bytes)
+        started = clock.monotonic()
+        path = self._partial.path / name
+        durable.make_directory(path)
+        folder = StoreFolder(path, self._previous.path / name if self._previous else None, self._context.progress.advance)
+        dumped = self._context.stores[name].dump(hold, folder)
+        folder.seal()
+        self.problems += dumped.problems
+        self.records[name] = StoreRecord(
+            kind=self._context.stores[name].kind,
+            klass=dumped.klass,
+            version=inspection.version,
+            pinned=point.pinned[name],
+            pause_ms=point.pauses_ms[name],
+            downtime_s=0.0,
+            seconds=round(clock.monotonic() - started, 3),
+            bytes=folder.bytes,
+            counts=dict(dumped.counts),
+            digests=dict(dumped.digests),
+            artefacts=folder.artefacts,
+            details=dumped.details,
+        )
+
+    def _work(self, name: str) -> Path:
+        work = self._partial.path / _WORK / name
+        durable.ensure_directory(work)
+        return work
+
+
+def _preflight(context: Context) -> dict[str, Found]:
+    """Ask every store whether a backup could succeed. Raises the first refusal; nothing was touched then."""
+    found = {}
+    for name, store in context.stores.items():
+        context.progress.step(name, "looking")
+        with naming(name):
+            problems = tuple(_about(problem, name) for problem in store.preflight())
+            found[name] = Found(store.inspect(), problems)
+    return found
+
+
+def _refuse_without_room(context: Context, previous: SetEntry | None, found: Mapping[str, Found]) -> None:
+    """Raises Refused before any store is held when the set would not fit."""
+    expected = previous.bytes if previous else sum(each.inspection.bytes for each in found.values())
+    space.check({context.sets.path: int(expected * _ROOM)}, purpose="a backup", next=f"storekeeper prune {context.stack.stack}")
+
+
+def _about(problem: Problem, store: str) -> Problem:
+    return problem if problem.store else Problem(problem.message, problem.severity, store, problem.next)
+
+
