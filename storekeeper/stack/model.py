@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from storekeeper.stack.schedule import Schedules
 from storekeeper.stack.types import (
@@ -116,24 +118,44 @@ class Stack(Declared):
     ping: HttpUrl | None = None
 
     @model_validator(mode="after")
-    def _no_secret_from_the_environment_of_cron(self) -> Stack:
-        if not self.schedule:
-            return self
-        for name, store in self.stores.items():
-            if isinstance(store, PostgresqlModel):
-                secrets = [store.password, store.admin.password if store.admin else None]
-                if any(secret and secret.env for secret in secrets):
-                    raise ValueError(f"stores.{name}: a secret from the environment cannot be had on a schedule: use file")
+    def _does_not_contradict_itself(self) -> Stack:
+        found = [*_secrets_that_cron_has_not(self), *_stores_that_overlap(self)]
+        if found:
+            text = "; ".join(f"{'.'.join(path)}: {sentence}" for path, sentence in found)
+            raise PydanticCustomError(CONTRADICTIONS, "{text}", {"text": text, "found": found})
         return self
 
-    @model_validator(mode="after")
-    def _covered_paths_do_not_overlap(self) -> Stack:
-        covered = [(path, name) for name, store in self.stores.items() for path in covered_paths(store)]
-        for index, (path, name) in enumerate(covered):
-            for other, other_name in covered[:index]:
-                if path == other or path in other.parents or other in path.parents:
-                    raise ValueError(f"stores.{name} and stores.{other_name} overlap: {path} and {other}")
-        return self
+
+CONTRADICTIONS = "contradictions"  # the type of the error whose context lists, under `found`, each path with its sentence
+Contradiction = tuple[tuple[str, ...], str]
+
+
+def _secrets_that_cron_has_not(stack: Stack) -> Iterator[Contradiction]:
+    if not stack.schedule:
+        return
+    for name, store in stack.stores.items():
+        if isinstance(store, PostgresqlModel):
+            if store.password and store.password.env:
+                yield ("stores", name, "password", "env"), "cron has no such environment: a stack with a schedule needs file"
+            if store.admin and store.admin.password and store.admin.password.env:
+                yield ("stores", name, "admin", "password", "env"), "cron has no such environment: a stack with a schedule needs file"
+
+
+def _stores_that_overlap(stack: Stack) -> Iterator[Contradiction]:
+    covered = [(path, name) for name, store in stack.stores.items() for path in covered_paths(store)]
+    for index, (path, name) in enumerate(covered):
+        for other, other_name in covered[:index]:
+            if path == other or path in other.parents or other in path.parents:
+                yield ("stores", name, "path"), f"{path} overlaps {other} of stores.{other_name}: a restore would switch it twice"
+    databases: dict[tuple[str | None, int, str], str] = {}
+    for name, store in stack.stores.items():
+        if isinstance(store, PostgresqlModel):
+            first = databases.setdefault((store.host, store.port, store.database), name)
+            if first != name:
+                yield (
+                    ("stores", name, "database"),
+                    f"{store.database} is the database of stores.{first} too: a restore would switch it twice",
+                )
 
 
 def covered_paths(store: PostgresqlModel | SqliteModel | ChromaModel | FilesModel) -> tuple[Path, ...]:

@@ -10,6 +10,8 @@ from typing import Annotated
 from pydantic import AfterValidator, BaseModel, ConfigDict, PlainSerializer, PlainValidator, WithJsonSchema, model_validator
 from pydantic_core import PydanticCustomError
 
+from storekeeper.stack.names import NAME_PATTERN
+
 _UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
@@ -73,8 +75,8 @@ def spoken_duration(span: timedelta) -> str:
     return f"{minutes}m"
 
 
-StackName = Annotated[str, _matching(r"[a-z][a-z0-9_]{0,39}", "a stack's name (a-z, 0-9, _, at most 40)")]
-StoreName = Annotated[str, _matching(r"[a-z][a-z0-9_]{0,39}", "a store's name (a-z, 0-9, _, at most 40)")]
+StackName = Annotated[str, _matching(NAME_PATTERN, "a name (a-z, 0-9, _, a letter first, at most 40)")]
+StoreName = StackName
 # Names of PostgreSQL: at most 63 bytes; what libpq would read as a connection string or a program as an option is left out.
 SqlName = Annotated[str, _matching(r"[A-Za-z_][A-Za-z0-9_.@-]{0,62}", "a database or role name (letters, digits, _ . @ -, at most 63)")]
 UnitName = Annotated[str, _matching(r"[A-Za-z0-9_][A-Za-z0-9:_.@-]{0,199}", "the name of a systemd unit")]
