@@ -1,0 +1,259 @@
+"""The journal of one restore: append-only JSON lines, each durable before what it announces is done.
+
+A journal is one file, STATE/journals/TOKEN.jsonl. It is unfinished until its `closed` line; at most one is. A last line that a
+power cut tore was never acknowledged and is dropped; damage anywhere else is said, never guessed around.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import secrets
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from storekeeper.host import clock, durable, space
+from storekeeper.outcomes import Failed, Refused
+from storekeeper.stores.protocol import Facts
+
+FORMAT = 1
+_RESERVED = 1 << 18  # bytes: a disk that is full half way must not keep the way back from being written down
+_FOLDER = "journals"
+_NAME = re.compile(r"[0-9a-f]{8}\.jsonl")
+
+
+class Step(StrEnum):
+    """The steps of a walk, in the order of a restore that succeeds, then those of the way back and of what comes later."""
+
+    BEGUN = "begun"
+    PLACED = "placed"  # a store's names, before anything is made under them
+    STAGED = "staged"
+    ALL_STAGED = "all_staged"
+    STOPPING = "stopping"  # which services and runtimes were running
+    SWITCHING = "switching"  # a store, before its switch
+    SWITCHED = "switched"
+    SERVING = "serving"  # the stores' own servers run again
+    PROBED = "probed"
+    STARTING = "starting"  # services, which may write from now on
+    STARTED = "started"
+    ABANDONING = "abandoning"  # before the first switch: only stages to remove
+    GOING_BACK = "going_back"
+    BACK = "back"  # a store has its side from before again
+    CLOSED = "closed"
+    EXPIRING = "expiring"  # the kept sides are about to be removed
+    EXPIRED = "expired"
+    NOTE = "note"  # a store's own step within its switch
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line: a step, when, the store it is about where it is about one, and the facts that `resume` needs."""
+
+    step: Step
+    at: datetime
+    store: str | None
+    facts: Facts
+
+    def to_line(self) -> bytes:
+        document = {"step": self.step.value, "at": clock.rfc3339(self.at), "store": self.store, "facts": self.facts}
+        return (json.dumps(document, sort_keys=True, separators=(",", ":")) + "\n").encode("ascii")
+
+    @classmethod
+    def from_line(cls, line: bytes) -> Entry:
+        """Raises KeyError, TypeError or ValueError for anything that `to_line` did not write."""
+        document = json.loads(line)
+        store = document["store"]
+        return cls(
+            Step(document["step"]), clock.parse_rfc3339(document["at"]), None if store is None else str(store), dict(document["facts"])
+        )
+
+
+class Journal:
+    """What one walk has done so far, and the only memory that `resume` has."""
+
+    def __init__(self, path: Path, entries: list[Entry], size: int) -> None:
+        self.path = path
+        self._entries = entries
+        self._size = size  # what is acknowledged; anything after it was torn
+
+    @classmethod
+    def create(cls, state: Path, facts: Mapping[str, Any]) -> Journal:
+        """Begin a journal under a token of its own; `facts` names `purpose` and `stack`. Raises Refused while another is unfinished."""
+        folder = state / _FOLDER
+        durable.ensure_directory(folder)
+        known = journals(state)
+        refuse_unfinished(known)
+        number = 1 + max((int(journal.begun["number"]) for journal in known), default=0)
+        path = folder / f"{_unused_token(folder)}.jsonl"
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, durable.PRIVATE_FILE)
+        try:
+            space.reserve(descriptor, _RESERVED)
+        finally:
+            os.close(descriptor)
+        durable.sync_directory(folder)
+        journal = cls(path, [], 0)
+        journal.write(Step.BEGUN, **{**facts, "format": FORMAT, "number": number})
+        return journal
+
+    @classmethod
+    def open(cls, path: Path) -> Journal:
+        """Read a journal back, without its torn last line. Raises Refused for a newer format and Failed for damage. Writes nothing."""
+        entries, size = _read(path)
+        return cls(path, entries, size)
+
+    @property
+    def is_begun(self) -> bool:
+        """False where a crash came before the first line: then nothing else was done either."""
+        return bool(self._entries)
+
+    @property
+    def token(self) -> str:
+        return self.path.stem
+
+    @property
+    def begun(self) -> Facts:
+        return self._entries[0].facts
+
+    @property
+    def begun_at(self) -> datetime:
+        return self._entries[0].at
+
+    @property
+    def purpose(self) -> str:
+        """`restore` or `back`."""
+        return str(self.begun["purpose"])
+
+    @property
+    def is_closed(self) -> bool:
+        return self.noted(Step.CLOSED) is not None
+
+    def write(self, step: Step, store: str | None = None, **facts: object) -> None:
+        """Append one line, in the place of a torn one where there is one; it is durable when this returns."""
+        entry = Entry(step, clock.now(), store, facts)
+        line = entry.to_line()
+        descriptor = os.open(self.path, os.O_WRONLY | os.O_NOFOLLOW)
+        try:
+            if os.fstat(descriptor).st_size > self._size:
+                os.ftruncate(descriptor, self._size)
+            _write_all(descriptor, line, self._size)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        self._entries.append(entry)
+        self._size += len(line)
+
+    def noted(self, step: Step, store: str | None = None) -> Facts | None:
+        """The facts of the last line of that step (about that store, where one is named)."""
+        found = self.entry(step, store)
+        return found.facts if found is not None else None
+
+    def entry(self, step: Step, store: str | None = None) -> Entry | None:
+        for entry in reversed(self._entries):
+            if entry.step is step and entry.store == store:
+                return entry
+        return None
+
+    def stores(self, step: Step) -> list[str]:
+        """The stores that reached a step, in the order in which they first did."""
+        return list(dict.fromkeys(entry.store for entry in self._entries if entry.step is step and entry.store is not None))
+
+    def notes(self, store: str) -> Iterator[Facts]:
+        """A store's own notes, newest first."""
+        return (entry.facts for entry in reversed(self._entries) if entry.step is Step.NOTE and entry.store == store)
+
+
+class StoreLog:
+    """The part of a journal that belongs to one store (`stores.protocol.SwitchLog`).
+
+    `before` is the journal of the restore that is being undone: what the store noted then it finds again.
+    """
+
+    def __init__(self, journal: Journal, store: str, before: Journal | None = None) -> None:
+        self._journal = journal
+        self._store = store
+        self._before = before
+
+    def note(self, step: str, **facts: object) -> None:
+        self._journal.write(Step.NOTE, self._store, note=step, facts=facts)
+
+    def noted(self, step: str) -> Facts | None:
+        for journal in (self._journal, self._before):
+            for note in journal.notes(self._store) if journal is not None else ():
+                if note["note"] == step:
+                    return dict(note["facts"])
+        return None
+
+
+def journals(state: Path) -> list[Journal]:
+    """All journals of a stack, oldest first."""
+    folder = state / _FOLDER
+    if not folder.is_dir():
+        return []
+    opened = [Journal.open(path) for path in folder.iterdir() if _NAME.fullmatch(path.name)]
+    return sorted((journal for journal in opened if journal.is_begun), key=lambda journal: int(journal.begun["number"]))
+
+
+def unfinished(state: Path) -> Journal | None:
+    """The journal of a walk that was interrupted. More than one cannot be: that is damage, and Failed."""
+    found = [journal for journal in journals(state) if not journal.is_closed]
+    if len(found) > 1:
+        raise Failed(f"{len(found)} journals are unfinished, one at most can be: {', '.join(str(each.path) for each in found)}")
+    return found[0] if found else None
+
+
+def journal_of(state: Path, token: str) -> Journal:
+    """The journal with this token. Raises Failed when it is gone."""
+    path = state / _FOLDER / f"{token}.jsonl"
+    if not _NAME.fullmatch(path.name) or not path.is_file():
+        raise Failed(f"the journal {path} is gone")
+    return Journal.open(path)
+
+
+def refuse_unfinished(known: Iterable[Journal]) -> None:
+    """Raises Refused when one of these is unfinished."""
+    for journal in known:
+        if not journal.is_closed:
+            said = f"a {journal.purpose} begun at {clock.rfc3339(journal.begun_at)} is unfinished, nothing else can be done before it ends"
+            raise Refused(said, next=f"storekeeper resume {journal.begun['stack']}")
+
+
+def _read(path: Path) -> tuple[list[Entry], int]:
+    """The entries, and the bytes that they take."""
+    *lines, _ = path.read_bytes().split(b"\n")
+    entries: list[Entry] = []
+    for index, line in enumerate(lines):
+        try:
+            entries.append(Entry.from_line(line))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            if index < len(lines) - 1:
+                raise Failed(f"the journal {path} is damaged in line {index + 1}: {error}") from error
+            break  # torn: a power cut can leave the end of a line without its beginning
+        if index == 0:
+            _refuse_newer(path, entries[0])
+    return entries, sum(len(line) + 1 for line in lines[: len(entries)])
+
+
+def _refuse_newer(path: Path, first: Entry) -> None:
+    found = first.facts.get("format")
+    if first.step is not Step.BEGUN or not isinstance(found, int):
+        raise Failed(f"the journal {path} is damaged in line 1: it does not begin with {Step.BEGUN}")
+    if found > FORMAT:
+        raise Refused(f"the journal {path} has format {found}, this program knows {FORMAT}", next="resume with the newer storekeeper")
+
+
+def _unused_token(folder: Path) -> str:
+    while True:
+        token = secrets.token_hex(4)
+        if not (folder / f"{token}.jsonl").exists():
+            return token
+
+
+def _write_all(descriptor: int, line: bytes, offset: int) -> None:
+    while line:
+        written = os.pwrite(descriptor, line, offset)
+        line, offset = line[written:], offset + written

@@ -1,0 +1,248 @@
+"""The walk from staged stores to switched ones, and the way back; a crash anywhere in it is taken up from the journal alone.
+
+Services are stopped, each store is switched, the stores' own servers are started, each store is probed while nothing but us
+uses it, and only then the services are started: a failure up to there loses no row that anybody wrote since.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from storekeeper.host import clock
+from storekeeper.outcomes import Failed, Refused, StorekeeperError
+from storekeeper.restore.interruption import Interruption
+from storekeeper.restore.journal import Journal, Step, StoreLog, journal_of
+from storekeeper.restore.services import Stoppable
+from storekeeper.sets.context import Context
+from storekeeper.sets.point import naming
+from storekeeper.stores.protocol import Content, Facts, Store
+from storekeeper.stores.record import StoreRecord
+
+RESTORE = "restore"
+BACK = "back"
+
+DONE = "done"
+WENT_BACK = "went back"
+ABANDONED = "abandoned"
+
+
+class Walk:
+    """One journal's walk. A `restore` switches to what it staged; a `back` switches to the sides that an earlier restore kept."""
+
+    def __init__(self, context: Context, journal: Journal, interruption: Interruption) -> None:
+        self._context = context
+        self._journal = journal
+        self._interruption = interruption
+        self._undoes = journal_of(context.state, str(journal.begun["of"])) if journal.purpose == BACK else None
+        self._stores = declared(context, journal.begun["stores"])
+        self._stoppable = Stoppable.of(context, self._stores)
+
+    def stage(self, folder: Path, records: Mapping[str, StoreRecord], stage_dir: Path | None) -> None:
+        """Load every store's part of the set in `folder` next to its live data, which is not touched, and compare."""
+        for name, store in self._stores.items():
+            record = records[name]
+            self._context.progress.step(name, "staging", record.bytes)
+            with naming(name):
+                place = store.place(self._journal.token, stage_dir)
+                self._journal.write(Step.PLACED, name, place=place)
+                refuse_difference(store.stage(folder / name, record, place), record)
+            self._journal.write(Step.STAGED, name, record=record.to_json())
+            self._interruption.check()
+
+    def finish(self) -> None:
+        """From all staged to closed. A failure goes back by itself, and is raised as Failed that says where things stand now."""
+        try:
+            with self._interruption.later():
+                if self._journal.noted(Step.STARTED) is None:
+                    self._stop()
+                    self._switch_all()
+                    self._serve()
+                self._close(DONE)
+        except BaseException as error:
+            raise self.undo(error) from error
+
+    def undo(self, cause: BaseException) -> Failed:
+        """Return to what was live before, as far as anything was changed at all; the error to raise says how that went."""
+        why = said(cause)
+        store = cause.store if isinstance(cause, StorekeeperError) else None
+        try:
+            with self._interruption.later():
+                after = self._go_back(why) if self._journal.stores(Step.SWITCHING) else self._abandon(why)
+        except (StorekeeperError, OSError) as second:
+            stuck = f"{why}; the way back failed too: {said(second)}. What was stopped stays stopped until it is resumed"
+            return Failed(stuck, store=store, next=f"storekeeper resume {self._context.stack.stack}")
+        return Failed(f"{why}; {after}", store=store)
+
+    def resume(self) -> str:
+        """End what was interrupted: returns DONE, WENT_BACK or ABANDONED. Raises Failed where `finish` does, or while it is stuck."""
+        self._refuse_undeclared()
+        if self._journal.stores(Step.SWITCHING) and self._stoppable.running():
+            self._journal.write(Step.STARTING)  # a reboot has started them: they may have written to either side
+        if self._journal.stores(Step.SWITCHING) and self._journal.noted(Step.GOING_BACK) is None:
+            self.finish()
+            return DONE
+        with self._interruption.later():
+            if self._journal.noted(Step.GOING_BACK) is not None:
+                self._go_back("it was interrupted")
+                return WENT_BACK
+            self._abandon("it was interrupted")
+            return ABANDONED
+
+    def results(self) -> dict[str, dict[str, Any]]:
+        """What the contract says of each store, from the journal alone."""
+        return {name: self._result(name, store) for name, store in self._stores.items()}
+
+    def _stop(self) -> None:
+        if self._journal.noted(Step.STOPPING) is None:
+            self._journal.write(Step.STOPPING, running=self._stoppable.running())
+        self._context.progress.step(None, "stopping services")
+        self._stoppable.stop()
+        self._interruption.check()
+
+    def _switch_all(self) -> None:
+        for name in self._stores:
+            if self._journal.noted(Step.SWITCHED, name) is None:
+                self._context.progress.step(name, "switching")
+                self._journal.write(Step.SWITCHING, name)
+                started = clock.monotonic()
+                with naming(name):
+                    self._switch(name, there=True)
+                self._journal.write(Step.SWITCHED, name, ms=round((clock.monotonic() - started) * 1000, 3))
+            self._interruption.check()
+
+    def _serve(self) -> None:
+        """Start what was stopped, probing in between."""
+        self._stoppable.start_servers(self._ran_before)
+        self._journal.write(Step.SERVING)
+        for name in self._stores:
+            if self._journal.noted(Step.PROBED, name) is None:
+                self._context.progress.step(name, "probing")
+                with naming(name):
+                    counts = self._probe(name)
+                self._journal.write(Step.PROBED, name, counts=dict(counts))
+            self._interruption.check()
+        self._start_services()
+        self._interruption.check()
+
+    def _start_services(self) -> None:
+        self._context.progress.step(None, "starting services")
+        self._journal.write(Step.STARTING)
+        self._stoppable.start_services(self._ran_before)
+        self._journal.write(Step.STARTED)
+
+    def _go_back(self, why: str) -> str:
+        services_wrote = self._journal.noted(Step.STARTING) is not None
+        if self._journal.noted(Step.GOING_BACK) is None:
+            self._journal.write(Step.GOING_BACK, why=why)
+        self._stoppable.stop()
+        for name in reversed(self._journal.stores(Step.SWITCHING)):
+            self._context.progress.step(name, "going back")
+            with naming(name):
+                self._switch(name, there=False)
+            self._journal.write(Step.BACK, name)
+        self._stoppable.start_servers(self._ran_before)
+        for name, store in self._stores.items():
+            with naming(name):
+                self._refuse_silence(name, store)
+        self._stoppable.start_services(self._ran_before)
+        if not services_wrote:
+            self._discard_stages()
+        self._close(WENT_BACK, keeps_stages=services_wrote)
+        return "all stores are back as they were before"
+
+    def _abandon(self, why: str) -> str:
+        self._journal.write(Step.ABANDONING, why=why)
+        self._stoppable.start_servers(self._ran_before)
+        self._stoppable.start_services(self._ran_before)
+        self._discard_stages()
+        self._close(ABANDONED)
+        return "the live data was not touched"
+
+    def _switch(self, name: str, *, there: bool) -> None:
+        """One store to the walk's goal (`there`) or from it. Going there is a switch in a restore and a switch back in a `back`."""
+        store, log = self._stores[name], StoreLog(self._journal, name, self._undoes)
+        forward = there == (self._journal.purpose == RESTORE)
+        (store.switch if forward else store.switch_back)(self._place(name), log)
+
+    def _probe(self, name: str) -> Mapping[str, int]:
+        """Raises Failed unless the store answers and, after a restore, holds exactly what the set says."""
+        store, staged = self._stores[name], self._journal.noted(Step.STAGED, name)
+        if staged is None:
+            return self._refuse_silence(name, store)
+        record = StoreRecord.from_json(staged["record"])
+        store.probe(self._place(name), record)
+        return record.counts
+
+    def _refuse_silence(self, name: str, store: Store) -> Mapping[str, int]:
+        """The counts of a store that answers; none of one that was absent before the restore and is again."""
+        origin = self._undoes or self._journal
+        if name in origin.begun["absent"] and store.is_absent():
+            return {}
+        return store.inspect().counts
+
+    def _discard_stages(self) -> None:
+        for name in self._journal.stores(Step.PLACED):
+            with naming(name):
+                self._stores[name].discard_stage(self._place(name))
+
+    def _close(self, result: str, *, keeps_stages: bool = False) -> None:
+        """`kept` says which sides are still there, for `--back` and until their time is over."""
+        kept = {(DONE, RESTORE): "old", (DONE, BACK): "stage"}.get((result, self._journal.purpose), "stage" if keeps_stages else None)
+        until = clock.now() + self._context.stack.restore.keep_old
+        self._journal.write(Step.CLOSED, result=result, kept=kept, until=clock.rfc3339(until))
+
+    def _place(self, name: str) -> Facts:
+        placed = (self._undoes or self._journal).noted(Step.PLACED, name)
+        if placed is None:
+            raise Failed(f"the journal {self._journal.path} does not say where it was staged", store=name)
+        return dict(placed["place"])
+
+    def _refuse_undeclared(self) -> None:
+        gone = self._stoppable.unknown(self._ran_before)
+        if gone:
+            raise Refused(
+                f"the stack file no longer declares {', '.join(gone)}, which a {self._journal.purpose} stopped: declare it as before, then try again"
+            )
+
+    @property
+    def _ran_before(self) -> Sequence[str]:
+        return list((self._journal.noted(Step.STOPPING) or {"running": []})["running"])
+
+    def _result(self, name: str, store: Store) -> dict[str, Any]:
+        switched, probed = self._journal.noted(Step.SWITCHED, name), self._journal.noted(Step.PROBED, name)
+        ms = float(switched["ms"]) if switched else 0.0
+        stopped, serving = self._journal.entry(Step.STOPPING), self._journal.entry(Step.SERVING)
+        was_stopped = store.needs_stopped and store.runtime is not None and store.runtime.label in self._ran_before
+        down = (serving.at - stopped.at).total_seconds() if was_stopped and stopped and serving else ms / 1000
+        return {"switch_ms": ms, "downtime_s": round(down, 3), "counts": probed["counts"] if probed else {}}
+
+
+def declared(context: Context, names: Sequence[str]) -> dict[str, Store]:
+    """The opened stores of these names. Raises Refused when the stack file no longer declares one."""
+    gone = [name for name in names if name not in context.stores]
+    if gone:
+        raise Refused(f"the stack file no longer declares {', '.join(gone)}: declare it as before, then try again", store=gone[0])
+    return {name: context.stores[name] for name in names}
+
+
+def refuse_difference(found: Content, record: StoreRecord) -> None:
+    """Raises Failed unless what was staged has exactly the counts and digests of the set."""
+    for what, now, wanted in (("counts", found.counts, record.counts), ("digests", found.digests, record.digests)):
+        if dict(now) != dict(wanted):
+            different = sorted(key for key in {*now, *wanted} if now.get(key) != wanted.get(key))
+            key = different[0]
+            more = f" and {len(different) - 1} more" if len(different) > 1 else ""
+            raise Failed(
+                f"what was staged differs from the set: the {what} of {key}{more}: {now.get(key)} found, {wanted.get(key)} expected"
+            )
+
+
+def said(error: BaseException) -> str:
+    """Why, in words: a sentence of ours, or what the system said."""
+    if isinstance(error, StorekeeperError):
+        return error.message
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+    return f"{type(error).__name__} {error}".strip()
