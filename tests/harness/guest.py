@@ -1,0 +1,99 @@
+"""A booted Debian server in a network namespace of its own, reached over SSH: made once, thrown away after.
+
+Needs root, debootstrap and systemd-nspawn (`make packages`). The base image is cached below .cache/lab, which git ignores.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+_LAB = CHECKOUT / "tests/servers/lab"
+_MISSING = 77  # the exit code of the lab's scripts when this machine cannot serve them
+
+
+@dataclass(frozen=True)
+class Guest:
+    """`run` types a command over SSH; `power_off` kills its PID 1 as a power cut would, `power_on` boots the same disk."""
+
+    name: str
+    address: str
+    lab: Path
+
+    def run(self, command: str, *, check: bool = True) -> subprocess.CompletedProcess[str]:
+        done = _lab(self.lab, "server.sh", "ssh", self.name, command)
+        if check and done.returncode != 0:
+            raise AssertionError(f"{command!r} ended with {done.returncode} on {self.name}:\n{done.stdout}{done.stderr}")
+        return done
+
+    def put(self, source: Path, target: str) -> None:
+        """Copy a tree into the guest, owned by root."""
+        archive = subprocess.run(["tar", "-C", str(source), "--exclude=__pycache__", "-cf", "-", "."], check=True, capture_output=True).stdout
+        ssh = ["ssh", "-F", str(self.lab / "servers" / self.name / "ssh_config"), "-o", "BatchMode=yes", self.name]
+        subprocess.run([*ssh, f"mkdir -p {target} && tar -C {target} --no-same-owner -xf -"], input=archive, check=True, capture_output=True)
+
+    def power_off(self) -> None:
+        _checked(_lab(self.lab, "server.sh", "off", self.name))
+
+    def power_on(self) -> None:
+        _checked(_lab(self.lab, "server.sh", "on", self.name))
+
+
+@contextmanager
+def booted(flavour: str, *packages: str, name: str, number: int) -> Iterator[Guest]:
+    """Boot a guest of a cached flavour (`bookworm-py`: suite and a word) with these packages; it is gone when the block ends."""
+    lab = CHECKOUT / ".cache/lab"
+    lab.mkdir(parents=True, exist_ok=True)
+    _checked(_lab(lab, "base.sh", flavour, str(lab), *packages))
+    try:
+        address = _checked(_lab(lab, "server.sh", "up", name, str(number), flavour)).stdout.split()[-1]
+        yield Guest(name, address, lab)
+    finally:
+        _lab(lab, "server.sh", "down", name)
+
+
+def install_program(guest: Guest) -> str:
+    """Put the host program into a virtual environment of the guest's own Python, from the lock file; returns its path."""
+    guest.run("python3 -m venv /opt/storekeeper")
+    for part in ("storekeeper", "operations", "templates"):
+        guest.put(CHECKOUT / part, f"/usr/src/storekeeper/{part}")
+    with open(CHECKOUT / "requirements.lock", encoding="ascii") as lock:
+        wanted = _locked(lock.read(), {"annotated-types", "pydantic", "pydantic-core", "pyyaml", "setuptools", "typing-extensions", "typing-inspection"})
+    for file in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(CHECKOUT / file, guest.lab / "servers" / guest.name / "root/usr/src/storekeeper" / file)
+    (guest.lab / "servers" / guest.name / "root/usr/src/requirements.lock").write_text(wanted, encoding="ascii")
+    guest.run("/opt/storekeeper/bin/pip install -q --no-deps --require-hashes -r /usr/src/requirements.lock")
+    guest.run("/opt/storekeeper/bin/pip install -q --no-deps --no-build-isolation /usr/src/storekeeper")
+    return "/opt/storekeeper/bin/storekeeper"
+
+
+def _locked(text: str, names: set[str]) -> str:
+    """The entries of a lock file for some packages, hashes included."""
+    kept, keeping = [], False
+    for line in text.splitlines():
+        if line and not line[0].isspace():
+            keeping = line.split("==")[0] in names
+        if keeping and not line.lstrip().startswith("#"):
+            kept.append(line)
+    return "\n".join(kept) + "\n"
+
+
+def _lab(lab: Path, script: str, *words: str) -> subprocess.CompletedProcess[str]:
+    environment = {"PATH": os.environ["PATH"], "LAB_DIR": str(lab), "HOME": "/root"}
+    return subprocess.run(["bash", str(_LAB / script), *words], capture_output=True, text=True, check=False, env=environment, stdin=subprocess.DEVNULL)
+
+
+def _checked(done: subprocess.CompletedProcess[str]) -> subprocess.CompletedProcess[str]:
+    if done.returncode == _MISSING:
+        pytest.skip(done.stderr.strip())
+    if done.returncode != 0:
+        raise AssertionError(f"the lab failed: {done.stdout}{done.stderr}")
+    return done
