@@ -1,0 +1,201 @@
+"""The manifest of a set: what it holds, sealed with a sha256 over itself so that an edit is found.
+
+One JSON object in `manifest.json`. `seal` is the sha256 of the canonical form (sorted keys, no spaces, ASCII) of everything
+else in it. It finds rot and edits; it is no signature, since who can write it can also seal it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import stat
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from storekeeper.host.clock import parse_rfc3339, rfc3339
+from storekeeper.outcomes import Failed, Problem, Refused, Severity
+from storekeeper.sets.names import parse_id, shown
+from storekeeper.stores.record import StoreRecord
+
+MANIFEST = "manifest.json"
+SCHEMA = 1
+LARGEST = 4 << 20  # bytes; a usual one has a few thousand
+
+State = Literal["verified", "incomplete"]
+
+
+class BadManifest(Refused):
+    """The manifest is missing, altered, or another set's: the set cannot be used."""
+
+
+class NewerManifest(Refused):
+    """A newer version of this program wrote it; nothing can be said of the set here."""
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a set holds. `stack`, `id` and `sequence` are also in its place in the repository, and must be equal there."""
+
+    stack: str
+    id: str
+    sequence: int
+    created: datetime
+    host: str
+    version: str
+    skew_ms: float
+    pause_ms: float
+    stores: Mapping[str, StoreRecord]
+    previous: str | None = None
+    state: State = "verified"
+    problems: Sequence[Problem] = ()
+    schema: int = SCHEMA
+
+    @property
+    def size(self) -> int:
+        """What the files of all its stores hold, in bytes."""
+        return sum(record.bytes for record in self.stores.values())
+
+    def to_bytes(self) -> bytes:
+        """The sealed document. Raises Failed when it would be larger than what is read back."""
+        document = {
+            "schema": self.schema,
+            "stack": self.stack,
+            "id": self.id,
+            "sequence": self.sequence,
+            "created": rfc3339(self.created),
+            "host": self.host,
+            "version": self.version,
+            "skew_ms": self.skew_ms,
+            "pause_ms": self.pause_ms,
+            "stores": {name: record.to_json() for name, record in self.stores.items()},
+            "previous": self.previous,
+            "state": self.state,
+            "problems": [asdict(problem) for problem in self.problems],
+        }
+        sealed = {**document, "seal": _seal(document)}
+        data = (json.dumps(sealed, indent=1, sort_keys=True) + "\n").encode("ascii")
+        if len(data) > LARGEST:
+            raise Failed(f"the manifest would have {len(data)} bytes, more than the {LARGEST} that are read back")
+        return data
+
+
+def read_manifest(path: Path, *, expect_id: str | None = None, expect_stack: str | None = None) -> Manifest:
+    """Read a manifest and believe it only if it is whole, sealed, and of this set.
+
+    Raises BadManifest, or NewerManifest with both schema numbers.
+    """
+    document = _parse(_read(path))
+    _check_schema(document)
+    if document.get("seal") != _seal({key: value for key, value in document.items() if key != "seal"}):
+        raise BadManifest("manifest.json was altered after it was sealed")
+    manifest = _from_json(document)
+    for what, found, expected in (("id", manifest.id, expect_id), ("stack", manifest.stack, expect_stack)):
+        if expected is not None and found != expected:
+            raise BadManifest(f"manifest.json is another set's: its {what} is {shown(found)}, not {expected}")
+    return manifest
+
+
+def _seal(document: Mapping[str, Any]) -> str:
+    canonical = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    return hashlib.sha256(canonical.encode("ascii")).hexdigest()
+
+
+def _read(path: Path) -> bytes:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except (FileNotFoundError, NotADirectoryError):
+        raise BadManifest("manifest.json is missing") from None
+    except OSError as error:
+        raise BadManifest(f"manifest.json cannot be opened: {error.strerror}") from error
+    with os.fdopen(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise BadManifest("manifest.json is no regular file")
+        try:
+            data = file.read(LARGEST + 1)
+        except OSError as error:
+            raise BadManifest(f"manifest.json cannot be read: {error.strerror}") from error
+    if len(data) > LARGEST:
+        raise BadManifest(f"manifest.json has more than {LARGEST} bytes")
+    return data
+
+
+def _parse(data: bytes) -> dict[str, Any]:
+    try:
+        document = json.loads(data.decode("ascii"), object_pairs_hook=_no_key_twice, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        raise BadManifest(f"manifest.json cannot be read: {error}") from error
+    if not isinstance(document, dict):
+        raise BadManifest("manifest.json holds no object")
+    return document
+
+
+def _no_key_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the key {shown(twice)} stands there twice")
+    return found
+
+
+def _no_constant(text: str) -> None:
+    raise ValueError(f"{text} is no number")
+
+
+def _check_schema(document: Mapping[str, Any]) -> None:
+    schema = document.get("schema")
+    if not isinstance(schema, int) or isinstance(schema, bool) or schema < 1:
+        raise BadManifest("manifest.json says no schema")
+    if schema > SCHEMA:
+        raise NewerManifest(
+            f"manifest.json has schema {schema}, this version reads up to {SCHEMA}", next="pip install --upgrade storekeeper"
+        )
+
+
+def _from_json(document: Mapping[str, Any]) -> Manifest:
+    try:
+        manifest = Manifest(
+            schema=document["schema"],
+            stack=str(document["stack"]),
+            id=str(document["id"]),
+            sequence=int(document["sequence"]),
+            created=parse_rfc3339(document["created"]),
+            host=str(document["host"]),
+            version=str(document["version"]),
+            skew_ms=float(document["skew_ms"]),
+            pause_ms=float(document["pause_ms"]),
+            stores={str(name): StoreRecord.from_json(record) for name, record in document["stores"].items()},
+            previous=None if document["previous"] is None else str(document["previous"]),
+            state=_state(document["state"]),
+            problems=tuple(_problem(each) for each in document["problems"]),
+        )
+        if parse_id(manifest.id).sequence != manifest.sequence:
+            raise ValueError(f"sequence {manifest.sequence} is not the one in {manifest.id}")
+        _check_names(manifest.stores)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise BadManifest(f"manifest.json cannot be understood: {type(error).__name__} {error}") from error
+    return manifest
+
+
+def _check_names(stores: Mapping[str, StoreRecord]) -> None:
+    """Every name that becomes part of a path is one plain word."""
+    for store, record in stores.items():
+        for name in (store, *(word for each in record.artefacts for word in (each.path, each.lists) if word is not None)):
+            if "/" in name or "\0" in name or name in ("", ".", ".."):
+                raise ValueError(f"{shown(name)} is no name of a file in a set")
+
+
+def _state(text: str) -> State:
+    if text == "verified":
+        return "verified"
+    if text == "incomplete":
+        return "incomplete"
+    raise ValueError(f"unknown state {shown(str(text))}")
+
+
+def _problem(document: Mapping[str, Any]) -> Problem:
+    return Problem(str(document["message"]), Severity(document["severity"]), document["store"], document["next"])

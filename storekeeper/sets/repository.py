@@ -1,0 +1,164 @@
+"""The directory that all backup sets of a host are kept in, and the rules by which it is trusted.
+
+`.storekeeper` in it holds its id, which the state directory remembers: an empty mount point is not mistaken for a repository.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import stat
+from pathlib import Path
+
+from storekeeper.host import durable, locks
+from storekeeper.host.clock import now, rfc3339
+from storekeeper.outcomes import Refused
+from storekeeper.sets.stacksets import Partial, Resolved, SetEntry, SetGone, StackSets
+
+__all__ = ["Partial", "Repository", "Resolved", "SetEntry", "SetGone", "StackSets"]
+
+MARKER = ".storekeeper"
+REMEMBERED = "repository-id"
+_OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
+
+
+class Repository:
+    """A repository that was found to be ours. `state` is the program's state directory, with one directory a stack."""
+
+    def __init__(self, path: Path, state: Path, id: str) -> None:
+        self.path = path
+        self.state = state
+        self.id = id
+
+    @classmethod
+    def open(cls, path: Path, state: Path) -> Repository:
+        """Open a repository that exists. Raises Refused, naming what is wrong; nothing was written then."""
+        return cls._open(path, state, may_create=False)
+
+    @classmethod
+    def open_or_create(cls, path: Path, state: Path) -> Repository:
+        """`open`, or make one where neither the directory nor the state has ever known one. Raises Refused as `open` does."""
+        return cls._open(path, state, may_create=True)
+
+    @classmethod
+    def create(cls, path: Path, state: Path) -> Repository:
+        """Make a new repository. Raises Refused where there is one, or where this host knows one."""
+        known = _remembered(state)
+        if known is not None:
+            raise Refused(f"this host already keeps its sets in repository {known}", next=f"rm {state / REMEMBERED}")
+        if os.path.lexists(path):
+            _refuse_untrusted(path)
+            if os.path.lexists(path / MARKER):
+                raise Refused(f"{path} is a repository already")
+        return cls._create(path, state)
+
+    @classmethod
+    def _open(cls, path: Path, state: Path, *, may_create: bool) -> Repository:
+        known = _remembered(state)
+        if not os.path.lexists(path):
+            if known is not None or not may_create:
+                raise _absent(path, state, known)
+            return cls._create(path, state)
+        _refuse_untrusted(path)
+        found = _marked(path)
+        if found is None:
+            if known is not None or not may_create:
+                raise _absent(path, state, known)
+            return cls._create(path, state)
+        if known is None:
+            _remember(state, found)
+        elif found != known:
+            raise Refused(
+                f"{path} is repository {found}, this host keeps its sets in {known}: is the right disk mounted there?",
+                next=f"mount the right one, or forget the other: rm {state / REMEMBERED}",
+            )
+        return cls(path, state, found)
+
+    @classmethod
+    def _create(cls, path: Path, state: Path) -> Repository:
+        durable.ensure_directory(path)
+        _refuse_untrusted(path)
+        new = secrets.token_hex(16)
+        # The marker first: had the state alone been written before a crash, the repository would be refused for ever.
+        durable.write_json(path / MARKER, {"id": new, "created": rfc3339(now())})
+        _remember(state, new)
+        return cls(path, state, new)
+
+    def stack(self, name: str) -> StackSets:
+        """The sets of one stack; its directory is made with its first set. Raises Refused when the directory is not ours alone."""
+        path = self.path / name
+        if os.path.lexists(path):
+            _refuse_untrusted(path)
+        return StackSets(path, name, self.state / name)
+
+
+def _absent(path: Path, state: Path, known: str | None) -> Refused:
+    if known is None:
+        return Refused(f"{path} is no repository: no set has been taken on this host", next="storekeeper backup STACK")
+    return Refused(
+        f"{path} holds no repository, this host keeps its sets in {known}: is the disk mounted? Nothing was written",
+        next=f"mount {path}, or forget the old one: rm {state / REMEMBERED}",
+    )
+
+
+def _refuse_untrusted(path: Path) -> None:
+    """Raises Refused for a directory that somebody else could have changed, or that cannot be written."""
+    status = os.lstat(path)
+    if stat.S_ISLNK(status.st_mode):
+        raise Refused(f"{path} is a symbolic link", next="name the directory itself in storekeeper.yml")
+    if not stat.S_ISDIR(status.st_mode):
+        raise Refused(f"{path} is no directory")
+    if status.st_uid != os.geteuid():
+        raise Refused(
+            f"{path} belongs to user {status.st_uid}, this program runs as user {os.geteuid()}", next=f"chown {os.geteuid()} {path}"
+        )
+    if status.st_mode & _OTHERS_WRITE:
+        raise Refused(f"{path} can be written by others (mode {stat.S_IMODE(status.st_mode):04o})", next=f"chmod 0700 {path}")
+    if os.statvfs(path).f_flag & os.ST_RDONLY or not os.access(path, os.R_OK | os.W_OK | os.X_OK):
+        raise Refused(f"{path} is read-only", next=f"findmnt --target {path}")
+    try:
+        locks.refuse_network_file_system(path)
+    except Refused as error:
+        error.next = "set `repository:` in storekeeper.yml to a local directory"
+        raise
+
+
+def _marked(path: Path) -> str | None:
+    """The id in a repository's marker; None when there is no marker. Raises Refused for one that cannot be believed."""
+    marker = path / MARKER
+    if not os.path.lexists(marker):
+        return None
+    try:
+        found = json.loads(_read_own(marker))["id"]
+        if not isinstance(found, str) or not found:
+            raise ValueError("no id")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise Refused(f"{marker} cannot be read as a repository's marker: {error}") from error
+    return found
+
+
+def _remembered(state: Path) -> str | None:
+    """The id of the repository that this host uses; None when it never had one. Raises Refused when that cannot be told."""
+    path = state / REMEMBERED
+    if not os.path.lexists(path):
+        return None
+    try:
+        text = _read_own(path).strip()
+    except (OSError, ValueError) as error:
+        raise Refused(f"{path} cannot be read: {error}") from error
+    if not text:
+        raise Refused(f"{path} is empty: it should hold the repository's id")
+    return text
+
+
+def _remember(state: Path, id: str) -> None:
+    durable.ensure_directory(state)
+    durable.write_file(state / REMEMBERED, f"{id}\n".encode())
+
+
+def _read_own(path: Path) -> str:
+    """A small file's text; a link is not followed."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(descriptor, encoding="ascii") as file:
+        return file.read(4096)
