@@ -1,0 +1,101 @@
+"""What the frequent verbs need of a stack file, from a checked copy: reading and checking the file itself takes far longer.
+
+The copy is made from the checked stack file and used only while the file's sha256 and the program's version are those it
+was made from. This module must stay free of the libraries that it saves.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from storekeeper import __version__
+from storekeeper.host import durable
+from storekeeper.outcomes import Refused
+from storekeeper.stack.config import Places
+from storekeeper.stack.cron import CronTime
+
+_COPY = "declared.json"
+
+
+@dataclass(frozen=True)
+class OutlineEntry:
+    """One line of the schedule."""
+
+    verb: str
+    arguments: tuple[str, ...]
+    at: CronTime
+
+
+@dataclass(frozen=True)
+class Outline:
+    """A stack's name, its stores with their kinds in the order declared, its services and its schedule."""
+
+    name: str
+    stores: Mapping[str, str]
+    services: tuple[str, ...]
+    schedule: tuple[OutlineEntry, ...]
+
+
+def outline(places: Places, name: str) -> Outline:
+    """What the stack file declares. Raises StackFileErrors or Refused as `load_stack` does, never anything for a bad copy."""
+    file = places.stack_file(name)
+    try:
+        digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    except OSError as error:
+        raise Refused(f"{file} cannot be read: {error.strerror}", next="storekeeper doctor") from error
+    copy = places.state_of(name) / _COPY
+    return _read(copy, digest) or _make(file, copy, digest)
+
+
+def _read(copy: Path, digest: str) -> Outline | None:
+    """None when there is no copy of exactly this file by exactly this program."""
+    try:
+        document = json.loads(copy.read_bytes())
+        if document["sha256"] != digest or document["version"] != __version__:
+            return None
+        return _from_json(document)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None  # the stack file itself is read instead
+
+
+def _make(file: Path, copy: Path, digest: str) -> Outline:
+    from storekeeper.stack.loader import load_stack  # noqa: PLC0415 the libraries that the copy saves
+
+    stack = load_stack(file)
+    made = Outline(
+        name=stack.stack,
+        stores={name: store.kind for name, store in stack.stores.items()},
+        services=tuple(service.systemd for service in stack.services),
+        schedule=tuple(OutlineEntry(entry.verb, entry.arguments, entry.at) for entry in stack.schedule),
+    )
+    try:
+        durable.write_json(copy, {"version": __version__, "sha256": digest, **_to_json(made)})
+    except OSError:
+        pass  # somebody who may only look: the copy saves time, nothing rests on it
+    return made
+
+
+def _to_json(made: Outline) -> dict[str, Any]:
+    return {
+        "stack": made.name,
+        "stores": [[name, kind] for name, kind in made.stores.items()],
+        "services": list(made.services),
+        "schedule": [{"verb": entry.verb, "arguments": list(entry.arguments), "at": entry.at.text} for entry in made.schedule],
+    }
+
+
+def _from_json(document: Mapping[str, Any]) -> Outline:
+    return Outline(
+        name=str(document["stack"]),
+        stores={str(name): str(kind) for name, kind in document["stores"]},
+        services=tuple(str(unit) for unit in document["services"]),
+        schedule=tuple(
+            OutlineEntry(str(entry["verb"]), tuple(str(word) for word in entry["arguments"]), CronTime.parse(entry["at"]))
+            for entry in document["schedule"]
+        ),
+    )
