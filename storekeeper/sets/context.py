@@ -15,12 +15,13 @@ from storekeeper.stores.protocol import Store
 
 @dataclass(frozen=True)
 class Context:
-    """`state` is this stack's own private directory; `host` is `uname -n`."""
+    """`state` is this stack's own private directory, `scratch` is where proofs may restore to, `host` is `uname -n`."""
 
     stack: Stack
     stores: Mapping[str, Store]
     services: Sequence[Runtime]
     sets: StackSets
     state: Path
+    scratch: Path
     host: str
     progress: Progress

@@ -1,0 +1,102 @@
+"""prove: restore a set into a scratch place, read everything back, compare it with the moment that was held."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from storekeeper import __version__
+from storekeeper.host import clock
+from storekeeper.outcomes import Failed, Outcome, Problem, Refused, Severity, StorekeeperError, Unknown
+from storekeeper.sets.comparison import refuse_difference
+from storekeeper.sets.context import Context
+from storekeeper.sets.manifest import Manifest
+from storekeeper.sets.records import Verdict
+from storekeeper.sets.repository import SetEntry
+from storekeeper.sets.verification import check_artefacts
+from storekeeper.stores.record import StoreRecord
+from storekeeper.verbs.report import Report
+
+_VERDICTS: dict[Outcome, Verdict] = {Outcome.OK: "ok", Outcome.FAILED: "failed", Outcome.UNKNOWN: "unknown"}
+
+
+def prove(context: Context, set_name: str | None = None) -> Report:
+    """Prove one set, the newest of any state when none is named.
+
+    Every store is tried, also after one that failed. A set whose stores all came out equal is proven; one that failed is
+    unprovable; where a store could not be tried nothing is known of the set, and its state stays as it was.
+    """
+    entry = context.sets.resolve(set_name or "latest", usable=False).entry
+    with context.sets.using(entry):
+        manifest = entry.manifest
+        if manifest is None:
+            raise Failed(f"set {entry.id} cannot be proven: {entry.reason}", next=f"storekeeper list {context.stack.stack}")
+        trials = _Trials(context, entry, manifest)
+        tried = {name: trials.of(name, record) for name, record in manifest.stores.items()}
+        outcome = _worst(tried)
+        problems = [trial.problem for trial in tried.values() if trial.problem]
+        stores = {name: {"outcome": trial.outcome, "seconds": trial.seconds} for name, trial in tried.items()}
+        versions = {name: record.version for name, record in manifest.stores.items()}
+        reason = next((problem.message for problem in problems), None)
+        facts = {"stores": stores, "versions": {**versions, "storekeeper": __version__}, "host": context.host}
+        context.sets.records.add(entry.id, "prove", _VERDICTS[outcome], clock.now(), reason=reason, facts=facts)
+    now = context.sets.entry(entry.id)
+    return Report({"sets": [{"id": entry.id, "state": now.state, "stores": stores}]}, problems, outcome)
+
+
+@dataclass(frozen=True)
+class _Trial:
+    outcome: Outcome
+    seconds: float
+    problem: Problem | None
+
+
+class _Trials:
+    """One set's stores, each restored into a scratch directory of its own that is gone afterwards."""
+
+    def __init__(self, context: Context, entry: SetEntry, manifest: Manifest) -> None:
+        self._context = context
+        self._entry = entry
+        self._manifest = manifest
+
+    def of(self, name: str, record: StoreRecord) -> _Trial:
+        self._context.progress.step(name, "proving", record.bytes)
+        started = clock.monotonic()
+        try:
+            self._restore(name, record)
+        except Unknown as error:
+            return self._told(name, Outcome.UNKNOWN, error.about(name), started)
+        except StorekeeperError as error:
+            return self._told(name, Outcome.FAILED, error.about(name), started)
+        return self._told(name, Outcome.OK, None, started)
+
+    def _restore(self, name: str, record: StoreRecord) -> None:
+        store = self._context.stores.get(name)
+        if store is None:
+            raise Unknown(f"the stack file no longer declares {name}, so it cannot be restored here")
+        if store.kind != record.kind:
+            raise Refused(f"{name} is declared as {store.kind}, the set holds {record.kind}")
+        faults = check_artefacts(self._entry.path, self._manifest, self._context.progress, only=frozenset({name}))
+        if faults:
+            raise Failed(faults[0].message)
+        with tempfile.TemporaryDirectory(prefix="prove-", dir=self._context.scratch) as scratch:
+            found = store.prove(self._entry.path / name, record, Path(scratch))
+        refuse_difference(found, record, "what was restored")
+
+    def _told(self, name: str, outcome: Outcome, error: StorekeeperError | None, started: float) -> _Trial:
+        problem = None
+        if error is not None:
+            severity = Severity.WARNING if outcome is Outcome.UNKNOWN else Severity.ERROR
+            problem = Problem(f"set {self._entry.id}: {error.message}", severity, name, error.next)
+        return _Trial(outcome, round(clock.monotonic() - started, 3), problem)
+
+
+def _worst(tried: Mapping[str, _Trial]) -> Outcome:
+    outcomes = {trial.outcome for trial in tried.values()}
+    for outcome in (Outcome.FAILED, Outcome.UNKNOWN):
+        if outcome in outcomes:
+            return outcome
+    return Outcome.OK
+
