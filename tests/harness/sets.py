@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -27,17 +28,27 @@ def write_source(folder: Path, files: Mapping[str, bytes] = FILES) -> Path:
     for name, content in files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(content)
+    time.sleep(0.12)  # a file written to this instant is never shared: the clock that stamps files could not tell another write
     return folder
 
 
-def publish(sets: StackSets, source: Path, now: datetime = START, *, state: State = "verified", share: bool = False, notes: bytes = b"notes") -> SetEntry:
+def publish(
+    sets: StackSets, source: Path, now: datetime = START, *, state: State = "verified", share: bool = False, notes: bytes = b"notes"
+) -> SetEntry:
     """Take a set of `source`; with `share` unchanged files are hard links to the set before."""
     with sets.begin(now) as partial:
         return partial.publish(fill(sets, partial, source, now, state=state, share=share, notes=notes))
 
 
 def fill(
-    sets: StackSets, partial: Partial, source: Path, now: datetime, *, state: State = "verified", share: bool = False, notes: bytes = b"notes"
+    sets: StackSets,
+    partial: Partial,
+    source: Path,
+    now: datetime,
+    *,
+    state: State = "verified",
+    share: bool = False,
+    notes: bytes = b"notes",
 ) -> Manifest:
     """Write one store, `papers`, into a partial, and say what the manifest would."""
     previous = sets.previous_good() if share else None

@@ -1,0 +1,286 @@
+"""Reading a set back: every artefact, and every file that an artefact lists, against the size and sha256 written down.
+
+Each file is read once, in chunks, and nothing is kept of it, so memory is flat at any number of files.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import stat
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Literal
+
+from storekeeper.host.progress import Progress
+from storekeeper.outcomes import Unknown
+from storekeeper.sets.manifest import MANIFEST, Manifest
+from storekeeper.stores.folder import CHUNK, read_lines
+from storekeeper.stores.record import Artefact, StoreRecord
+
+FaultKind = Literal["truncated", "extended", "altered", "replaced", "missing", "extra", "irregular", "unreadable"]
+Subset = tuple[int, int]
+
+_KEPT = 100  # faults that are told one by one; the rest is counted
+_OTHERS = 0o077
+_NOT_REGULAR = {errno.ELOOP, errno.ENXIO, errno.ENODEV}
+_FORBIDDEN = {errno.EACCES, errno.EPERM}
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One thing in a set that is not as it was written. `path` is relative to the set; `sha256` is what was found instead."""
+
+    store: str | None
+    path: str
+    kind: FaultKind
+    message: str
+    sha256: str | None = None
+
+
+@dataclass
+class Findings:
+    """What reading back found: the first faults, how many there are in all, and how much was read."""
+
+    faults: list[Fault] = field(default_factory=list)
+    total: int = 0
+    exposed: int = 0  # files and directories that others can reach, or that are not ours
+    first_exposed: str | None = None
+    files: int = 0
+    bytes: int = 0
+
+
+def check_artefacts(folder: Path, manifest: Manifest, progress: Progress, only: Collection[str] | None = None) -> list[Fault]:
+    """Read back a set, or the stores of it that `only` names. Returns the first faults, none when all is as it was written.
+
+    Raises Unknown where the right to read is missing.
+    """
+    return examine(folder, manifest, progress, only=only).faults
+
+
+def examine(
+    folder: Path,
+    manifest: Manifest,
+    progress: Progress,
+    *,
+    only: Collection[str] | None = None,
+    subset: Subset | None = None,
+    on_fault: Callable[[Fault], None] | None = None,
+) -> Findings:
+    """`check_artefacts`, with all that is known; `on_fault` is told of every fault, also of those that are only counted.
+
+    With `subset` (n, t) the files of the n-th of t parts are hashed; of the others only the size is looked at.
+    """
+    examination = _Examination(Path(os.path.realpath(folder)), progress, subset, on_fault)
+    if only is None:
+        examination.look_around({MANIFEST, *manifest.stores})
+    for name, record in manifest.stores.items():
+        if only is None or name in only:
+            progress.step(name, "reading back", record.bytes)
+            examination.read_store(name, record)
+    return examination.findings
+
+
+def look_around(folder: Path, manifest: Manifest) -> Findings:
+    """What lies in the set's own directory and does not belong there; no store is read."""
+    examination = _Examination(Path(os.path.realpath(folder)), Progress(), None, None)
+    examination.look_around({MANIFEST, *manifest.stores})
+    return examination.findings
+
+
+def belongs(path: str, subset: Subset) -> bool:
+    """Whether a file is in the n-th of t parts: fixed by its name, so that t runs read every file once."""
+    number, parts = subset
+    return int.from_bytes(hashlib.sha256(os.fsencode(path)).digest()[:8], "big") % parts == number - 1
+
+
+def extra_files(content: Path, listing: Path) -> Iterator[str]:
+    """The paths below `content` that `listing` does not list. Both are walked in the order of their bytes."""
+    listed = (os.fsencode(str(entry["path"])) for entry in read_lines(listing) if "sha256" in entry)
+    known = next(listed, None)
+    for found in _sorted_files(content):
+        while known is not None and known < found:
+            known = next(listed, None)
+        if found != known:
+            yield os.fsdecode(found)
+
+
+class _Examination:
+    def __init__(self, folder: Path, progress: Progress, subset: Subset | None, on_fault: Callable[[Fault], None] | None) -> None:
+        self.findings = Findings()
+        self._folder = folder
+        self._progress = progress
+        self._subset = subset
+        self._on_fault = on_fault
+        self._store: str | None = None
+        self._parent: Path | None = None  # the last directory that was found to be a real one
+
+    def look_around(self, expected: Collection[str]) -> None:
+        """What lies in the set's own directory beside its stores."""
+        self._note_mode(self._folder, os.lstat(self._folder))
+        self._find_extra(self._folder, expected)
+
+    def read_store(self, name: str, record: StoreRecord) -> None:
+        self._store = name
+        path = self._folder / name
+        if not _is_directory(path):
+            self._fault(path, "missing", "its folder is missing")
+        else:
+            self._note_mode(path, os.lstat(path))
+            names = [word for each in record.artefacts for word in (each.path, each.lists) if word is not None]
+            self._find_extra(path, names)
+            for artefact in record.artefacts:
+                self._read_artefact(path, artefact)
+        self._store = None
+
+    def _read_artefact(self, folder: Path, artefact: Artefact) -> None:
+        path = folder / artefact.path
+        # What lists others is always read whole: the others are judged by it.
+        intact = self._read_file(path, artefact.size, artefact.sha256, always=artefact.lists is not None)
+        if artefact.lists is None:
+            return
+        if not intact:
+            self._fault(folder / artefact.lists, "unreadable", f"its files could not be checked, for want of {artefact.path}")
+            return
+        try:
+            self._read_listed(path, folder / artefact.lists)
+        except (ValueError, KeyError, TypeError) as error:
+            self._fault(path, "altered", f"cannot be read as a listing: {error}")
+
+    def _read_listed(self, listing: Path, content: Path) -> None:
+        present = 0
+        for entry in read_lines(listing):
+            if "sha256" not in entry:
+                continue
+            path = content / _inner(str(entry["path"]))
+            if not self._is_real(path.parent):
+                self._fault(path, "missing", "is missing: a link stands in its way")
+                continue
+            self._read_file(path, int(entry["size"]), str(entry["sha256"]))
+            present += os.path.lexists(path)
+        if present != _count_files(content):
+            for extra in extra_files(content, listing):
+                self._fault(content / extra, "extra", "does not belong to the set")
+
+    def _read_file(self, path: Path, size: int, sha256: str, *, always: bool = False) -> bool:
+        """Compare one file; True when it is as it was written, or not in this run's part and of the right size."""
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError as error:
+            return self._cannot_open(path, error)
+        try:
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
+                return self._fault(path, "irregular", "is no regular file")
+            self._note_mode(path, status)
+            self.findings.files += 1
+            part = always or self._subset is None or belongs(self._relative(path), self._subset)
+            found = self._hash(descriptor) if part else None
+        except OSError as error:
+            return self._fault(path, "unreadable", f"cannot be read: {error.strerror}")
+        finally:
+            os.close(descriptor)
+        return self._compare(path, (size, sha256), (status.st_size, found))
+
+    def _compare(self, path: Path, written: tuple[int, str], found: tuple[int, str | None]) -> bool:
+        size, sha256 = found
+        if size < written[0]:
+            return self._fault(path, "truncated", f"is truncated: {size} of {written[0]} bytes", sha256)
+        if size > written[0]:
+            return self._fault(path, "extended", f"is longer than it was written: {size} bytes, not {written[0]}", sha256)
+        if sha256 not in (None, written[1]):
+            return self._fault(path, "altered", "is altered: its sha256 is not the one written down", sha256)
+        return True
+
+    def _hash(self, descriptor: int) -> str:
+        digest = hashlib.sha256()
+        while chunk := os.read(descriptor, CHUNK):
+            digest.update(chunk)
+            self.findings.bytes += len(chunk)
+            self._progress.advance(len(chunk))
+        return digest.hexdigest()
+
+    def _cannot_open(self, path: Path, error: OSError) -> bool:
+        if isinstance(error, (FileNotFoundError, NotADirectoryError)):
+            return self._fault(path, "missing", "is missing")
+        if error.errno in _NOT_REGULAR:
+            return self._fault(path, "irregular", "is no regular file")
+        if error.errno in _FORBIDDEN:
+            raise Unknown(f"{self._relative(path)} cannot be read by user {os.geteuid()}: {error.strerror}", store=self._store) from error
+        return self._fault(path, "unreadable", f"cannot be opened: {error.strerror}")
+
+    def _find_extra(self, folder: Path, expected: Collection[str]) -> None:
+        with os.scandir(folder) as found:
+            for entry in found:
+                if entry.name not in expected:
+                    self._fault(folder / entry.name, "extra", "does not belong to the set")
+
+    def _is_real(self, parent: Path) -> bool:
+        """Whether no part of a directory's path is a link, so that nothing outside the set is read. The last one found so is kept."""
+        if parent != self._parent:
+            if os.path.realpath(parent) != str(parent):
+                return False
+            self._parent = parent
+        return True
+
+    def _note_mode(self, path: Path, status: os.stat_result) -> None:
+        if status.st_mode & _OTHERS or status.st_uid != os.geteuid():
+            self.findings.exposed += 1
+            self.findings.first_exposed = self.findings.first_exposed or self._relative(path)
+
+    def _fault(self, path: Path, kind: FaultKind, what: str, sha256: str | None = None) -> bool:
+        name = self._relative(path)
+        fault = Fault(self._store, name, kind, f"{ascii(name)[1:-1]} {what}", sha256)
+        self.findings.total += 1
+        if len(self.findings.faults) < _KEPT:
+            self.findings.faults.append(fault)
+        if self._on_fault is not None:
+            self._on_fault(fault)
+        return False
+
+    def _relative(self, path: Path) -> str:
+        return str(path.relative_to(self._folder))
+
+
+def _inner(path: str) -> str:
+    parts = PurePosixPath(path)
+    if not path or parts.is_absolute() or ".." in parts.parts or str(parts) != path or "\0" in path:
+        raise ValueError(f"it lists {path[:60]!a}, which is no path inside the set")
+    return path
+
+
+def _is_directory(path: Path) -> bool:
+    return path.is_dir() and not path.is_symlink()
+
+
+def _count_files(folder: Path) -> int:
+    """Everything below a folder that is no directory. Entries are counted as they come, never gathered."""
+    count, pending = 0, [folder] if _is_directory(folder) else []
+    while pending:
+        with os.scandir(pending.pop()) as found:
+            for entry in found:
+                if entry.is_dir(follow_symlinks=False):
+                    pending.append(Path(entry.path))
+                else:
+                    count += 1
+    return count
+
+
+def _sorted_files(folder: Path) -> Iterator[bytes]:
+    """The relative paths of everything that is no directory, in the order of their bytes.
+
+    A directory is sorted as if its name ended with a slash: `a.txt` comes before `a/b`, as it does in the whole paths.
+    """
+    root = os.fsencode(folder)
+    pending = [b"/"]
+    while pending:
+        name = pending.pop()
+        if not name.endswith(b"/"):
+            yield name
+            continue
+        inside = b"" if name == b"/" else name
+        with os.scandir(os.path.join(root, inside)) as found:
+            children = [inside + each.name + (b"/" if each.is_dir(follow_symlinks=False) else b"") for each in found]
+        pending += sorted(children, reverse=True)
