@@ -18,7 +18,7 @@ hosts = [
             "storekeeper_config": f"{_root}/etc",
             "storekeeper_repository": f"{_root}/sets",
             "storekeeper_state": f"{_root}/state",
-            "storekeeper_scratch": f"{_root}/scratch",
+            "storekeeper_scratch": str(_root),
             "storekeeper_cron": f"{_root}/cron.d",
             "storekeeper_user": getpass.getuser(),
             "storekeeper_stacks": {place.STACK: place.stack_text()},

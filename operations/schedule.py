@@ -19,13 +19,13 @@ class CronLine:
 
 
 def cron_lines(stack: Stack, program: Program) -> list[CronLine]:
-    """What cron runs for a stack; progress and documents go nowhere, a failure's one sentence is what cron mails.
+    """What cron runs for a stack. It prints nothing but what went wrong, which is what cron mails.
 
     A percent sign means a new line to cron, so it is escaped.
     """
     lines = []
     for entry in stack.schedule:
-        words = [program.path, "--config", program.config, entry.verb, stack.stack, *entry.arguments]
+        words = [program.path, "--config", program.config, "--quiet", entry.verb, stack.stack, *entry.arguments]
         command = " ".join(shlex.quote(word) for word in words).replace("%", r"\%")
-        lines.append(CronLine(str(entry.at), f"{command} >/dev/null"))
+        lines.append(CronLine(str(entry.at), command))
     return lines
