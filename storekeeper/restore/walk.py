@@ -49,7 +49,6 @@ class Walk:
                 self._journal.write(Step.PLACED, name, place=place)
                 refuse_difference(store.stage(folder / name, record, place), record)
             self._journal.write(Step.STAGED, name, record=record.to_json())
-            self._interruption.check()
 
     def finish(self) -> None:
         """From all staged to closed. A failure goes back by itself, and is raised as Failed that says where things stand now."""
@@ -202,9 +201,8 @@ class Walk:
     def _refuse_undeclared(self) -> None:
         gone = self._stoppable.unknown(self._ran_before)
         if gone:
-            raise Refused(
-                f"the stack file no longer declares {', '.join(gone)}, which a {self._journal.purpose} stopped: declare it as before, then try again"
-            )
+            said_gone = f"{', '.join(gone)}, which a {self._journal.purpose} stopped"
+            raise Refused(f"the stack file no longer declares {said_gone}: declare it as before, then try again")
 
     @property
     def _ran_before(self) -> Sequence[str]:
@@ -245,4 +243,6 @@ def said(error: BaseException) -> str:
         return error.message
     if isinstance(error, OSError) and error.strerror:
         return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+    if not isinstance(error, Exception):
+        return f"it was told to stop ({error or type(error).__name__})"
     return f"{type(error).__name__} {error}".strip()
