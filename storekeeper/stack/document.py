@@ -6,21 +6,16 @@ Anchors, aliases, tags and merge keys are refused: what stands in a file is what
 
 from __future__ import annotations
 
-import os
 import re
-import shlex
-import stat
 from dataclasses import dataclass, field
-from pathlib import Path as FilePath
 
 import yaml
 
-from storekeeper.outcomes import Refused
 from storekeeper.stack.mistakes import Mistake, Path, StackFileErrors, Step, quoted
+from storekeeper.stack.source import LARGEST_FILE
 
 Plain = str | int | float | bool | tuple["Plain", ...] | dict[str, "Plain"]
 
-LARGEST_FILE = 256 * 1024
 _DEEPEST = 16
 _NUMBER = re.compile(r"-?(0|[1-9][0-9]{0,17})")
 _DECIMAL = re.compile(r"-?[0-9]{1,15}\.[0-9]{1,15}")
@@ -52,26 +47,6 @@ class Document:
             place, key = place[:-1], True
         line, column = self.found[place].key if key else self.found[place].value
         return Mistake(self.label, line, column, path, message, hint)
-
-
-def read_source(file: FilePath) -> bytes:
-    """A configuration file's contents. Refused unless it is a regular file that not everybody may change."""
-    try:
-        descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    except FileNotFoundError:
-        raise Refused(f"there is no {file}", next=f"ls {shlex.quote(str(file.parent))}") from None
-    except OSError as error:
-        raise Refused(f"{file} cannot be read: {error.strerror}") from error
-    with os.fdopen(descriptor, "rb") as source:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise Refused(f"{file} is no regular file")
-        if status.st_mode & stat.S_IWOTH:
-            mode = stat.S_IMODE(status.st_mode)
-            raise Refused(
-                f"{file} has mode {mode:04o}: everybody could change what is backed up", next=f"chmod o-w {shlex.quote(str(file))}"
-            )
-        return source.read(LARGEST_FILE + 1)
 
 
 def read_document(data: bytes, label: str, *, may_be_empty: bool = False) -> Document:

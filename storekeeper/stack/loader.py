@@ -6,10 +6,11 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from storekeeper.stack.document import read_document, read_source
+from storekeeper.stack.document import read_document
 from storekeeper.stack.explain import explained
 from storekeeper.stack.mistakes import Mistake, StackFileErrors, quoted
 from storekeeper.stack.model import Stack
+from storekeeper.stack.source import read_source
 
 __all__ = ["StackFileErrors", "check_text", "load_stack"]
 

@@ -6,6 +6,7 @@ was made from. This module must stay free of the libraries that it saves.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Mapping
@@ -15,9 +16,9 @@ from typing import Any
 
 from storekeeper import __version__
 from storekeeper.host import durable
-from storekeeper.outcomes import Refused
 from storekeeper.stack.config import Places
 from storekeeper.stack.cron import CronTime
+from storekeeper.stack.source import read_source
 
 _COPY = "declared.json"
 
@@ -44,12 +45,17 @@ class Outline:
 def outline(places: Places, name: str) -> Outline:
     """What the stack file declares. Raises StackFileErrors or Refused as `load_stack` does, never anything for a bad copy."""
     file = places.stack_file(name)
-    try:
-        digest = hashlib.sha256(file.read_bytes()).hexdigest()
-    except OSError as error:
-        raise Refused(f"{file} cannot be read: {error.strerror}", next="storekeeper doctor") from error
+    data = read_source(file)
+    digest = hashlib.sha256(data).hexdigest()
     copy = places.state_of(name) / _COPY
-    return _read(copy, digest) or _make(file, copy, digest)
+    known = _read(copy, digest)
+    if known is not None:
+        return known
+    made = _check(data, file)
+    # Somebody who may only look writes no copy: it saves time, and nothing rests on it.
+    with contextlib.suppress(OSError):
+        durable.write_json(copy, {"version": __version__, "sha256": digest, **_to_json(made)})
+    return made
 
 
 def _read(copy: Path, digest: str) -> Outline | None:
@@ -63,21 +69,16 @@ def _read(copy: Path, digest: str) -> Outline | None:
         return None  # the stack file itself is read instead
 
 
-def _make(file: Path, copy: Path, digest: str) -> Outline:
-    from storekeeper.stack.loader import load_stack  # noqa: PLC0415 the libraries that the copy saves
+def _check(data: bytes, file: Path) -> Outline:
+    from storekeeper.stack.loader import check_bytes  # noqa: PLC0415 the libraries that the copy saves
 
-    stack = load_stack(file)
-    made = Outline(
+    stack = check_bytes(data, str(file), file.stem)
+    return Outline(
         name=stack.stack,
         stores={name: store.kind for name, store in stack.stores.items()},
         services=tuple(service.systemd for service in stack.services),
         schedule=tuple(OutlineEntry(entry.verb, entry.arguments, entry.at) for entry in stack.schedule),
     )
-    try:
-        durable.write_json(copy, {"version": __version__, "sha256": digest, **_to_json(made)})
-    except OSError:
-        pass  # somebody who may only look: the copy saves time, nothing rests on it
-    return made
 
 
 def _to_json(made: Outline) -> dict[str, Any]:

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated
 
 from pydantic import AfterValidator, BeforeValidator, PlainSerializer, PlainValidator, WithJsonSchema
 
 from storekeeper.stack.cron import CronTime
-from storekeeper.stack.types import Declared, expected
+from storekeeper.stack.types import Declared, Matching, expected
 
 VERBS = ("backup", "verify", "prove", "prune", "status", "list", "doctor")
 # Verbs of the contract that a later version schedules.
 LATER_VERBS = ("check", "repair", "due", "maintain", "measure", "report", "migrate", "query", "history")
-
-_OPTION = re.compile(r"--[a-z][a-z-]{0,39}(=[A-Za-z0-9._:/-]{1,100})?")
-_WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,99}")
 
 
 def _verb(text: str) -> str:
@@ -23,13 +19,6 @@ def _verb(text: str) -> str:
         raise ValueError(f'"{text}" on a schedule is not known to this version of storekeeper')
     if text not in VERBS:
         raise expected(f"one of {', '.join(VERBS)}")
-    return text
-
-
-def _argument(text: str) -> str:
-    """Plain words only: they stand on a cron line, where `%` and newlines end the command and a shell reads the rest."""
-    if not _OPTION.fullmatch(text) and not _WORD.fullmatch(text):
-        raise expected("an option or a plain word (letters, digits, . _ : / -)")
     return text
 
 
@@ -42,7 +31,14 @@ def _time(value: object) -> CronTime:
 
 
 Verb = Annotated[str, AfterValidator(_verb), WithJsonSchema({"type": "string", "enum": list(VERBS)})]
-Argument = Annotated[str, AfterValidator(_argument)]
+# Plain words only: they stand on a cron line, where `%` and newlines end the command and a shell reads the rest.
+Argument = Annotated[
+    str,
+    Matching(
+        r"--[a-z][a-z-]{0,39}(=[A-Za-z0-9._:/-]{1,100})?|[A-Za-z0-9][A-Za-z0-9._:/-]{0,99}",
+        "an option or a plain word (letters, digits, . _ : / -)",
+    ),
+]
 Time = Annotated[
     CronTime,
     PlainValidator(_time),

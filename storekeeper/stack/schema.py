@@ -16,9 +16,26 @@ def schema_text() -> str:
     schema = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "A stack of storekeeper",
-        **{key: value for key, value in Stack.model_json_schema().items() if key != "title"},
+        **{key: _without_nothing(value) for key, value in Stack.model_json_schema().items() if key != "title"},
     }
     return json.dumps(schema, indent=2) + "\n"
+
+
+def _without_nothing(schema: object) -> object:
+    """The same, less null and the titles that only repeat a name: a key with nothing behind it is refused in a stack file."""
+    if isinstance(schema, list):
+        return [_without_nothing(each) for each in schema if each != {"type": "null"}]
+    if not isinstance(schema, dict):
+        return schema
+    kept = {key: _without_nothing(value) for key, value in schema.items() if not _says_nothing(key, value)}
+    match kept:
+        case {"anyOf": [dict(only)]}:
+            return {**only, **{key: value for key, value in kept.items() if key != "anyOf"}}
+    return kept
+
+
+def _says_nothing(key: str, value: object) -> bool:
+    return (key == "title" and isinstance(value, str)) or (key == "default" and value is None)
 
 
 def write_schema(checkout: Path) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from storekeeper.stack.document import Plain, read_document, read_source
+from storekeeper.stack.document import Plain, read_document
 from storekeeper.stack.mistakes import StackFileErrors, did_you_mean, quoted, suggestion
+from storekeeper.stack.source import read_source
 
 
 def read_settings(file: Path, known: tuple[str, ...]) -> dict[str, str]:

@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path, PurePosixPath
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, PlainSerializer, PlainValidator, WithJsonSchema, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    PlainSerializer,
+    PlainValidator,
+    WithJsonSchema,
+    model_validator,
+)
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from storekeeper.stack.names import NAME_PATTERN
 
@@ -26,15 +38,23 @@ def expected(meaning: str) -> PydanticCustomError:
     return PydanticCustomError("expected", "expected {meaning}", {"meaning": meaning})
 
 
-def _matching(pattern: str, meaning: str) -> AfterValidator:
-    expression = re.compile(pattern)
+@dataclass(frozen=True)
+class Matching:
+    """A text of one shape, for the model and for its JSON schema."""
 
-    def check(text: str) -> str:
-        if not expression.fullmatch(text):
-            raise expected(meaning)
+    pattern: str
+    meaning: str
+
+    def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(self._check, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        return {**handler(schema), "pattern": f"^({self.pattern})$", "description": self.meaning}
+
+    def _check(self, text: str) -> str:
+        if not re.fullmatch(self.pattern, text):
+            raise expected(self.meaning)
         return text
-
-    return AfterValidator(check)
 
 
 def _absolute(value: object) -> Path:
@@ -75,19 +95,19 @@ def spoken_duration(span: timedelta) -> str:
     return f"{minutes}m"
 
 
-StackName = Annotated[str, _matching(NAME_PATTERN, "a name (a-z, 0-9, _, a letter first, at most 40)")]
+StackName = Annotated[str, Matching(NAME_PATTERN, "a name (a-z, 0-9, _, a letter first, at most 40)")]
 StoreName = StackName
 # Names of PostgreSQL: at most 63 bytes; what libpq would read as a connection string or a program as an option is left out.
-SqlName = Annotated[str, _matching(r"[A-Za-z_][A-Za-z0-9_.@-]{0,62}", "a database or role name (letters, digits, _ . @ -, at most 63)")]
-UnitName = Annotated[str, _matching(r"[A-Za-z0-9_][A-Za-z0-9:_.@-]{0,199}", "the name of a systemd unit")]
+SqlName = Annotated[str, Matching(r"[A-Za-z_][A-Za-z0-9_.@-]{0,62}", "a database or role name (letters, digits, _ . @ -, at most 63)")]
+UnitName = Annotated[str, Matching(r"[A-Za-z0-9_][A-Za-z0-9:_.@-]{0,199}", "the name of a systemd unit")]
 HostName = Annotated[
     str,
-    _matching(
+    Matching(
         r"[A-Za-z0-9]([A-Za-z0-9.:-]{0,250}[A-Za-z0-9])?|/[A-Za-z0-9_./-]{0,100}", "a host name, an address or the directory of a socket"
     ),
 ]
-EnvironmentName = Annotated[str, _matching(r"[A-Za-z_][A-Za-z0-9_]{0,99}", "the name of an environment variable")]
-HttpUrl = Annotated[str, _matching(r"https?://[A-Za-z0-9][A-Za-z0-9.:-]*(/[A-Za-z0-9._~!&()*+,;=:@/%?-]*)?", "an http or https address")]
+EnvironmentName = Annotated[str, Matching(r"[A-Za-z_][A-Za-z0-9_]{0,99}", "the name of an environment variable")]
+HttpUrl = Annotated[str, Matching(r"https?://[A-Za-z0-9][A-Za-z0-9.:-]*(/[A-Za-z0-9._~!&()*+,;=:@/%?-]*)?", "an http or https address")]
 AbsolutePath = Annotated[
     Path,
     PlainValidator(_absolute),

@@ -1,0 +1,178 @@
+"""Who has files open: what a process holds open it goes on using, wherever the name is moved (proc(5)).
+
+Files are compared by device and inode, so that other names, other mount namespaces and memory maps are seen too. Nothing
+is opened here: closing a file would drop the locks that this process has on it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from storekeeper.outcomes import Unknown
+
+_KERNEL_THREAD = 0x00200000  # PF_KTHREAD of linux/sched.h
+_MAPPED = re.compile(r"\S+ \S+ \S+ ([0-9a-f]+):([0-9a-f]+) ([0-9]+)\s")
+_SHOWN = 5
+
+Identity = tuple[int, int]  # device and inode
+
+
+@dataclass(frozen=True)
+class Holder:
+    """A process that has a file or directory open or mapped."""
+
+    pid: int
+    program: str
+    path: Path
+
+
+def holders_of(paths: Iterable[Path], *, except_pids: Collection[int] = ()) -> list[Holder]:
+    """Who has anything open at or below these paths, by process and file; a working directory does not count.
+
+    `family()` gives the processes of this program, for `except_pids`. Paths that do not exist have no holders. Raises Unknown
+    when nobody was found but some process, or a part of the tree, could not be looked at: only looking shows that nobody is there.
+    Processes that this one cannot see at all, such as those outside its container, are not found.
+    """
+    opened, hidden = _opened_by_all(frozenset(except_pids))
+    found = sorted(
+        {Holder(pid, _program(pid), path) for path, identity in _tree(paths) for pid in opened.get(identity, ())},
+        key=lambda holder: (holder.pid, holder.path),
+    )
+    if hidden and not found:
+        raise Unknown(f"whether somebody has {_listed(paths)} open cannot be seen: {_reason(hidden)}", next="run as root")
+    return found
+
+
+def family() -> frozenset[int]:
+    """This process and all that descend from it."""
+    parents = {pid: parent for pid in _pids() if (parent := _parent(pid)) is not None}
+    members = {os.getpid()}
+    while grown := {pid for pid, parent in parents.items() if parent in members} - members:
+        members |= grown
+    return frozenset(members)
+
+
+def _opened_by_all(except_pids: frozenset[int]) -> tuple[dict[Identity, set[int]], list[int]]:
+    """What is open, by whom; and the processes that could not be looked at (0 stands for those that /proc does not even show)."""
+    opened: dict[Identity, set[int]] = {}
+    hidden = [0] if _others_are_invisible() else []
+    for pid in _pids():
+        if pid in except_pids:
+            continue
+        try:
+            for identity in _opened_by(pid):
+                opened.setdefault(identity, set()).add(pid)
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # it has ended, and holds nothing any more
+        except OSError:
+            if not _has_no_files(pid):
+                hidden.append(pid)
+    return opened, hidden
+
+
+def _opened_by(pid: int) -> Iterator[Identity]:
+    yield from _links(f"/proc/{pid}/fd")
+    try:
+        yield from _links(f"/proc/{pid}/map_files")
+    except PermissionError:
+        yield from _mapped(pid)  # following those links needs more rights than reading the table
+
+
+def _links(directory: str) -> Iterator[Identity]:
+    for name in os.listdir(directory):
+        try:
+            status = os.stat(f"{directory}/{name}")
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # closed meanwhile
+        if stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode):
+            yield status.st_dev, status.st_ino
+
+
+def _mapped(pid: int) -> Iterator[Identity]:
+    with open(f"/proc/{pid}/maps", encoding="utf-8", errors="surrogateescape") as table:
+        for line in table:
+            found = _MAPPED.match(line)
+            if found and found[3] != "0":
+                yield os.makedev(int(found[1], 16), int(found[2], 16)), int(found[3])
+
+
+def _tree(paths: Iterable[Path]) -> Iterator[tuple[Path, Identity]]:
+    """All files and directories at or below the paths. What is a link leads elsewhere and is not followed, except at the top."""
+    for path in paths:
+        try:
+            status = os.stat(path)
+        except FileNotFoundError:
+            continue
+        yield path, (status.st_dev, status.st_ino)
+        if stat.S_ISDIR(status.st_mode):
+            yield from _below(path)
+
+
+def _below(directory: Path) -> Iterator[tuple[Path, Identity]]:
+    def refuse(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError):
+            raise Unknown(f"whether somebody has {directory} open cannot be seen: {error.filename}: {error.strerror}") from error
+
+    for folder, folders, files in os.walk(directory, onerror=refuse):
+        for name in (*folders, *files):
+            try:
+                status = os.lstat(os.path.join(folder, name))
+            except FileNotFoundError:
+                continue
+            yield Path(folder, name), (status.st_dev, status.st_ino)
+
+
+def _pids() -> list[int]:
+    return [int(name) for name in os.listdir("/proc") if name.isdecimal()]
+
+
+def _program(pid: int) -> str:
+    try:
+        with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as file:
+            return file.read().strip()
+    except (FileNotFoundError, ProcessLookupError):
+        return "a program that has ended"
+
+
+def _state(pid: int) -> list[str] | None:
+    """The fields of /proc/PID/stat after the program's name; None when the process has ended or may not be looked at."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
+            return file.read().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        return None
+
+
+def _parent(pid: int) -> int | None:
+    state = _state(pid)
+    return int(state[1]) if state else None
+
+
+def _has_no_files(pid: int) -> bool:
+    """Kernel threads and processes that have ended hold no files, although they cannot be looked at either."""
+    state = _state(pid)
+    if state is None:
+        return not os.path.exists(f"/proc/{pid}")
+    return state[0] in ("Z", "X") or bool(int(state[6]) & _KERNEL_THREAD)
+
+
+def _others_are_invisible() -> bool:
+    """Whether /proc is mounted so that only one's own processes stand in it (hidepid)."""
+    return os.geteuid() != 0 and not os.path.exists("/proc/1/stat")
+
+
+def _listed(paths: Iterable[Path]) -> str:
+    return ", ".join(str(path) for path in paths)
+
+
+def _reason(hidden: list[int]) -> str:
+    pids = [str(pid) for pid in hidden if pid]
+    if not pids:
+        return "the processes of other users are hidden"
+    more = f" and {len(pids) - _SHOWN} more" if len(pids) > _SHOWN else ""
+    return f"the open files of pid {', '.join(pids[:_SHOWN])}{more} may not be read"
