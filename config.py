@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-import operations
 from pyinfra import config
+
+import operations
 
 config.REQUIRE_PYINFRA_VERSION = ">=3.10,<3.11"
 

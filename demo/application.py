@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -83,7 +83,9 @@ class Application:
             server.execute("create database demo")
         with self._connect() as connection:
             connection.execute("create extension vector")
-            connection.execute(f"create table documents (id text primary key, title text not null, body text, embedding vector({_DIMENSIONS}))")
+            connection.execute(
+                f"create table documents (id text primary key, title text not null, body text, embedding vector({_DIMENSIONS}))"
+            )
             with connection.cursor().copy("copy documents from stdin") as copy:
                 for document in made:
                     copy.write_row((document.id, document.title, document.body, str(list(document.vectors[0]))))
@@ -103,9 +105,10 @@ class Application:
         collection = client.create_collection("papers")
         for start in range(0, len(made), 100):
             part = made[start : start + 100]
+            embeddings: list[Sequence[float] | Sequence[int]] = [vector for document in part for vector in document.vectors]
             collection.add(
                 ids=[f"{document.id}-{chunk}" for document in part for chunk in range(_CHUNKS)],
-                embeddings=[list(vector) for document in part for vector in document.vectors],
+                embeddings=embeddings,
                 documents=[document.body[chunk * 200 : chunk * 200 + 200] for document in part for chunk in range(_CHUNKS)],
                 metadatas=[{"doc_id": document.id, "chunk": chunk} for document in part for chunk in range(_CHUNKS)],
             )

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-import pwd
 import shutil
 from importlib.util import find_spec
 from pathlib import Path
+
+from storekeeper.host.processes import User
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 STACK = "demo"
@@ -30,13 +31,13 @@ def stack_text() -> str:
     return text.replace(_DECLARED_AT, str(directory()))
 
 
-def server_user() -> pwd.struct_passwd | None:
+def server_user() -> User | None:
     """The unprivileged user that PostgreSQL runs as when we are root (it refuses root); None when we are not."""
     if os.geteuid() != 0:
         return None
     for name in ("postgres", "nobody"):
         try:
-            return pwd.getpwnam(name)
+            return User.named(name)
         except KeyError:
             continue
     raise SystemExit("PostgreSQL refuses to run as root, and this machine has neither the user postgres nor nobody")
@@ -62,5 +63,5 @@ def provide_programs() -> Path:
         # the programs look for their libraries beside the package, so its place among them is kept
         for part in (source, package.with_name(package.name + ".libs")):
             shutil.copytree(part, target / part.relative_to(package.parent), symlinks=True)
-        (target / "bin").symlink_to((target / source.relative_to(package.parent) / "bin"))
+        (target / "bin").symlink_to(target / source.relative_to(package.parent) / "bin")
     return target / "bin"

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from demo import place
+from storekeeper.host import processes
+from storekeeper.host.processes import Command
 
 _PATIENCE = 30.0  # seconds for the server to answer
 
@@ -19,46 +20,27 @@ _PATIENCE = 30.0  # seconds for the server to answer
 def running(root: Path) -> Iterator[str]:
     """Run a new, empty server while the block runs; yields its version. It listens on a socket in the demo's directory only."""
     programs = place.provide_programs()
-    data, socket = root / "server", root / "socket"
     user = place.server_user()
+    data, socket = root / "server", root / "socket"
     for directory in (data, socket):
         directory.mkdir(mode=0o700)
         if user:
-            os.chown(directory, user.pw_uid, user.pw_gid)
-    _run([programs / "initdb", "-D", data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-locale", "--no-instructions"])
-    server = subprocess.Popen(
-        [str(programs / "postgres"), "-D", str(data), "-k", str(socket), "-c", "listen_addresses="],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=(root / "server.log").open("ab"),
-        **_as_server_user(),
-    )
+            os.chown(directory, user.uid, user.gid)
+    initdb = [programs / "initdb", "-D", data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-locale", "--no-instructions"]
+    processes.run(Command(initdb, user=user))
+    settings = ["-c", "listen_addresses=", "-c", "logging_collector=on"]
+    server = processes.start(Command([programs / "postgres", "-D", data, "-k", socket, *settings], user=user))
     try:
-        _wait(programs, socket, server)
-        yield _run([programs / "postgres", "--version"]).strip()
+        _wait(Command([programs / "pg_isready", "-q", "-h", socket]))
+        yield processes.run(Command([programs / "postgres", "--version"])).stdout.decode().strip()
     finally:
-        server.terminate()
-        try:
-            server.wait(20)
-        except subprocess.TimeoutExpired:
-            server.kill()
-            server.wait()
+        processes.end(server, patience=20)
         shutil.rmtree(data, ignore_errors=True)
 
 
-def _wait(programs: Path, socket: Path, server: subprocess.Popen[bytes]) -> None:
+def _wait(is_ready: Command) -> None:
     deadline = time.monotonic() + _PATIENCE
-    while subprocess.run([str(programs / "pg_isready"), "-q", "-h", str(socket)], check=False).returncode != 0:
-        if server.poll() is not None or time.monotonic() > deadline:
-            raise SystemExit(f"PostgreSQL did not start: see {socket.parent / 'server.log'}")
+    while processes.run(is_ready, accept=(0, 1, 2)).code != 0:
+        if time.monotonic() > deadline:
+            raise SystemExit(f"PostgreSQL did not answer within {_PATIENCE:g} s")
         time.sleep(0.05)
-
-
-def _run(argv: list[str | Path]) -> str:
-    done = subprocess.run([str(word) for word in argv], check=True, capture_output=True, text=True, cwd="/", **_as_server_user())
-    return done.stdout
-
-
-def _as_server_user() -> dict[str, int | list[int]]:
-    user = place.server_user()
-    return {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []} if user else {}

@@ -1,10 +1,11 @@
 """Take a backup set of each stack, or of one; with `within`, only where there is no usable set that young.
 
-    pyinfra INVENTORY deploys/backup.py --data stack=maestro --data within=26h
+pyinfra INVENTORY deploys/backup.py --data stack=maestro --data within=26h
 """
 
-from operations import declared, sets
 from pyinfra import host
+
+from operations import declared, sets
 
 sudo = bool(host.data.get("storekeeper_sudo"))
 within = host.data.get("within")

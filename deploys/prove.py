@@ -1,10 +1,11 @@
-"""Prove that a set restores: into a scratch place, every value read back and compared. The newest set, or one; with `within`, only where due.
+"""Prove that a set restores, into a scratch place: the newest, or one; with `within`, only where the last proof is older.
 
-    pyinfra INVENTORY deploys/prove.py --data stack=maestro --data within=7d
+pyinfra INVENTORY deploys/prove.py --data stack=maestro --data within=7d
 """
 
-from operations import declared, sets
 from pyinfra import host
+
+from operations import declared, sets
 
 sudo = bool(host.data.get("storekeeper_sudo"))
 for stack in host.loop(declared.chosen_stacks(host)):

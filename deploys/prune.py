@@ -1,10 +1,11 @@
 """Remove the sets that the declared retention keeps no longer; with `plan=yes`, only say which.
 
-    pyinfra INVENTORY deploys/prune.py --data plan=yes
+pyinfra INVENTORY deploys/prune.py --data plan=yes
 """
 
-from operations import declared, sets
 from pyinfra import host
+
+from operations import declared, sets
 
 sudo = bool(host.data.get("storekeeper_sudo"))
 for stack in host.loop(declared.chosen_stacks(host)):

@@ -1,11 +1,12 @@
 """Put all stores of one stack back to a set, or none; or return from the last restore. Look at the plan first.
 
-    pyinfra INVENTORY deploys/restore.py --data stack=maestro --data set=latest --data plan=yes
-    pyinfra INVENTORY deploys/restore.py --data stack=maestro --data set=latest --data confirm=maestro@prod-ai-1
+pyinfra INVENTORY deploys/restore.py --data stack=maestro --data set=latest --data plan=yes
+pyinfra INVENTORY deploys/restore.py --data stack=maestro --data set=latest --data confirm=maestro@prod-ai-1
 """
 
-from operations import declared, sets
 from pyinfra import host
+
+from operations import declared, sets
 
 sudo = bool(host.data.get("storekeeper_sudo"))
 stack, *others = declared.chosen_stacks(host)

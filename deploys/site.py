@@ -1,15 +1,16 @@
 """Make a host what its inventory declares: directories, configuration, stack files and schedules. A second run changes nothing.
 
-    pyinfra INVENTORY deploys/site.py
+pyinfra INVENTORY deploys/site.py
 """
 
 from io import StringIO
 
+from pyinfra import host
+from pyinfra.operations import files
+
 from operations import declared
 from operations.program import Program
 from operations.schedule import cron_lines
-from pyinfra import host
-from pyinfra.operations import files
 
 data = host.data
 sudo = bool(data.get("storekeeper_sudo"))

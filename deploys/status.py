@@ -1,10 +1,11 @@
 """Read the state of every stack of every host, in one round trip a host, and write the report.
 
-    pyinfra INVENTORY deploys/status.py --data report=report.html
+pyinfra INVENTORY deploys/status.py --data report=report.html
 """
 
-from operations import report
 from pyinfra import host
+
+from operations import report
 
 report.write(
     name="Report",

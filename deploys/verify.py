@@ -1,10 +1,11 @@
 """Read sets back and decode them: all of a stack, or one.
 
-    pyinfra INVENTORY deploys/verify.py --data stack=maestro --data set=latest
+pyinfra INVENTORY deploys/verify.py --data stack=maestro --data set=latest
 """
 
-from operations import declared, sets
 from pyinfra import host
+
+from operations import declared, sets
 
 sudo = bool(host.data.get("storekeeper_sudo"))
 chosen = host.data.get("set")

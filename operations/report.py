@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from pyinfra import logger
@@ -37,7 +37,9 @@ def write(path: str) -> Generator[FunctionCommand, None, None]:
 
 def render(overviews: Mapping[str, Mapping[str, Any] | None], made: datetime) -> str:
     """The report's HTML: a section a host, sorted by name. None stands for a host that was not reached, and is said so."""
-    environment = Environment(loader=FileSystemLoader(_TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(
+        loader=FileSystemLoader(_TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
     environment.filters["size"] = _size
     environment.filters["age"] = lambda moment: _age(moment, made)
     hosts = [{"name": name, "stacks": _stacks(overview)} for name, overview in sorted(overviews.items())]
@@ -52,7 +54,8 @@ def _write_report(state: State, host: Host, path: str) -> bool:
     names = sorted(host.data.get("storekeeper_stacks", {}))
     for each in state.inventory:
         _gathered.setdefault(each.name, None)
-    overview = host.get_fact(Overview, stacks=names, program=program.path, program_config=program.config)
+    asked = host.get_fact(Overview, stacks=names, program=program.path, program_config=program.config)
+    overview = cast("dict[str, Any] | None", asked)
     if overview is None:
         return False
     _gathered[host.name] = overview

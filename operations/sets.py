@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Generator, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, cast
 
 from pyinfra import host
 from pyinfra.api import OperationValueError, operation
@@ -167,7 +167,7 @@ def prune(stack: str, dry_run: bool = False) -> Generator[Verb, None, None]:
 def _usable(stack: str, state: str) -> list[dict[str, Any]] | None:
     """The usable sets, oldest first. None where they could not be read: pyinfra has failed that host already, and said why."""
     program = Program.of(host)
-    found = host.get_fact(Sets, stack=stack, program=program.path, program_config=program.config)
+    found = cast("dict[str, Any] | None", host.get_fact(Sets, stack=stack, program=program.path, program_config=program.config))
     if found is None:
         return None
     wanted = ("proven",) if state == "proven" else ("verified", "proven")

@@ -41,12 +41,16 @@ class Severity(StrEnum):
 
 @dataclass(frozen=True)
 class Problem:
-    """One entry of a document's `problems`: a sentence about a stack or one of its stores, and what to do next."""
+    """One entry of a document's `problems`: a sentence about a stack or one of its stores, and what to do next.
+
+    `stack` is said only where a verb answers for several stacks.
+    """
 
     message: str
     severity: Severity = Severity.ERROR
     store: str | None = None
     next: str | None = None
+    stack: str | None = None
 
 
 class StorekeeperError(Exception):

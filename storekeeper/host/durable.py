@@ -100,13 +100,18 @@ def exchange(first: Path, second: Path) -> None:
 
     Raises OSError; EINVAL, ENOSYS, EXDEV and EBUSY mean that this file system or mount point cannot do it.
     """
+    exchange_names(first, second)
+    sync_directory(first.parent)
+    if second.parent != first.parent:
+        sync_directory(second.parent)
+
+
+def exchange_names(first: Path, second: Path) -> None:
+    """`exchange` for many names of the same directories, which the caller makes durable once at the end (`sync_directory`)."""
     result = _libc.renameat2(_AT_FDCWD, os.fsencode(first), _AT_FDCWD, os.fsencode(second), _RENAME_EXCHANGE)
     if result != 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number), str(first), None, str(second))
-    sync_directory(first.parent)
-    if second.parent != first.parent:
-        sync_directory(second.parent)
 
 
 def remove_tree(path: Path) -> None:

@@ -19,7 +19,7 @@ from typing import IO
 from storekeeper.host import clock, locks
 from storekeeper.outcomes import Failed
 
-_SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _CHUNK = 1 << 20
 _LAST_WORDS = 2000  # characters of a failing program's standard error that are worth a person's time
 
@@ -186,7 +186,7 @@ def _start(command: Command, *, stdin: IO[bytes] | int | None, stdout: int) -> s
             stdin=subprocess.DEVNULL if stdin is None else stdin,
             stdout=stdout,
             stderr=subprocess.PIPE,
-            env={"PATH": _SEARCH_PATH, "LC_ALL": "C", "HOME": home, **command.environment},
+            env={"PATH": SEARCH_PATH, "LC_ALL": "C", "HOME": home, **command.environment},
             cwd=command.directory or "/",
             user=user.uid if user else None,
             group=user.gid if user else None,

@@ -151,5 +151,3 @@ def _refuse_without_room(context: Context, previous: SetEntry | None, found: Map
 
 def _about(problem: Problem, store: str) -> Problem:
     return problem if problem.store else Problem(problem.message, problem.severity, store, problem.next)
-
-

@@ -134,8 +134,11 @@ class Store(Protocol):
         """True only when it is certain that there is nothing: no such file, directory or database on a server that answered."""
 
     def hold(self, work: Path) -> Hold:
-        """A grip on the store's moment, not yet taken. `work` is an empty private directory in the set's partial, for copies made under a lock;
-        it exists until `close`, and `StoreFolder.adopt` moves files from it into the set without another copy."""
+        """A grip on the store's moment, not yet taken.
+
+        `work` is an empty private directory in the set's partial, for copies made under a lock; it exists until `close`, and
+        `StoreFolder.adopt` moves files from it into the set without another copy.
+        """
 
     def dump(self, hold: Any, into: StoreFolder) -> Dumped:
         """Write the artefacts of the pinned moment into the set's folder, after every lock is released."""
@@ -169,4 +172,3 @@ class Store(Protocol):
 
     def discard_old(self, place: Facts) -> None:
         """Remove the old side, when its time is over. Safe to repeat."""
-

@@ -99,4 +99,3 @@ def _worst(tried: Mapping[str, _Trial]) -> Outcome:
         if outcome in outcomes:
             return outcome
     return Outcome.OK
-

@@ -36,9 +36,13 @@ class Guest:
 
     def put(self, source: Path, target: str) -> None:
         """Copy a tree into the guest, owned by root."""
-        archive = subprocess.run(["tar", "-C", str(source), "--exclude=__pycache__", "-cf", "-", "."], check=True, capture_output=True).stdout
+        archive = subprocess.run(
+            ["tar", "-C", str(source), "--exclude=__pycache__", "-cf", "-", "."], check=True, capture_output=True
+        ).stdout
         ssh = ["ssh", "-F", str(self.lab / "servers" / self.name / "ssh_config"), "-o", "BatchMode=yes", self.name]
-        subprocess.run([*ssh, f"mkdir -p {target} && tar -C {target} --no-same-owner -xf -"], input=archive, check=True, capture_output=True)
+        subprocess.run(
+            [*ssh, f"mkdir -p {target} && tar -C {target} --no-same-owner -xf -"], input=archive, check=True, capture_output=True
+        )
 
     def power_off(self) -> None:
         _checked(_lab(self.lab, "server.sh", "off", self.name))
@@ -66,7 +70,9 @@ def install_program(guest: Guest) -> str:
     for part in ("storekeeper", "operations", "templates"):
         guest.put(CHECKOUT / part, f"/usr/src/storekeeper/{part}")
     with open(CHECKOUT / "requirements.lock", encoding="ascii") as lock:
-        wanted = _locked(lock.read(), {"annotated-types", "pydantic", "pydantic-core", "pyyaml", "setuptools", "typing-extensions", "typing-inspection"})
+        wanted = _locked(
+            lock.read(), {"annotated-types", "pydantic", "pydantic-core", "pyyaml", "setuptools", "typing-extensions", "typing-inspection"}
+        )
     for file in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(CHECKOUT / file, guest.lab / "servers" / guest.name / "root/usr/src/storekeeper" / file)
     (guest.lab / "servers" / guest.name / "root/usr/src/requirements.lock").write_text(wanted, encoding="ascii")
@@ -88,7 +94,9 @@ def _locked(text: str, names: set[str]) -> str:
 
 def _lab(lab: Path, script: str, *words: str) -> subprocess.CompletedProcess[str]:
     environment = {"PATH": os.environ["PATH"], "LAB_DIR": str(lab), "HOME": "/root"}
-    return subprocess.run(["bash", str(_LAB / script), *words], capture_output=True, text=True, check=False, env=environment, stdin=subprocess.DEVNULL)
+    return subprocess.run(
+        ["bash", str(_LAB / script), *words], capture_output=True, text=True, check=False, env=environment, stdin=subprocess.DEVNULL
+    )
 
 
 def _checked(done: subprocess.CompletedProcess[str]) -> subprocess.CompletedProcess[str]:
