@@ -17,7 +17,7 @@ from typing import Literal
 from storekeeper.host.progress import Progress
 from storekeeper.outcomes import Unknown
 from storekeeper.sets.manifest import MANIFEST, Manifest
-from storekeeper.stores.folder import CHUNK, read_lines
+from storekeeper.stores.folder import CHUNK, read_lines, sha256_of
 from storekeeper.stores.record import Artefact, StoreRecord
 
 FaultKind = Literal["truncated", "extended", "altered", "replaced", "missing", "extra", "irregular", "unreadable"]
@@ -90,6 +90,22 @@ def look_around(folder: Path, manifest: Manifest) -> Findings:
     return examination.findings
 
 
+def stranger(folder: Path, manifest: Manifest) -> str | None:
+    """The first thing in a set's directory that is not the set's own, by name; nothing is read but the listings."""
+    around = look_around(folder, manifest).faults
+    if around:
+        return around[0].path
+    for store, record in manifest.stores.items():
+        if not _is_directory(folder / store):
+            continue
+        expected = {word for each in record.artefacts for word in (each.path, each.lists)}
+        foreign = sorted(name for name in os.listdir(folder / store) if name not in expected)
+        foreign += _unlisted(folder / store, record)
+        if foreign:
+            return f"{store}/{foreign[0]}"
+    return None
+
+
 def belongs(path: str, subset: Subset) -> bool:
     """Whether a file is in the n-th of t parts: fixed by its name, so that t runs read every file once."""
     number, parts = subset
@@ -105,6 +121,18 @@ def extra_files(content: Path, listing: Path) -> Iterator[str]:
             known = next(listed, None)
         if found != known:
             yield os.fsdecode(found)
+
+
+def _unlisted(folder: Path, record: StoreRecord) -> list[str]:
+    """The first file that an intact listing does not list; by a damaged listing nothing can be told."""
+    for artefact in record.artefacts:
+        if artefact.lists is None or not _is_directory(folder / artefact.lists) or not (folder / artefact.path).is_file():
+            continue
+        if sha256_of(folder / artefact.path) == (artefact.sha256, artefact.size):
+            found = next(extra_files(folder / artefact.lists, folder / artefact.path), None)
+            if found is not None:
+                return [f"{artefact.lists}/{found}"]
+    return []
 
 
 class _Examination:

@@ -1,0 +1,200 @@
+"""Removing the sets that retention keeps no longer: moved to `.trash/` in one step first, so that a set is whole or gone.
+
+Nothing is touched that this program did not make: a set with a file in it that its manifest does not know is left alone.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from storekeeper.host import durable, locks
+from storekeeper.host.progress import Progress
+from storekeeper.outcomes import Problem, Refused, Severity
+from storekeeper.sets.artefacts import check_artefacts, stranger
+from storekeeper.sets.manifest import MANIFEST, BadManifest
+from storekeeper.sets.names import read_id
+from storekeeper.sets.repository import SetEntry, StackSets
+from storekeeper.sets.retention import Decisions, decide
+from storekeeper.sets.verification import verify_set
+from storekeeper.stack.model import Keep
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """What was kept and why, what was removed and why, and the bytes that no set holds any more."""
+
+    kept: tuple[tuple[str, tuple[str, ...]], ...]
+    removed: tuple[tuple[str, str], ...]
+    bytes_freed: int
+    problems: tuple[Problem, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "kept": [{"id": set_id, "reasons": list(reasons)} for set_id, reasons in self.kept],
+            "removed": [{"id": set_id, "reason": reason} for set_id, reason in self.removed],
+            "bytes_freed": self.bytes_freed,
+        }
+
+
+def prune(
+    sets: StackSets, keep: Keep, now: datetime, *, dry_run: bool = False, newest_run_failed: bool = False, progress: Progress | None = None
+) -> Pruned:
+    """Remove what `keep` keeps no longer. With `dry_run` the same answer, and nothing is changed.
+
+    The newest set that will be left is read back in full first: raises Refused when it is bad, and nothing was removed.
+    """
+    entries = {entry.id: entry for entry in sets.entries()}
+    choice = _choose(entries, keep, now, newest_run_failed=newest_run_failed)
+    doomed = [entries[set_id] for set_id, _ in choice.removed]
+    if doomed:
+        survivor = _newest_survivor(entries, choice)
+        _refuse_bad_survivor(sets, survivor, progress or Progress(), dry_run=dry_run)
+    leftovers = sets.in_trash()
+    if dry_run:
+        folders = [sets.trash / name for name in leftovers] + [entry.path for entry in doomed]
+        return Pruned(choice.kept, choice.removed, _bytes_freed(folders), (*choice.warnings, *_told(leftovers)))
+    busy = [entry.id for entry in doomed if not _move_to_trash(sets, entry)]
+    if busy:
+        choice = _spare(choice, dict.fromkeys(busy, "in use"), ())
+    freed = _empty_trash(sets)
+    _forget_the_removed(sets)
+    return Pruned(choice.kept, choice.removed, freed, (*choice.warnings, *_told(leftovers)))
+
+
+def _choose(entries: dict[str, SetEntry], keep: Keep, now: datetime, *, newest_run_failed: bool) -> Decisions:
+    """What retention decides, less what is in use and what holds something that is not ours."""
+    choice = decide(list(entries.values()), keep, now, newest_run_failed=newest_run_failed)
+    in_use = [set_id for set_id, _ in choice.removed if not _is_free(entries[set_id].path)]
+    choice = decide(list(entries.values()), keep, now, newest_run_failed=newest_run_failed, in_use=in_use)
+    foreign = {set_id: name for set_id, _ in choice.removed if (name := _stranger_in(entries[set_id])) is not None}
+    reasons = {set_id: f"holds {ascii(name)[1:-1]}, which is not ours" for set_id, name in foreign.items()}
+    return _spare(choice, reasons, [f"set {set_id} {why}: it is left alone" for set_id, why in reasons.items()])
+
+
+def _spare(choice: Decisions, reasons: dict[str, str], warnings: Sequence[str]) -> Decisions:
+    """The same decisions, but with some sets kept for a reason that only looking at the disk could give."""
+    kept = [*choice.kept, *((set_id, (reasons[set_id],)) for set_id, _ in choice.removed if set_id in reasons)]
+    return Decisions(
+        tuple(sorted(kept, key=lambda each: _sequence(each[0]))),
+        tuple(each for each in choice.removed if each[0] not in reasons),
+        (*choice.warnings, *(Problem(text, Severity.WARNING) for text in warnings)),
+    )
+
+
+def _newest_survivor(entries: dict[str, SetEntry], choice: Decisions) -> SetEntry:
+    for set_id, _ in reversed(choice.kept):
+        if entries[set_id].usable:
+            return entries[set_id]
+    raise Refused("no usable set would be left; nothing was removed")
+
+
+def _refuse_bad_survivor(sets: StackSets, survivor: SetEntry, progress: Progress, *, dry_run: bool) -> None:
+    """Read back the set that will be relied on when the others are gone. A bad one is written down as damaged."""
+    with sets.using(survivor):
+        try:
+            manifest = survivor.manifest
+            faults = check_artefacts(survivor.path, manifest, progress) if manifest else []
+            found = faults[0].message if faults else survivor.reason if manifest is None else None
+        except BadManifest as error:
+            found = error.message
+    if found is None:
+        return
+    if not dry_run:
+        verify_set(sets, survivor, {}, progress)
+    raise Refused(
+        f"the newest usable set {survivor.id} of {sets.stack} is damaged: {found}; nothing was removed",
+        next=f"storekeeper verify {sets.stack} --all",
+    )
+
+
+def _move_to_trash(sets: StackSets, entry: SetEntry) -> bool:
+    """Take a set's name away in one durable step; False when somebody is using it."""
+    with locks.hold_directory(entry.path) as free:
+        if free:
+            durable.ensure_directory(sets.trash)
+            durable.rename(entry.path, sets.trash / entry.id)
+        return free
+
+
+def _empty_trash(sets: StackSets) -> int:
+    """Remove the sets in the trash, also those that a killed run left there; returns the bytes that this frees."""
+    folders = [sets.trash / name for name in sets.in_trash()]
+    freed = _bytes_freed(folders)
+    for folder in folders:
+        durable.remove_tree(folder)
+    return freed
+
+
+def _forget_the_removed(sets: StackSets) -> None:
+    """Remove the records of sets that are gone."""
+    there = {entry.id for entry in sets.entries()} | set(sets.in_trash())
+    for name in list(sets.records.sets()):
+        if read_id(name) is not None and name not in there:
+            sets.records.remove(name)
+
+
+def _stranger_in(entry: SetEntry) -> str | None:
+    manifest = entry.manifest if entry.readable else None
+    if manifest is not None:
+        return stranger(entry.path, manifest)
+    # Without its manifest the stores' names are not known, but a set's directory holds no other files.
+    with os.scandir(entry.path) as found:
+        return next((each.name for each in found if each.name != MANIFEST and not each.is_dir(follow_symlinks=False)), None)
+
+
+def _is_free(path: Path) -> bool:
+    with locks.hold_directory(path) as free:
+        return free
+
+
+def _bytes_freed(folders: Sequence[Path]) -> int:
+    """What the removal of these sets frees: a shared file only counts when all its links are among them."""
+    return sum(
+        status.st_size
+        for index, folder in enumerate(folders)
+        for name, status in _files(folder)
+        if status.st_nlink == 1 or _all_links_go(folders, index, name, status)
+    )
+
+
+def _all_links_go(folders: Sequence[Path], index: int, name: Path, status: os.stat_result) -> bool:
+    """Whether this is the first of a file's links and all others go too. Shared files have the same place in their sets."""
+    places = [number for number, folder in enumerate(folders) if _is_same(folder / name, status)]
+    return len(places) == status.st_nlink and places[0] == index
+
+
+def _is_same(path: Path, status: os.stat_result) -> bool:
+    try:
+        return os.path.samestat(os.lstat(path), status)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+
+
+def _files(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
+    """Every regular file below a folder, by its relative path; directories are read as they come."""
+    pending = [folder]
+    while pending:
+        with os.scandir(pending.pop()) as found:
+            for entry in found:
+                status = entry.stat(follow_symlinks=False)
+                if stat.S_ISDIR(status.st_mode):
+                    pending.append(Path(entry.path))
+                elif stat.S_ISREG(status.st_mode):
+                    yield Path(entry.path).relative_to(folder), status
+
+
+def _told(leftovers: Collection[str]) -> tuple[Problem, ...]:
+    if not leftovers:
+        return ()
+    return (Problem(f"{len(leftovers)} sets that a killed run had left in the trash go too", Severity.INFO),)
+
+
+def _sequence(set_id: str) -> int:
+    parsed = read_id(set_id)
+    return parsed.sequence if parsed else 0
