@@ -1,0 +1,202 @@
+"""Proves a set by Chroma itself: every document and every embedding of a scratch copy is asked for and compared with the set."""
+
+from __future__ import annotations
+
+import base64
+import importlib.util
+import json
+import math
+import os
+import select
+import subprocess
+import sys
+import threading
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from storekeeper.host import clock, durable, processes
+from storekeeper.outcomes import Failed, Unknown
+from storekeeper.stores import rawcopy
+from storekeeper.stores.chroma import catalogue, layout
+from storekeeper.stores.chroma.catalogue import Catalogue, Collection, open_catalogue
+from storekeeper.stores.chroma.content import CollectionDigest, vector_of
+from storekeeper.stores.chroma.rows import CollectionRows, Row, line_of
+from storekeeper.stores.protocol import Content
+
+PAGE = 1000  # documents a question; SQLite takes at most 32,766 variables
+PATIENCE_S = 600.0  # for one answer: opening applies the queue, and a large index is read whole
+_READER = Path(__file__).with_name("reader.py")
+_ROUNDING = 1e-4  # relative: what normalising a vector and multiplying it by its length again may change
+_LAST_WORDS = 1000
+
+
+def prove(directory: Path, scratch: Path, python: Path | None, patience_s: float = PATIENCE_S) -> Content:
+    """Copy a set's directory to scratch, read it back through Chroma, and say what Chroma answered.
+
+    Raises Unknown when no interpreter here has a chromadb that can read it, Failed when Chroma cannot read all of it.
+    """
+    interpreter = _interpreter(python)
+    copy, blank = scratch / "directory", scratch / "blank"
+    copy_directory(directory, copy)
+    durable.make_directory(blank)
+    with open_catalogue(directory, sealed=True) as found, _reader(interpreter, patience_s) as reader:
+        collections = found.collections()
+        databases = sorted({(each.tenant, each.database) for each in collections})
+        version = str(reader.ask({"blank": str(blank), "path": str(copy), "databases": databases})["version"])
+        _refuse_older(found, blank, version)
+        counts = {tuple(key): int(count) for *key, count in reader.ask({})["collections"]}
+        _compare_names(collections, counts)
+        digests = {each.key: _read_all(found, each, reader) for each in collections}
+    return Content({each.key: counts[each.tenant, each.database, each.name] for each in collections}, digests)
+
+
+def copy_directory(source: Path, target: Path) -> None:
+    """A plain copy to throw away: private, not durable."""
+    durable.make_directory(target)
+    for entry in layout.scan(source).values():
+        if entry.is_file:
+            rawcopy.copy_file(source / entry.path, target / entry.path)
+        else:
+            os.mkdir(target / entry.path, durable.PRIVATE_DIRECTORY)
+
+
+class Reader:
+    """The subprocess that has chromadb: one question, one answer, each in bounded time."""
+
+    def __init__(self, process: subprocess.Popen[bytes], patience_s: float) -> None:
+        self._process = process
+        self._patience_s = patience_s
+        self._answers = bytearray()
+        self._words = bytearray()
+        self._listener = threading.Thread(target=self._listen, daemon=True)
+        self._listener.start()
+
+    def ask(self, question: dict[str, Any]) -> dict[str, Any]:
+        """Raises Failed when the reader ends, hangs or does not speak JSON, Unknown when it has no chromadb."""
+        if self._process.stdin is None:
+            raise ValueError("the reader was started with a pipe")
+        try:
+            self._process.stdin.write(json.dumps(question).encode() + b"\n")
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            pass  # it has ended: the answer that does not come says so
+        answer = json.loads(self._line())
+        if "missing" in answer:
+            raise Unknown(f"{self._process.args[0]} has no chromadb: {answer['missing']}", next=_NEXT)  # type: ignore[index]
+        return dict(answer)
+
+    def _line(self) -> bytes:
+        if self._process.stdout is None:
+            raise ValueError("the reader was started with a pipe")
+        deadline = clock.monotonic() + self._patience_s
+        searched = 0
+        while (end := self._answers.find(b"\n", searched)) < 0:
+            searched = len(self._answers)
+            ready, _, _ = select.select([self._process.stdout], [], [], max(0.0, deadline - clock.monotonic()))
+            if not ready:
+                raise Failed(f"Chroma did not answer within {self._patience_s:g} s while the copy was read")
+            chunk = os.read(self._process.stdout.fileno(), 1 << 20)
+            if not chunk:
+                raise Failed(f"Chroma cannot read the copy: its process {self._ended()}")
+            self._answers += chunk
+        line = bytes(self._answers[:end])
+        del self._answers[: end + 1]
+        return line
+
+    def _ended(self) -> str:
+        code = self._process.wait()
+        self._listener.join()
+        words = " ".join(self._words[-_LAST_WORDS:].decode(errors="replace").split())
+        how = f"was killed by signal {-code}" if code < 0 else f"ended with {code}"
+        return f"{how}: {words}" if words else how
+
+    def _listen(self) -> None:
+        for line in self._process.stderr or ():
+            self._words += line
+            del self._words[: -4 * _LAST_WORDS]
+
+
+_NEXT = "declare `python:`, the application's interpreter, which has chromadb; or: pip install chromadb==" + catalogue.KNOWN_VERSION
+
+
+@contextmanager
+def _reader(interpreter: Path, patience_s: float) -> Iterator[Reader]:
+    command = processes.Command([interpreter, "-B", _READER], environment={"ANONYMIZED_TELEMETRY": "False", "LC_ALL": "C.UTF-8"})
+    try:
+        process = processes.start(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    except processes.ProgramFailed as error:
+        raise Unknown(f"the copy cannot be read: {error.message}", next=_NEXT) from error
+    try:
+        yield Reader(process, patience_s)
+    finally:
+        process.kill()  # it works on a copy to throw away
+        processes.end(process)
+
+
+def _interpreter(python: Path | None) -> Path:
+    if python is not None:
+        return python
+    if importlib.util.find_spec("chromadb") is None:
+        raise Unknown("no interpreter with chromadb is declared, and the engine's own has none: the set could not be tried", next=_NEXT)
+    return Path(sys.executable)
+
+
+def _refuse_older(found: Catalogue, blank: Path, version: str) -> None:
+    """A directory from a newer Chroma opens silently in an older one, which then reads it wrongly."""
+    with open_catalogue(blank, sealed=False) as reader:
+        known = reader.migrations()
+    if catalogue.ahead_of(found.migrations(), known):
+        said = f"the set has migrations {catalogue.spoken(found.migrations())}, chromadb {version} knows {catalogue.spoken(known)}"
+        raise Unknown(f"the set cannot be tried here: {said}", next="declare `python:`, the interpreter of the application that wrote it")
+
+
+def _compare_names(collections: Sequence[Collection], counts: dict[tuple[str, ...], int]) -> None:
+    expected = {(each.tenant, each.database, each.name) for each in collections}
+    for name in sorted(expected.symmetric_difference(counts)):
+        raise Failed(f"collection {'/'.join(name)} is {'in the set, but Chroma does not list it' if name in expected else 'not in the set'}")
+
+
+def _read_all(found: Catalogue, collection: Collection, reader: Reader) -> str:
+    """The digest of one collection as Chroma answers it."""
+    digest = CollectionDigest()
+    rows = CollectionRows(found, collection)
+    for page in _pages(rows):
+        question = {"tenant": collection.tenant, "database": collection.database, "collection": collection.name}
+        answered = {row[0]: row for row in reader.ask({**question, "ids": [row.id for row in page]})["rows"]}
+        for row in page:
+            if row.id not in answered:
+                raise Failed(f"collection {collection.key}: Chroma does not answer document {row.id!r}")
+            _, text, uri, metadata, vector = answered[row.id]
+            digest.add(line_of(row.id, text, uri, metadata or {}), _stored_form(rows, row, collection, base64.b64decode(vector)))
+    return digest.text
+
+
+def _stored_form(rows: CollectionRows, row: Row, collection: Collection, answered: bytes) -> bytes:
+    """The vector as the set stores it when Chroma answered just that vector, else what Chroma answered."""
+    stored = vector_of(row, collection)
+    numbers = array("f", answered)
+    if not all(map(math.isfinite, numbers)):
+        raise Failed(f"collection {collection.key}: document {row.id!r} has a vector with a number that is not finite")
+    if answered == stored or answered == rows.scaled(row) or (row.pending and _nearly(array("f", stored), numbers)):
+        return stored
+    return answered
+
+
+def _nearly(expected: array[float], found: array[float]) -> bool:
+    """Equal but for rounding: a vector of the queue is normalised and scaled back on its way through a cosine index."""
+    allowed = _ROUNDING * max(map(abs, expected), default=0.0)
+    return len(expected) == len(found) and all(abs(one - other) <= allowed for one, other in zip(expected, found, strict=True))
+
+
+def _pages(rows: Iterable[Row]) -> Iterator[list[Row]]:
+    page: list[Row] = []
+    for row in rows:
+        page.append(row)
+        if len(page) == PAGE:
+            yield page
+            page = []
+    if page:
+        yield page
