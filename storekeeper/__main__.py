@@ -1,0 +1,5 @@
+"""`python -m storekeeper`."""
+
+from storekeeper.cli.main import run
+
+run()

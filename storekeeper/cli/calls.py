@@ -1,0 +1,208 @@
+"""From the words of a command to its verb. Each verb's module, and what it needs, is loaded only when it is called."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from storekeeper.cli import confirm
+from storekeeper.cli.console import Console
+from storekeeper.cli.document import Begun
+from storekeeper.cli.progress import LineProgress, PlainProgress
+from storekeeper.cli.words import Words
+from storekeeper.host import jobs
+from storekeeper.host.progress import Progress
+from storekeeper.stack.config import load_places
+from storekeeper.verbs.report import Report
+
+if TYPE_CHECKING:
+    from storekeeper.sets.context import Context
+    from storekeeper.sets.repository import StackSets
+
+
+class Desk:
+    """One command, with the places it is about. Raises Refused when they cannot be made out."""
+
+    def __init__(self, words: Words, console: Console) -> None:
+        self.words = words
+        self.console = console
+        self.places = load_places(words.options.config)
+        if words.stack is not None and words.verb.name != "jobs":
+            from storekeeper.verbs.opening import refuse_unknown_stack  # noqa: PLC0415
+
+            refuse_unknown_stack(self.places, words.stack)
+
+    @property
+    def stack_name(self) -> str:
+        if self.words.stack is None:
+            raise ValueError(f"{self.words.verb.name} takes a stack")
+        return self.words.stack
+
+    def confirm(self) -> None:
+        """Raises Refused unless nothing live is changed, or somebody said that it may be."""
+        if not self.words.verb.changes_live or confirm.is_confirmed(self.words) or self.words.plan:
+            return
+        confirm.ask(self.words, self.console, self._planned)
+
+    def recorded(self) -> AbstractContextManager[jobs.Job]:
+        """The run's record, open until it is finished."""
+        from storekeeper.verbs.opening import jobs_folder  # noqa: PLC0415
+
+        return jobs.recorded(jobs_folder(self.places, self.stack_name), self.words.verb.name, self.stack_name, self.words.arguments())
+
+    def call(self) -> Report:
+        return CALLS[self.words.verb.name](self)
+
+    def _planned(self) -> str:
+        from storekeeper.cli.render import restore  # noqa: PLC0415
+
+        looked = Desk(replace(self.words, plan=True), self.console)
+        report = looked.call()
+        document = Begun(self.words.verb.name, self.stack_name).ended(report.ended(), report.result, report.problems)
+        if self.words.set is not None:
+            self.words = replace(self.words, set=report.result["plan"]["set"])  # what was shown is what is done
+        said = [f"  {problem['message']}" for problem in document["problems"]]
+        return "\n".join([*restore.plan(document, self.console.paint_err), *said])
+
+    @contextmanager
+    def context(self, *, lock: bool, may_create: bool = False) -> Iterator[Context]:
+        """All that the verb works with, and its progress on standard error while the block runs."""
+        from storekeeper.verbs import opening  # noqa: PLC0415
+
+        stack = opening.declared(self.places, self.stack_name)
+        opening.refuse_unknown_stores(stack, self.words.named_stores)
+        allowed = opening.Allowed(self.words.nobody_uses, self.words.no_owners)
+        purpose = self.words.verb.name if lock else None
+        progress = self._progress()
+        try:
+            with opening.open_context(self.places, stack, progress, lock=purpose, allowed=allowed, may_create=may_create) as context:
+                yield context
+        finally:
+            progress.end()
+
+    def sets(self) -> StackSets | None:
+        from storekeeper.verbs.opening import known_sets  # noqa: PLC0415
+
+        return known_sets(self.places, self.stack_name)
+
+    def _progress(self) -> Progress:
+        if self.console.quiet:
+            return Progress()
+        if self.console.redraws:
+            return LineProgress(_write)
+        return PlainProgress(_write, f"{self.stack_name}: {self.words.verb.name}")
+
+
+def _write(text: str) -> None:
+    sys.stderr.write(text)
+    sys.stderr.flush()
+
+
+def _backup(desk: Desk) -> Report:
+    from storekeeper.verbs import opening  # noqa: PLC0415
+    from storekeeper.verbs.backup import backup  # noqa: PLC0415
+    from storekeeper.verbs.telling import told  # noqa: PLC0415
+
+    def run() -> Report:
+        with desk.context(lock=True, may_create=True) as context:
+            return backup(context, frozenset(desk.words.accept_shrink))
+
+    return told(opening.declared(desk.places, desk.stack_name).ping, desk.stack_name, run)
+
+
+def _list(desk: Desk) -> Report:
+    from storekeeper.verbs.listing import list_sets  # noqa: PLC0415
+
+    return list_sets(desk.stack_name, desk.sets())
+
+
+def _verify(desk: Desk) -> Report:
+    from storekeeper.verbs.verify import verify  # noqa: PLC0415
+
+    words = desk.words
+    with desk.context(lock=False) as context:
+        return verify(context, words.set, all=words.all, subset=words.read_subset)
+
+
+def _prove(desk: Desk) -> Report:
+    from storekeeper.verbs.prove import prove  # noqa: PLC0415
+
+    with desk.context(lock=False) as context:
+        return prove(context, desk.words.set)
+
+
+def _restore(desk: Desk) -> Report:
+    from storekeeper.verbs.restore import RestoreRequest, restore  # noqa: PLC0415
+
+    words = desk.words
+    request = RestoreRequest(
+        set=words.set,
+        back=words.back,
+        only=words.only,
+        plan=words.plan,
+        stage_dir=words.stage_dir,
+        accept_unreadable=frozenset(words.accept_unreadable),
+    )
+    with desk.context(lock=not words.plan) as context:
+        return restore(context, request)
+
+
+def _resume(desk: Desk) -> Report:
+    from storekeeper.verbs.resume import resume  # noqa: PLC0415
+
+    with desk.context(lock=True) as context:
+        return resume(context)
+
+
+def _prune(desk: Desk) -> Report:
+    from storekeeper.verbs.jobs import records_of  # noqa: PLC0415
+    from storekeeper.verbs.prune import prune  # noqa: PLC0415
+
+    with desk.context(lock=not desk.words.dry_run) as context:
+        return prune(context, records_of(desk.places, desk.stack_name), dry_run=desk.words.dry_run)
+
+
+def _pin(desk: Desk) -> Report:
+    from storekeeper.verbs.opening import locked_sets  # noqa: PLC0415
+    from storekeeper.verbs.pin import pin, unpin  # noqa: PLC0415
+
+    verb = desk.words.verb.name
+    with locked_sets(desk.places, desk.stack_name, verb) as sets:
+        return (pin if verb == "pin" else unpin)(sets, str(desk.words.set))
+
+
+def _jobs(desk: Desk) -> Report:
+    from storekeeper.verbs.jobs import list_jobs  # noqa: PLC0415
+
+    return list_jobs(desk.places, desk.words.stack)
+
+
+def _status(desk: Desk) -> Report:
+    from storekeeper.verbs.status import status  # noqa: PLC0415
+
+    return status(desk.places, desk.words.stack, live=desk.words.live)
+
+
+def _doctor(desk: Desk) -> Report:
+    from storekeeper.verbs.doctor import doctor  # noqa: PLC0415
+
+    return doctor(desk.places, desk.words.stack)
+
+
+CALLS: Mapping[str, Callable[[Desk], Report]] = {
+    "backup": _backup,
+    "list": _list,
+    "verify": _verify,
+    "prove": _prove,
+    "restore": _restore,
+    "resume": _resume,
+    "prune": _prune,
+    "pin": _pin,
+    "unpin": _pin,
+    "jobs": _jobs,
+    "status": _status,
+    "doctor": _doctor,
+}

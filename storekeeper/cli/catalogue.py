@@ -1,0 +1,274 @@
+"""Every word that can be typed: the verbs, their options, exit codes and examples.
+
+The parser, the help, the completion and docs/reference/cli.md are all made from this one table.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+
+class Takes(Enum):
+    """What an option is followed by, for the parser and for completion."""
+
+    NOTHING = "nothing"
+    TEXT = "text"
+    DIRECTORY = "directory"
+    STORE = "store"
+    SUBSET = "subset"
+
+
+@dataclass(frozen=True)
+class Option:
+    flags: tuple[str, ...]
+    help: str
+    takes: Takes = Takes.NOTHING
+    metavar: str = ""
+    choices: tuple[str, ...] = ()
+    repeats: bool = False
+
+    @property
+    def shown(self) -> str:
+        """As the help shows it, such as `--only STORE`."""
+        words = ", ".join(self.flags)
+        return f"{words} {self.metavar}" if self.metavar else words
+
+
+@dataclass(frozen=True)
+class Argument:
+    name: str
+    help: str
+    optional: bool = False
+    choices: tuple[str, ...] = ()
+
+    @property
+    def shown(self) -> str:
+        word = "|".join(self.choices) if self.choices else self.name.upper()
+        return f"[{word}]" if self.optional else word
+
+
+@dataclass(frozen=True)
+class Verb:
+    """`job` runs are recorded on the host; `changes_live` runs ask first."""
+
+    name: str
+    sentence: str
+    arguments: tuple[Argument, ...]
+    options: tuple[Option, ...]
+    exits: dict[int, str]
+    examples: tuple[tuple[str, str], ...]  # a command, and what it is for
+    job: bool = False
+    changes_live: bool = False
+
+    @property
+    def usage(self) -> str:
+        words = [f"storekeeper {self.name}"]
+        words += [argument.shown for argument in self.arguments]
+        words += [
+            f"[{option.flags[-1]} {option.metavar}]".replace(" ]", "]") + ("..." if option.repeats else "") for option in self.options
+        ]
+        return " ".join(words)
+
+
+STACK = Argument("stack", "the stack's name, as its stack file says it")
+ANY_STACK = Argument("stack", "one stack; all stacks of the configuration when left out", optional=True)
+SET = Argument("set", "a set's id, its time (20250109_030000), the start of its id, or latest")
+ANY_SET = Argument("set", "a set's id, time, start of its id, or latest; the newest set when left out", optional=True)
+
+GLOBAL_OPTIONS = (
+    Option(("--config",), "configuration directory (STOREKEEPER_CONFIG; default /etc/storekeeper)", Takes.DIRECTORY, "DIR"),
+    Option(("--json",), "print one JSON document on standard output"),
+    Option(("--color",), "colour: auto, always or never (NO_COLOR is honoured)", Takes.TEXT, "WHEN", ("auto", "always", "never")),
+    Option(("-q", "--quiet"), "print nothing but what went wrong, for cron"),
+    Option(("--debug",), "print the traceback of an error"),
+    Option(("-h", "--help"), "explain the program, or a verb"),
+)
+
+_YES = Option(("--yes",), "do not ask: live data may be replaced")
+_CONFIRM = Option(("--confirm",), "the same from afar, naming what is meant", Takes.TEXT, "STACK@HOST")
+_NOBODY_USES = Option(("--nobody-uses",), "the store's files are in no other program's use", Takes.STORE, "STORE", repeats=True)
+_NO_OWNERS = Option(("--no-owners",), "restore the store without its owners and modes", Takes.STORE, "STORE", repeats=True)
+
+_DONE = {0: "done", 1: "failed", 2: "wrong usage or refused, nothing was changed", 75: "another run is at it"}
+
+VERBS = (
+    Verb(
+        "backup",
+        "Take one set of all stores at one point, verify it, publish it, then apply retention.",
+        (STACK,),
+        (Option(("--accept-shrink",), "publish although the store lost nine tenths of what it held", Takes.STORE, "STORE", repeats=True),),
+        {
+            0: "a verified set is published",
+            1: "failed, nothing is published",
+            2: _DONE[2],
+            3: "something could not be found out",
+            4: "published, with warnings",
+            75: _DONE[75],
+        },
+        (("storekeeper backup maestro", "take a set now"), ("storekeeper backup maestro --json", "the same, for programs")),
+        job=True,
+    ),
+    Verb(
+        "list",
+        "List the sets of a stack, oldest first, each with its last proof.",
+        (STACK,),
+        (),
+        {
+            0: "listed (no set at all is a problem in the answer)",
+            1: "failed",
+            2: _DONE[2],
+            3: "could not be read",
+            4: "listed, with warnings",
+        },
+        (("storekeeper list maestro", "what there is, and what is proven"), ("storekeeper list maestro --json", "the same, for programs")),
+    ),
+    Verb(
+        "verify",
+        "Read sets back and decode every byte of them.",
+        (STACK, ANY_SET),
+        (
+            Option(("--all",), "every set of the stack"),
+            Option(("--read-subset",), "read part n of t parts of each set", Takes.SUBSET, "n/t"),
+        ),
+        {0: "good", 1: "a store of a set is bad", 2: _DONE[2], 3: "could not be tried", 4: "good, with warnings"},
+        (("storekeeper verify maestro", "the newest set"), ("storekeeper verify maestro --all", "every set, as a weekly job")),
+        job=True,
+    ),
+    Verb(
+        "prove",
+        "Restore a set into a scratch place, compare its digests, remove the scratch place.",
+        (STACK, ANY_SET),
+        (),
+        {
+            0: "proven",
+            1: "it does not restore",
+            2: _DONE[2],
+            3: "could not be tried here; the answer says what is missing",
+            4: "proven, with warnings",
+        },
+        (("storekeeper prove maestro", "the newest set"), ("storekeeper prove maestro 20250109_030000", "the set of that time (UTC)")),
+        job=True,
+    ),
+    Verb(
+        "restore",
+        "Replace live data by a set, or return to how it was before the last restore.",
+        (STACK, Argument("set", "a set's id, its time, the start of its id, or latest", optional=True)),
+        (
+            Option(("--back",), "return to the old side of the last restore, or to its safety set"),
+            Option(("--only",), "only this store", Takes.STORE, "STORE", repeats=True),
+            Option(("--plan",), "say what would be done and change nothing"),
+            Option(("--stage-dir",), "stage files in this directory", Takes.DIRECTORY, "DIR"),
+            Option(("--accept-unreadable",), "keep a raw copy of a live store that cannot be read", Takes.STORE, "STORE", repeats=True),
+            _NOBODY_USES,
+            _NO_OWNERS,
+            _YES,
+            _CONFIRM,
+        ),
+        {
+            0: "restored",
+            1: "failed, and the live data is as it was",
+            2: _DONE[2],
+            3: "something could not be found out",
+            4: "restored, with warnings",
+            75: _DONE[75],
+        },
+        (
+            ("storekeeper restore maestro latest --plan", "what it would do, need and cost"),
+            ("storekeeper restore maestro --back --yes", "undo the last restore"),
+        ),
+        job=True,
+        changes_live=True,
+    ),
+    Verb(
+        "resume",
+        "Finish, or undo, a restore that was interrupted.",
+        (STACK,),
+        (_NOBODY_USES, _NO_OWNERS),
+        {
+            0: "nothing is open any more",
+            1: "failed, the journal stays open",
+            2: _DONE[2],
+            3: "something could not be found out",
+            4: "closed, with warnings",
+            75: _DONE[75],
+        },
+        (("storekeeper resume maestro", "after a crash or a power cut"), ("storekeeper resume maestro --json", "the same, for programs")),
+        job=True,
+    ),
+    Verb(
+        "prune",
+        "Remove the sets that no rule keeps, and old sides past their time.",
+        (STACK,),
+        (Option(("--dry-run",), "say what would be removed and remove nothing"),),
+        {
+            0: "pruned",
+            1: "failed",
+            2: "wrong usage, or the newest backup failed: nothing was removed",
+            3: "something could not be found out",
+            4: "pruned, with warnings",
+            75: _DONE[75],
+        },
+        (("storekeeper prune maestro --dry-run", "each set with the reason it stays or goes"), ("storekeeper prune maestro", "apply it")),
+        job=True,
+    ),
+    Verb(
+        "pin",
+        "Keep a set whatever the rules say.",
+        (STACK, SET),
+        (),
+        {**_DONE, 0: "pinned"},
+        (
+            ("storekeeper pin maestro latest", "keep the newest good set"),
+            ("storekeeper pin maestro 20250109_030000", "keep the set of that time"),
+        ),
+    ),
+    Verb(
+        "unpin",
+        "Let the rules decide about a set again.",
+        (STACK, SET),
+        (),
+        {**_DONE, 0: "no longer pinned"},
+        (
+            ("storekeeper unpin maestro latest", "for the newest good set"),
+            ("storekeeper unpin maestro 20250109_030000", "for the set of that time"),
+        ),
+    ),
+    Verb(
+        "jobs",
+        "Show the running and past runs on this host.",
+        (ANY_STACK,),
+        (),
+        {0: "shown", 1: "failed", 2: _DONE[2], 3: "the records could not be read"},
+        (("storekeeper jobs", "of every stack"), ("storekeeper jobs maestro --json", "of one, for programs")),
+    ),
+    Verb(
+        "status",
+        "Show on one screen whether each stack is safe, from what was last recorded.",
+        (ANY_STACK,),
+        (Option(("--live",), "ask the stores as well"),),
+        {0: "all is well", 1: "failed", 2: _DONE[2], 3: "something could not be found out", 4: "something needs attention"},
+        (("storekeeper status", "every stack"), ("storekeeper status maestro --live", "one stack, asking its stores")),
+    ),
+    Verb(
+        "doctor",
+        "Look for what is missing on this host, and say the command that mends it.",
+        (ANY_STACK,),
+        (),
+        {0: "nothing is missing", 1: "failed", 2: _DONE[2], 3: "something could not be found out", 4: "something is missing"},
+        (("storekeeper doctor", "for every stack"), ("storekeeper doctor maestro", "for one")),
+    ),
+    Verb(
+        "completion",
+        "Print the script that completes these words in a shell.",
+        (Argument("shell", "the shell", choices=("bash",)),),
+        (),
+        {0: "printed", 2: "wrong usage"},
+        (
+            ("storekeeper completion bash >/etc/bash_completion.d/storekeeper", "for everybody on this host"),
+            ('eval "$(storekeeper completion bash)"', "for this shell"),
+        ),
+    ),
+)
+
+BY_NAME = {verb.name: verb for verb in VERBS}

@@ -1,0 +1,32 @@
+"""What changes live data is asked for: typed on a terminal, or said with the command; never assumed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from storekeeper.cli.console import Console
+from storekeeper.cli.document import host_name
+from storekeeper.cli.words import Words
+from storekeeper.outcomes import Refused
+
+
+def is_confirmed(words: Words) -> bool:
+    """Whether the command itself says that live data may be replaced. Raises Refused when it means another stack or host."""
+    meant = f"{words.stack}@{host_name()}"
+    if words.confirm is not None and words.confirm != meant:
+        raise Refused(f"--confirm names {words.confirm}, this is {meant}: nothing was changed")
+    return words.yes or words.confirm is not None
+
+
+def ask(words: Words, console: Console, plan: Callable[[], str]) -> None:
+    """Show what would be done and have the stack's name typed. Raises Refused for anything else, and where nobody can be asked."""
+    meant = f"{words.stack}@{host_name()}"
+    if not console.can_ask:
+        raise Refused(
+            f"{words.verb.name} replaces live data of {meant} and nobody is there to be asked: nothing was changed",
+            next=f"add --yes, or --confirm {meant} from afar",
+        )
+    console.complain(plan())
+    typed = console.ask(f"\nThis replaces live data on {host_name()}. Type the stack's name to go on: ")
+    if typed != words.stack:
+        raise Refused(f"the name typed is not {words.stack}: nothing was changed")

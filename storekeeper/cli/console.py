@@ -1,0 +1,75 @@
+"""Where things are printed: answers to standard output, everything else to standard error."""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+from typing import TextIO
+
+from storekeeper.cli.render.layout import Paint
+from storekeeper.cli.words import Globals
+
+
+class Console:
+    """Prints in the way that was asked for. A reader that went away (a closed pipe, a lost wire) ends nothing."""
+
+    def __init__(self, options: Globals) -> None:
+        self.json = options.json
+        self.debug = options.debug
+        self.quiet = options.quiet or (_is_discarded(sys.stdout) and not sys.stderr.isatty())
+        self.paint_out = Paint(_coloured(options.color, sys.stdout))
+        self.paint_err = Paint(_coloured(options.color, sys.stderr))
+
+    @property
+    def can_ask(self) -> bool:
+        """Whether a person is there to be asked."""
+        return sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty()
+
+    @property
+    def stands_on_terminal(self) -> bool:
+        """Whether standard error is read by a person as it comes."""
+        return sys.stderr.isatty()
+
+    @property
+    def redraws(self) -> bool:
+        return self.stands_on_terminal and os.environ.get("TERM") != "dumb"
+
+    def answer(self, text: str) -> None:
+        _print(sys.stdout, text)
+
+    def log(self, text: str) -> None:
+        """A line of no lasting worth: not printed when only what went wrong is wanted."""
+        if not self.quiet:
+            self.complain(text)
+
+    def complain(self, text: str) -> None:
+        _print(sys.stderr, text)
+
+    def ask(self, question: str) -> str:
+        """What a person types; empty at the end of the input."""
+        _print(sys.stderr, question, end="")
+        return sys.stdin.readline().strip()
+
+
+def _print(stream: TextIO, text: str, end: str = "\n") -> None:
+    try:
+        stream.write(text + end)
+        stream.flush()
+    except OSError:
+        # Nobody reads any more. The work is done and recorded; only Python's own flush at exit must not complain about it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def _coloured(wish: str, stream: TextIO) -> bool:
+    if wish != "auto":
+        return wish == "always"
+    return not os.environ.get("NO_COLOR") and stream.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def _is_discarded(stream: TextIO) -> bool:
+    try:
+        status = os.fstat(stream.fileno())
+    except (OSError, ValueError):
+        return False
+    return stat.S_ISCHR(status.st_mode) and status.st_rdev == os.stat(os.devnull).st_rdev

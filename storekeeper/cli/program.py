@@ -1,0 +1,147 @@
+"""One command from its words to its exit code: read, confirm, do, record, print."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TextIO
+
+from storekeeper import __version__
+from storekeeper.cli import help as help_text
+from storekeeper.cli.console import Console
+from storekeeper.cli.document import Begun, Document, exit_code, to_text
+from storekeeper.cli.signals import Ears, Stopped, listening
+from storekeeper.cli.words import HelpAsked, Usage, VersionAsked, Words, guess, read
+from storekeeper.host import jobs
+from storekeeper.outcomes import Outcome, Problem, Severity, StorekeeperError
+
+
+def answer(argv: Sequence[str]) -> int:
+    """Carry out one command and print its answer; returns the exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        _tolerate_any_character(stream)
+    try:
+        words = read(argv)
+    except HelpAsked as asked:
+        return _print(help_text.of_program() if asked.verb is None else help_text.of_verb(asked.verb))
+    except VersionAsked:
+        return _print(f"storekeeper {__version__}\n")
+    except Usage as error:
+        options, verb = guess(argv)
+        document = Begun(verb, None).ended(Outcome.REFUSED, None, [error.problem()])
+        return _present(document, Console(options), is_usage=True)
+    console = Console(words.options)
+    if words.shell is not None:
+        from storekeeper.cli.completion import bash_script  # noqa: PLC0415
+
+        return _print(bash_script())
+    console.log(f"configuration {words.options.config}")
+    return _present(_carried_out(words, console), console)
+
+
+def _carried_out(words: Words, console: Console) -> Document:
+    """Do what the words say. Every way it can end is a document; a job's is recorded before anybody is told."""
+    run = _Run(words, console)
+    with ExitStack() as until_recorded, listening() as ears:
+        document = run.document(ears, until_recorded)
+        ears.close()
+        run.record(document)
+    return document
+
+
+class _Run:
+    """One command under way."""
+
+    def __init__(self, words: Words, console: Console) -> None:
+        self._words = words
+        self._console = console
+        self._begun = Begun(words.verb.name, words.stack, words.options.unusual_config)
+        self._job: jobs.Job | None = None
+
+    def document(self, ears: Ears, until_recorded: ExitStack) -> Document:
+        try:
+            return self._done(until_recorded)
+        except StorekeeperError as error:
+            self._debug()
+            return self._begun.ended(error.outcome, None, _problems(error))
+        except Stopped as stopped:
+            problem = Problem(f"{self._words.verb.name} was stopped by {stopped.name} before its end", next=self._again())
+            return self._begun.ended(Outcome.FAILED, None, [problem])
+        except Exception as error:  # noqa: BLE001 a crash of ours is answered like any other end, and kept for whoever mends it
+            ears.close()
+            self._debug()
+            return self._begun.ended(Outcome.FAILED, None, [self._crash(error)])
+
+    def record(self, document: Document) -> None:
+        if self._job is not None:
+            self._job.finish(document)
+
+    def _done(self, until_recorded: ExitStack) -> Document:
+        from storekeeper.cli.calls import Desk  # noqa: PLC0415 the words are read, and perhaps refused, before anything heavy is loaded
+
+        desk = Desk(self._words, self._console)
+        desk.confirm()
+        if self._words.verb.job and not self._words.only_looks:
+            self._job = until_recorded.enter_context(desk.recorded())
+        report = desk.call()
+        return self._begun.ended(report.ended(), report.result, report.problems)
+
+    def _crash(self, error: Exception) -> Problem:
+        """The class of the error and where its traceback is; not its message, in which anything could be."""
+        text = "".join(traceback.format_exception(error))
+        kept = self._job.keep_traceback(text) if self._job is not None else _keep_elsewhere(text)
+        where = f"the traceback is in {kept}" if kept else "its traceback is printed with --debug"
+        return Problem(f"storekeeper itself failed ({type(error).__name__}); {where}", next=None if kept else self._again("--debug"))
+
+    def _debug(self) -> None:
+        if self._console.debug:
+            self._console.complain(traceback.format_exc().rstrip())
+
+    def _again(self, *more: str) -> str:
+        return " ".join(word for word in ("storekeeper", self._words.verb.name, self._words.stack, *more) if word)
+
+
+def _problems(error: StorekeeperError) -> Sequence[Problem]:
+    """One problem, or as many as the error carries (a stack file with several mistakes), and what was noted on its way up."""
+    many = getattr(error, "problems", None)
+    found: Sequence[Problem] = many() if callable(many) else [error.problem()]
+    return [*found, *(Problem(note, Severity.WARNING) for note in getattr(error, "__notes__", ()))]
+
+
+def _keep_elsewhere(text: str) -> Path | None:
+    """Keep the traceback of a verb that is no job; None where there is no room for it."""
+    import tempfile  # noqa: PLC0415 only a crash needs it
+
+    try:
+        with tempfile.NamedTemporaryFile(
+            "w", prefix="storekeeper-", suffix=".traceback", delete=False, encoding="utf-8", errors="backslashreplace"
+        ) as file:
+            file.write(text)
+    except OSError:
+        return None  # the answer then says how to have it printed
+    return Path(file.name)
+
+
+def _present(document: Document, console: Console, *, is_usage: bool = False) -> int:
+    from storekeeper.cli.render import ending  # noqa: PLC0415
+
+    code = exit_code(document)
+    if console.json:
+        console.answer(to_text(document).rstrip("\n"))
+    ending.present(document, console, is_usage=is_usage)
+    return code
+
+
+def _print(text: str) -> int:
+    sys.stdout.write(text)
+    return 0
+
+
+def _tolerate_any_character(stream: TextIO) -> None:
+    """Names of files may hold bytes that are no text; they are printed escaped instead of ending the program."""
+    reconfigure = getattr(stream, "reconfigure", None)
+    if reconfigure is not None:
+        reconfigure(errors="backslashreplace")

@@ -1,0 +1,120 @@
+"""How figures, ages and tables look: 80 columns, aligned, colour never the only signal."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+WIDTH = 80
+_CODES = {"green": "32", "yellow": "33", "red": "31", "bold": "1", "soft": "2"}
+COLOURS = {
+    "ok": "green",
+    "proven": "green",
+    "done": "green",
+    "warning": "yellow",
+    "attention": "yellow",
+    "unknown": "yellow",
+    "busy": "yellow",
+    "verified": "",
+    "incomplete": "yellow",
+    "unprovable": "yellow",
+    "failed": "red",
+    "refused": "red",
+    "damaged": "red",
+}
+
+
+@dataclass(frozen=True)
+class Paint:
+    """Colours words, or leaves them as they are."""
+
+    on: bool = False
+
+    def __call__(self, text: str, colour: str) -> str:
+        return f"\x1b[{_CODES[colour]}m{text}\x1b[0m" if self.on and colour else text
+
+    def state(self, text: str, word: str | None = None) -> str:
+        """A word of state in its colour; `word` says which where the text is padded or longer."""
+        return self(text, COLOURS.get((word or text).strip().lower(), ""))
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One field of a table: its text, the word that gives its colour, and on which side it stands."""
+
+    text: str
+    state: str | None = None
+    right: bool = False
+
+
+def table(rows: Sequence[Sequence[Cell | str]], paint: Paint, indent: str = "") -> list[str]:
+    """Rows of aligned columns, two spaces apart; the first row is the heading."""
+    cells = [[cell if isinstance(cell, Cell) else Cell(cell) for cell in row] for row in rows]
+    widths = [max(len(row[column].text) for row in cells) for column in range(len(cells[0]))]
+    lines = []
+    for number, row in enumerate(cells):
+        fields = []
+        for cell, width, below in zip(row, widths, cells[-1], strict=True):
+            right = cell.right or (number == 0 and below.right)
+            padded = cell.text.rjust(width) if right else cell.text.ljust(width)
+            fields.append(paint.state(padded, cell.state) if cell.state else padded)
+        line = indent + "  ".join(fields)
+        lines.append(line.rstrip())
+    return lines
+
+
+def size(count: int | None) -> str:
+    """Bytes in powers of ten, three digits: `412 MB`, `2.9 GB`."""
+    if count is None:
+        return "?"
+    amount = float(count)
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if amount < 999.5 or unit == "TB":
+            return f"{amount:.0f} {unit}" if unit == "B" or amount >= 9.95 else f"{amount:.1f} {unit}"
+        amount /= 1000
+    raise ValueError(f"no unit for {count}")
+
+
+def span(seconds: float) -> str:
+    """A length of time in its two largest units: `41 s`, `3 h 58 m`, `12 d`."""
+    whole = max(0, int(seconds))
+    if whole < 60:
+        return f"{whole} s"
+    minutes, hours, days = whole // 60, whole // 3600, whole // 86400
+    if minutes < 60:
+        return f"{minutes} m"
+    if hours < 48:
+        return f"{hours} h {minutes % 60} m" if minutes % 60 else f"{hours} h"
+    return f"{days} d"
+
+
+def short_time(text: str | None) -> str:
+    """`2025-01-09 03:00` in UTC, from a document's time; `never` for none."""
+    if text is None:
+        return "never"
+    return datetime.fromisoformat(text).astimezone(UTC).strftime("%Y-%m-%d %H:%M")
+
+
+def wrapped(text: str, indent: str, width: int = WIDTH) -> list[str]:
+    """A sentence in lines of at most `width`, each with the indent; what was broken by the writer stays broken."""
+    lines: list[str] = []
+    for part in text.splitlines() or [""]:
+        lines += textwrap.wrap(
+            part, width, initial_indent=indent, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+        ) or [""]
+    return lines
+
+
+def counted(number: int, one: str, many: str | None = None) -> str:
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
+def joined(words: Iterable[str]) -> str:
+    return ", ".join(words)
+
+
+def printable(text: str) -> str:
+    """What came from outside, without signs that a terminal would obey."""
+    return "".join(sign if sign.isprintable() or sign == "\n" else "?" for sign in text)

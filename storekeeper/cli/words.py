@@ -1,0 +1,235 @@
+"""The words of one command, read: which verb, about what, with which options."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, NoReturn
+
+from storekeeper.cli.catalogue import BY_NAME, GLOBAL_OPTIONS, Argument, Option, Takes, Verb
+from storekeeper.outcomes import Refused
+
+DEFAULT_CONFIG = "/etc/storekeeper"
+
+
+class Usage(Refused):
+    """The words make no sense; `next` is the nearest that would."""
+
+
+class HelpAsked(Exception):
+    """Somebody asked for help instead; `verb` is None for the program."""
+
+    def __init__(self, verb: Verb | None) -> None:
+        super().__init__()
+        self.verb = verb
+
+
+class VersionAsked(Exception):
+    """Somebody asked which version this is."""
+
+
+@dataclass(frozen=True)
+class Globals:
+    """What is taken before and after the verb."""
+
+    config: Path = Path(DEFAULT_CONFIG)
+    json: bool = False
+    color: str = "auto"
+    quiet: bool = False
+    debug: bool = False
+
+    @property
+    def unusual_config(self) -> Path | None:
+        """The configuration, where it is not the one that is used without a word."""
+        return None if str(self.config) == DEFAULT_CONFIG else self.config
+
+
+@dataclass(frozen=True)
+class Words:
+    """One command. What a verb does not take has its default here."""
+
+    verb: Verb
+    options: Globals
+    stack: str | None = None
+    set: str | None = None
+    shell: str | None = None
+    back: bool = False
+    only: tuple[str, ...] = ()
+    plan: bool = False
+    stage_dir: Path | None = None
+    accept_unreadable: tuple[str, ...] = ()
+    accept_shrink: tuple[str, ...] = ()
+    nobody_uses: tuple[str, ...] = ()
+    no_owners: tuple[str, ...] = ()
+    all: bool = False
+    read_subset: tuple[int, int] | None = None
+    dry_run: bool = False
+    live: bool = False
+    yes: bool = False
+    confirm: str | None = None
+
+    @property
+    def only_looks(self) -> bool:
+        """Whether nothing is changed, although the verb could."""
+        return self.plan or self.dry_run
+
+    def arguments(self) -> dict[str, Any]:
+        """What was typed beside the verb and the stack, for the job's record. There is no secret among words."""
+        return {name: value for name in _RECORDED if (value := _plain(getattr(self, name)))}
+
+    @property
+    def named_stores(self) -> tuple[str, ...]:
+        """Every store that an option names."""
+        return (*self.only, *self.accept_unreadable, *self.accept_shrink, *self.nobody_uses, *self.no_owners)
+
+
+_RECORDED = ("set", "back", "only", "stage_dir", "accept_unreadable", "accept_shrink", "nobody_uses", "no_owners", "all", "read_subset")
+
+
+def _plain(value: Any) -> Any:
+    """As JSON has it."""
+    return list(value) if isinstance(value, tuple) else str(value) if isinstance(value, Path) else value
+
+
+def read(argv: Sequence[str]) -> Words:
+    """Raises Usage, HelpAsked or VersionAsked."""
+    first = _first_parser()
+    found = argparse.Namespace()
+    first.parse_args(argv, found)
+    if found.verb is None:
+        raise Usage("no verb was given", next="storekeeper --help")
+    verb = BY_NAME.get(found.verb)
+    if verb is None:
+        raise Usage(f'there is no verb "{_short(found.verb)}"', next=_nearest(found.verb))
+    rest = found.rest
+    del found.verb, found.rest
+    _verb_parser(verb).parse_intermixed_args(rest, found)
+    return _checked(verb, vars(found))
+
+
+def guess(argv: Sequence[str]) -> tuple[Globals, str | None]:
+    """What can be told of words that could not be read: how to answer, and the verb if one of ours is among them."""
+    words = list(argv[: argv.index("--")] if "--" in argv else argv)
+    config = os.environ.get("STOREKEEPER_CONFIG") or DEFAULT_CONFIG
+    color = next((way for way in ("always", "never") if f"--color={way}" in words or _follows(words, "--color", way)), "auto")
+    quiet = "--quiet" in words or "-q" in words
+    verb = next((word for word in words if word in BY_NAME), None)
+    return Globals(Path(config), "--json" in words, color, quiet, "--debug" in words), verb
+
+
+def _follows(words: Sequence[str], option: str, value: str) -> bool:
+    return any(pair == (option, value) for pair in pairwise(words))
+
+
+def _checked(verb: Verb, found: dict[str, Any]) -> Words:
+    """The rules that argparse has no words for."""
+    found.setdefault("config", _directory(os.environ.get("STOREKEEPER_CONFIG") or DEFAULT_CONFIG))
+    options = Globals(**{name: found.pop(name) for name in ("config", "json", "color", "quiet", "debug") if name in found})
+    typed: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in found.items()}
+    words = Words(verb, options, **typed)
+    if verb.name == "restore" and (words.set is None) == (not words.back):
+        raise Usage("restore takes a set, or --back", next=f"storekeeper restore {words.stack} latest --plan")
+    if verb.name == "verify" and words.set is not None and words.all:
+        raise Usage("verify takes a set, or --all", next=f"storekeeper verify {words.stack} --all")
+    return words
+
+
+class _Parser(argparse.ArgumentParser):
+    """An argument parser that raises instead of printing and leaving."""
+
+    def __init__(self, verb: Verb | None) -> None:
+        super().__init__(
+            add_help=False,
+            allow_abbrev=False,
+            argument_default=argparse.SUPPRESS,
+            prog=f"storekeeper {verb.name}" if verb else "storekeeper",
+        )
+        self.verb = verb
+
+    def error(self, message: str) -> NoReturn:
+        where = f"storekeeper {self.verb.name} --help" if self.verb else "storekeeper --help"
+        raise Usage(_short(re.sub(r"=\S+", "=...", message), 300), next=where)  # a value might be a secret typed in the wrong place
+
+
+class _Help(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        raise HelpAsked(parser.verb if isinstance(parser, _Parser) else None)
+
+
+class _Version(argparse.Action):
+    def __call__(self, *_: Any) -> None:
+        raise VersionAsked
+
+
+def _first_parser() -> _Parser:
+    parser = _Parser(None)
+    _add_globals(parser)
+    parser.add_argument("-V", "--version", nargs=0, action=_Version)
+    parser.add_argument("verb", nargs="?", default=None)
+    parser.add_argument("rest", nargs=argparse.REMAINDER)
+    return parser
+
+
+def _verb_parser(verb: Verb) -> _Parser:
+    parser = _Parser(verb)
+    _add_globals(parser)
+    for argument in verb.arguments:
+        _add_argument(parser, argument)
+    for option in verb.options:
+        _add_option(parser, option)
+    return parser
+
+
+def _add_globals(parser: _Parser) -> None:
+    """Without defaults: what stands before the verb is not forgotten by the parser of what comes after it."""
+    for option in GLOBAL_OPTIONS:
+        if "--help" in option.flags:
+            parser.add_argument(*option.flags, nargs=0, action=_Help)
+        else:
+            _add_option(parser, option)
+
+
+def _add_argument(parser: _Parser, argument: Argument) -> None:
+    keywords: dict[str, Any] = {"nargs": "?"} if argument.optional else {}
+    if argument.choices:
+        keywords["choices"] = argument.choices
+    parser.add_argument(argument.name, **keywords)
+
+
+def _add_option(parser: _Parser, option: Option) -> None:
+    if option.takes is Takes.NOTHING:
+        parser.add_argument(*option.flags, action="store_true", default=argparse.SUPPRESS)
+        return
+    reader = {Takes.DIRECTORY: _directory, Takes.SUBSET: _subset}.get(option.takes, str)
+    keywords: dict[str, Any] = {"action": "append"} if option.repeats else {}
+    parser.add_argument(*option.flags, type=reader, metavar=option.metavar, choices=option.choices or None, **keywords)
+
+
+def _directory(text: str) -> Path:
+    if not text or "\0" in text:
+        raise argparse.ArgumentTypeError("expected a directory")
+    return Path(os.path.abspath(text))
+
+
+def _subset(text: str) -> tuple[int, int]:
+    found = re.fullmatch(r"([0-9]{1,5})/([0-9]{1,5})", text)
+    if not found or not 1 <= int(found[1]) <= int(found[2]):
+        raise argparse.ArgumentTypeError(f"expected n/t with n from 1 to t, such as 1/7, found {_short(text)!r}")
+    return int(found[1]), int(found[2])
+
+
+def _nearest(word: str) -> str:
+    near = difflib.get_close_matches(word, list(BY_NAME), 1, 0.5)
+    return f"storekeeper {near[0]} --help" if near else "storekeeper --help"
+
+
+def _short(text: str, longest: int = 60) -> str:
+    """One printable line, whatever was typed."""
+    line = "".join(sign if sign.isprintable() else "?" for sign in text)
+    return line if len(line) <= longest else line[: longest - 3] + "..."

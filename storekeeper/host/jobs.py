@@ -1,0 +1,181 @@
+"""Runs of verbs on this host: a record each, made before the work and finished before anything is printed.
+
+A record lives at STATE/jobs/<stack>/<id>.json, beside a lock that is held while the run lives: a run that was killed shows
+as interrupted, never as running. The lock is not passed on to programs, which may outlive the run.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import secrets
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from storekeeper.host import clock, durable
+
+KEPT = 200  # records of a stack; the oldest finished ones go first
+_SCHEMA = 1
+
+
+class Job:
+    """A run that is going on, and its record."""
+
+    def __init__(self, path: Path, record: dict[str, Any]) -> None:
+        self.path = path
+        self._record = record
+
+    @property
+    def id(self) -> str:
+        return self.path.stem
+
+    @property
+    def traceback_path(self) -> Path:
+        return self.path.with_suffix(".traceback")
+
+    def finish(self, document: Mapping[str, Any]) -> None:
+        """Write the document down, durably. Called before the document is printed."""
+        durable.write_json(self.path, {**self._record, "document": dict(document)})
+
+    def keep_traceback(self, text: str) -> Path:
+        """Keep where the program crashed, private, beside the record."""
+        durable.write_file(self.traceback_path, text.encode("utf-8", "backslashreplace"))
+        return self.traceback_path
+
+
+@dataclass(frozen=True)
+class Record:
+    """A run as its record tells it. `document` is None while it runs, and for one that never finished: see `interrupted`."""
+
+    id: str
+    path: Path
+    verb: str
+    stack: str
+    pid: int
+    started: str
+    arguments: Mapping[str, Any]
+    document: Mapping[str, Any] | None
+    interrupted: bool
+
+    @property
+    def running(self) -> bool:
+        return self.document is None and not self.interrupted
+
+    @property
+    def outcome(self) -> str | None:
+        """The outcome as the document says it; failed for an interrupted run, None while it runs."""
+        if self.document is not None:
+            return str(self.document["outcome"])
+        return "failed" if self.interrupted else None
+
+    @property
+    def seconds(self) -> float | None:
+        return None if self.document is None else float(self.document["seconds"])
+
+    @property
+    def message(self) -> str | None:
+        """The first sentence of what went wrong, or None."""
+        if self.document is None:
+            return f"was interrupted: process {self.pid} ended before its end was recorded" if self.interrupted else None
+        problems = self.document["problems"]
+        return str(problems[0]["message"]) if problems else None
+
+
+@contextmanager
+def recorded(folder: Path, verb: str, stack: str, arguments: Mapping[str, Any]) -> Iterator[Job]:
+    """Record a run in a stack's folder of jobs (an existing private directory) while the block runs; the block finishes it."""
+    _make_room(folder)
+    started = clock.now()
+    path = folder / f"{started.strftime(clock.SET_STAMP)}-{verb}-{secrets.token_hex(4)}.json"
+    record = {
+        "schema": _SCHEMA,
+        "id": path.stem,
+        "verb": verb,
+        "stack": stack,
+        "pid": os.getpid(),
+        "started": clock.rfc3339(started),
+        "arguments": dict(arguments),
+    }
+    lock = _lock_path(path)
+    with _held(lock):
+        durable.write_json(path, {**record, "document": None})
+        try:
+            yield Job(path, record)
+        finally:
+            lock.unlink(missing_ok=True)
+
+
+def records(folder: Path) -> list[Record]:
+    """All runs of one stack, oldest first; none when nothing ever ran. Raises OSError or ValueError for what cannot be read."""
+    try:
+        names = sorted(name for name in os.listdir(folder) if name.endswith(".json") and not name.startswith("."))
+    except FileNotFoundError:
+        return []
+    found = (_read(folder / name) for name in names)
+    return sorted((record for record in found if record is not None), key=lambda record: record.started)
+
+
+def _read(path: Path) -> Record | None:
+    """None for a record that was removed meanwhile."""
+    try:
+        found = json.loads(path.read_bytes())
+        if found["document"] is None and not _is_held(_lock_path(path)):
+            found = json.loads(path.read_bytes())  # it may have finished between the two looks
+        interrupted = found["document"] is None and not _is_held(_lock_path(path))
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is no job's record: {error}") from error
+    return Record(
+        path.stem,
+        path,
+        str(found["verb"]),
+        str(found["stack"]),
+        int(found["pid"]),
+        str(found["started"]),
+        dict(found["arguments"]),
+        found["document"],
+        interrupted,
+    )
+
+
+def _make_room(folder: Path) -> None:
+    """Remove the oldest finished or interrupted records, so that the newest KEPT remain with the one that begins."""
+    existing = records(folder)
+    for record in existing[: max(0, len(existing) - KEPT + 1)]:
+        if record.running:
+            continue
+        for path in (record.path, record.path.with_suffix(".traceback"), _lock_path(record.path)):
+            path.unlink(missing_ok=True)
+
+
+def _lock_path(path: Path) -> Path:
+    return path.with_suffix(".lock")
+
+
+@contextmanager
+def _held(path: Path) -> Iterator[None]:
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, durable.PRIVATE_FILE)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _is_held(path: Path) -> bool:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False

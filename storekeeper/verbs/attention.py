@@ -1,0 +1,106 @@
+"""What of a stack needs somebody's attention, judged from its sets, its runs and its journals alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from storekeeper.host.jobs import Record
+from storekeeper.outcomes import Problem, Severity, StorekeeperError
+from storekeeper.restore.journal import Journal
+from storekeeper.sets.repository import SetEntry
+from storekeeper.stack.outline import Outline
+
+SLACK = timedelta(hours=2)  # a run may be this late, or take this long, before its absence is news
+_JUDGED_VERBS = ("backup", "verify", "prove", "prune")  # a restore is judged by its journal
+
+
+@dataclass
+class Findings:
+    """What was found of one stack: alerts in the order of their making, and whether anything could not be found out."""
+
+    stack: str
+    alerts: list[Problem] = field(default_factory=list)
+    is_unknown: bool = False
+
+    def alert(self, message: str, *, store: str | None = None, next: str | None = None) -> None:
+        self.alerts.append(Problem(message, Severity.WARNING, store, next, self.stack))
+
+    def unknown(self, error: StorekeeperError | OSError, store: str | None = None) -> None:
+        self.is_unknown = True
+        if isinstance(error, StorekeeperError):
+            self.alerts.append(Problem(error.message, Severity.ERROR, error.store or store, error.next, self.stack))
+        else:
+            said = f"{error.filename or 'what is recorded'} cannot be read: {error.strerror}"
+            self.alerts.append(Problem(said, Severity.ERROR, store, "storekeeper doctor", self.stack))
+
+
+def limit(declared: Outline | None, verb: str) -> timedelta | None:
+    """How old the newest result of a scheduled verb may be; None where it has no schedule."""
+    gaps = [entry.at.gap() for entry in declared.schedule if entry.verb == verb] if declared is not None else []
+    return min(gaps) + SLACK if gaps else None
+
+
+def newest_usable(entries: Sequence[SetEntry]) -> SetEntry | None:
+    return next((entry for entry in reversed(entries) if entry.usable), None)
+
+
+def newest_proven(entries: Sequence[SetEntry]) -> SetEntry | None:
+    return next((entry for entry in reversed(entries) if entry.state == "proven"), None)
+
+
+def judge_sets(entries: Sequence[SetEntry], declared: Outline | None, now: datetime, findings: Findings) -> None:
+    """Is there a backup, is it young enough, does it restore, and is any set bad."""
+    usable, proven = newest_usable(entries), newest_proven(entries)
+    backup, prove = f"storekeeper backup {findings.stack}", f"storekeeper prove {findings.stack}"
+    if usable is None:
+        findings.alert("there is no usable backup", next=backup)
+    else:
+        _judge_age("the newest backup", usable.time, limit(declared, "backup"), now, backup, findings)
+    if usable is not None and proven is None:
+        findings.alert("no backup has been proven to restore", next=prove)
+    if proven is not None and proven.proven_at is not None:
+        _judge_age("the newest proof", proven.proven_at, limit(declared, "prove"), now, prove, findings)
+    for state in ("damaged", "unprovable"):
+        bad = [entry for entry in entries if entry.state == state]
+        if bad:
+            count = f"set {bad[-1].id} is" if len(bad) == 1 else f"{len(bad)} sets are, the newest {bad[-1].id},"
+            findings.alert(f"{count} {state}: {bad[-1].reason or 'its records say so'}", next=f"storekeeper list {findings.stack}")
+    if entries and entries[-1].time > now + SLACK:
+        findings.alert(f"set {entries[-1].id} is dated after now: is the clock right?", next="date -u")
+
+
+def judge_runs(runs: Sequence[Record], findings: Findings) -> None:
+    """Did the newest run of each regular verb go well, and is one skipped again and again because another is at work."""
+    for verb in _JUDGED_VERBS:
+        of_verb = [run for run in runs if run.verb == verb and not run.running]
+        skipped = _count_trailing_busy(of_verb)
+        if skipped >= 2:
+            findings.alert(f"the last {skipped} runs of {verb} were skipped, another run was at work", next="storekeeper jobs")
+        done = of_verb[: len(of_verb) - skipped]
+        if done and done[-1].outcome not in ("ok", "warning"):
+            last = done[-1]
+            findings.alert(
+                f"the {verb} of {last.started} ended {last.outcome}: {last.message or 'no reason is recorded'}",
+                next=f"storekeeper jobs {findings.stack}",
+            )
+
+
+def judge_journal(journal: Journal | None, runs: Sequence[Record], findings: Findings) -> None:
+    """Was a restore interrupted. One that is under way is none."""
+    if journal is not None and not any(run.running for run in runs):
+        findings.alert(f"a {journal.purpose} was interrupted and is unfinished", next=f"storekeeper resume {findings.stack}")
+
+
+def _judge_age(what: str, at: datetime, allowed: timedelta | None, now: datetime, next: str, findings: Findings) -> None:
+    if allowed is not None and now - at > allowed:
+        hours, most = (now - at).total_seconds() / 3600, allowed.total_seconds() / 3600
+        findings.alert(f"{what} is {hours:,.0f} h old, its schedule allows {most:,.0f} h", next=next)
+
+
+def _count_trailing_busy(runs: Sequence[Record]) -> int:
+    count = 0
+    while count < len(runs) and runs[-1 - count].outcome == "busy":
+        count += 1
+    return count

@@ -1,0 +1,144 @@
+"""doctor: what is missing on this host, and the command that mends it. Nothing is changed by looking."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from storekeeper.host import space
+from storekeeper.host.processes import SEARCH_PATH, Command, ProgramFailed, run
+from storekeeper.outcomes import Outcome, Problem, Refused, Severity, StorekeeperError
+from storekeeper.sets.repository import Repository
+from storekeeper.stack.config import Places, stack_names
+from storekeeper.stack.model import AnyStore, ChromaModel, PostgresqlModel, Stack
+from storekeeper.stack.secrets import read_secret
+from storekeeper.stores.protocol import Store
+from storekeeper.verbs import opening
+from storekeeper.verbs.report import Report
+
+_ROOM = 1.2  # times the newest set must be free for the next one
+_PATIENCE = 60.0  # seconds for an interpreter to say whether it has a package
+
+
+@dataclass
+class Missing:
+    """What is missing, in the order in which it was looked for; `unknown` is what could not be looked at."""
+
+    found: list[Problem] = field(default_factory=list)
+    unknown: list[Problem] = field(default_factory=list)
+
+    def add(self, what: str, command: str | None, stack: str | None = None, store: str | None = None) -> None:
+        self.found.append(Problem(what, Severity.WARNING, store, command, stack))
+
+    @contextmanager
+    def noting(self, stack: str | None = None, store: str | None = None) -> Iterator[None]:
+        """A refusal in the block is something missing; any other error is something that could not be found out."""
+        try:
+            yield
+        except StorekeeperError as error:
+            severity = Severity.WARNING if isinstance(error, Refused) else Severity.ERROR
+            problem = Problem(error.message, severity, error.store or store, error.next, stack)
+            (self.found if isinstance(error, Refused) else self.unknown).append(problem)
+
+
+def doctor(places: Places, stack: str | None) -> Report:
+    """Look at what the stacks of this host, or one of them, need."""
+    missing = Missing()
+    names = stack_names(places) if stack is None else (stack,)
+    if not names:
+        missing.add(f"no stack is declared in {places.stacks}", f"mkdir -p {places.stacks}")
+    with missing.noting():
+        _look_at_repository(places)
+    for name in names:
+        with missing.noting(name):
+            _look_at_stack(places, name, missing)
+    outcome = Outcome.UNKNOWN if missing.unknown else Outcome.WARNING if missing.found else Outcome.OK
+    return Report({"missing": [_described(each) for each in missing.found]}, [*missing.unknown, *missing.found], outcome)
+
+
+def _described(problem: Problem) -> dict[str, Any]:
+    return {"what": problem.message, "stack": problem.stack, "store": problem.store, "command": problem.next}
+
+
+def _look_at_repository(places: Places) -> None:
+    """Raises Refused when sets could not be kept there. That none was ever made is no fault."""
+    if os.path.lexists(places.repository) or os.path.lexists(places.state / "repository-id"):
+        Repository.open(places.repository, places.state)
+    if not os.access(places.scratch, os.W_OK | os.X_OK):
+        raise Refused(f"the scratch directory {places.scratch} cannot be written to", next=f"install -d -m 1777 {places.scratch}")
+
+
+def _look_at_stack(places: Places, name: str, missing: Missing) -> None:
+    stack = opening.declared(places, name)
+    state = opening.state_of(places, name)
+    opening.private_directory(state / "private")
+    for store_name, declared in stack.stores.items():
+        with missing.noting(name, store_name):
+            _look_at_secrets(store_name, declared)
+        with missing.noting(name, store_name):
+            opened = opening.open_store_of(stack, store_name, places, state)
+            _look_at_store(opened, declared, name, missing)
+    with missing.noting(name):
+        _look_at_room(places, name)
+    if stack.schedule:
+        _look_for_cron(stack, missing)
+
+
+def _look_at_secrets(name: str, declared: AnyStore) -> None:
+    if isinstance(declared, PostgresqlModel):
+        for reference in (declared.password, declared.admin.password if declared.admin else None):
+            if reference is not None:
+                read_secret(reference, f"the password of {name}")
+
+
+def _look_at_store(store: Store, declared: AnyStore, stack: str, missing: Missing) -> None:
+    """What a backup needs, by the store's own preflight, then what a proof needs."""
+    warnings = store.preflight()
+    missing.found += [Problem(each.message, Severity.WARNING, store.name, each.next, stack) for each in warnings]
+    if store.runtime is not None:
+        store.runtime.is_running()
+    if isinstance(declared, PostgresqlModel):
+        from storekeeper.stores.postgresql import programs  # noqa: PLC0415 only where the stack has such a store
+
+        found = programs.find(declared.programs, programs.major_of(store.inspect().version))
+        for program in ("initdb", "postgres"):
+            found.path(program)
+    if isinstance(declared, ChromaModel):
+        _look_for_chromadb(declared)
+
+
+def _look_for_chromadb(declared: ChromaModel) -> None:
+    """Raises Refused unless the application's interpreter, or this one, can open a Chroma directory."""
+    if declared.python is None:
+        if importlib.util.find_spec("chromadb") is None:
+            raise Refused(
+                "a proof needs an interpreter that has chromadb", next="name the application's interpreter in the stack file: python: PATH"
+            )
+        return
+    try:
+        run(
+            Command([declared.python, "-c", "import importlib.util, sys; sys.exit(importlib.util.find_spec('chromadb') is None)"]),
+            timeout=_PATIENCE,
+        )
+    except ProgramFailed as error:
+        raise Refused(
+            f"{declared.python} cannot be used for a proof: it has no chromadb", next=f"{declared.python} -m pip install chromadb"
+        ) from error
+
+
+def _look_at_room(places: Places, name: str) -> None:
+    """Raises Refused when the next set, as large as the newest, would not fit."""
+    sets = opening.known_sets(places, name)
+    newest = sets.newest_usable() if sets is not None else None
+    if newest is not None:
+        space.check({places.repository: int(newest.bytes * _ROOM)}, purpose="the next backup", next=f"storekeeper prune {name}")
+
+
+def _look_for_cron(stack: Stack, missing: Missing) -> None:
+    if not any(shutil.which(program, path=SEARCH_PATH) for program in ("cron", "crond", "fcron", "bcron-start")):
+        missing.add("its schedule needs a cron daemon, none is installed", "apt-get install -y cron", stack.stack)

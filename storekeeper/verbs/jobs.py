@@ -1,0 +1,53 @@
+"""jobs: the running and past runs of this host, from their records."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from storekeeper.host import jobs
+from storekeeper.outcomes import Unknown
+from storekeeper.stack.config import Places
+from storekeeper.verbs.report import Report
+
+
+def list_jobs(places: Places, stack: str | None) -> Report:
+    """Every recorded run of one stack, or of all, oldest first. A stack that is no longer declared is shown too."""
+    names = [stack] if stack is not None else _recorded_stacks(places)
+    found = [record for name in names for record in records_of(places, name)]
+    return Report({"jobs": [_described(record) for record in sorted(found, key=lambda record: record.started)]})
+
+
+def records_of(places: Places, stack: str) -> list[jobs.Record]:
+    """The recorded runs of a stack, oldest first. Raises Unknown when they cannot be read."""
+    folder = places.state / "jobs" / stack
+    try:
+        return jobs.records(folder)
+    except (OSError, ValueError) as error:
+        raise Unknown(f"the records of runs in {folder} cannot be read: {error}", next=f"ls -l {folder}") from error
+
+
+def _recorded_stacks(places: Places) -> list[str]:
+    folder: Path = places.state / "jobs"
+    try:
+        return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir(follow_symlinks=False))
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise Unknown(f"the records of runs in {folder} cannot be read: {error.strerror}", next=f"ls -ld {folder}") from error
+
+
+def _described(record: jobs.Record) -> dict[str, Any]:
+    """`outcome` is null while it runs; `message` is the first sentence of what went wrong."""
+    return {
+        "id": record.id,
+        "verb": record.verb,
+        "stack": record.stack,
+        "started": record.started,
+        "outcome": record.outcome,
+        "path": str(record.path),
+        "seconds": record.seconds,
+        "interrupted": record.interrupted,
+        "message": record.message,
+    }

@@ -1,0 +1,48 @@
+"""prune: remove the sets that no rule keeps, and the old sides of restores past their time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from storekeeper.host import clock
+from storekeeper.host.jobs import Record
+from storekeeper.outcomes import Problem, Refused, Severity
+from storekeeper.restore.kept import expire_old_sides
+from storekeeper.restore.resuming import refuse_or_resume
+from storekeeper.sets.context import Context
+from storekeeper.sets.pruning import prune as prune_sets
+from storekeeper.verbs.report import Report
+
+_GOOD = ("ok", "warning")
+
+
+def prune(context: Context, runs: Sequence[Record], *, dry_run: bool) -> Report:
+    """Apply retention by hand; with `dry_run` say what it would do and change nothing.
+
+    Raises Refused while the newest backup failed: then what is there may be all that there will be.
+    """
+    refuse_after_failure(context.stack.stack, runs)
+    interrupted = [] if dry_run else refuse_or_resume(context)
+    result, problems = apply_retention(context, dry_run=dry_run)
+    sides = [] if dry_run else expire_old_sides(context, clock.now())
+    expired = [Problem(f"removed {side}", Severity.INFO) for side in sides]
+    return Report({**result, "dry_run": dry_run}, [*interrupted, *problems, *expired])
+
+
+def apply_retention(context: Context, *, dry_run: bool) -> tuple[dict[str, Any], list[Problem]]:
+    """Keep what the stack's rules keep; the `retention` of a document, and its warnings."""
+    context.progress.step(None, "applying retention")
+    pruned = prune_sets(context.sets, context.stack.backup.keep, clock.now(), dry_run=dry_run, progress=context.progress)
+    return pruned.to_json(), list(pruned.problems)
+
+
+def refuse_after_failure(stack: str, runs: Sequence[Record]) -> None:
+    """Raises Refused when the newest backup that was tried did not end well. One that found another at work was not tried."""
+    tried = [run for run in runs if run.verb == "backup" and not run.running and run.outcome != "busy"]
+    if tried and tried[-1].outcome not in _GOOD:
+        last = tried[-1]
+        raise Refused(
+            f"the newest backup, of {last.started}, ended {last.outcome}: {last.message or 'no reason is recorded'}; nothing was removed",
+            next=f"storekeeper backup {stack}",
+        )

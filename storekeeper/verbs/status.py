@@ -1,0 +1,163 @@
+"""status: one screen of truth, from what was last recorded: sets, proofs and runs. `live` asks the stores as well.
+
+Nothing is loaded here that a frequent look can do without: stack files come from their checked outline.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from storekeeper.host import clock, space
+from storekeeper.outcomes import Outcome, Problem, Severity, StorekeeperError, Unknown
+from storekeeper.restore.journal import unfinished
+from storekeeper.sets.repository import Repository, SetEntry
+from storekeeper.stack.config import Places, stack_names
+from storekeeper.stack.outline import Outline, outline
+from storekeeper.verbs import attention
+from storekeeper.verbs.attention import Findings
+from storekeeper.verbs.jobs import records_of
+from storekeeper.verbs.report import Report
+
+if TYPE_CHECKING:
+    from storekeeper.stores.protocol import Inspection, Store
+
+Found = TypeVar("Found")
+
+
+def status(places: Places, stack: str | None, *, live: bool = False) -> Report:
+    """The state of one stack, or of all: attention is a warning, what could not be found out is unknown."""
+    names = stack_names(places) if stack is None else (stack,)
+    described: dict[str, Any] = {}
+    problems: list[Problem] = []
+    is_unknown = False
+    for name in names:
+        findings = Findings(name)
+        described[name] = _described(places, name, findings, live=live)
+        problems += findings.alerts
+        is_unknown = is_unknown or findings.is_unknown
+    if not names:
+        problems.append(Problem(f"no stack is declared in {places.stacks}", Severity.WARNING, next="storekeeper doctor"))
+    outcome = Outcome.UNKNOWN if is_unknown else Outcome.WARNING if problems else Outcome.OK
+    return Report({"stacks": described}, problems, outcome)
+
+
+def _described(places: Places, name: str, findings: Findings, *, live: bool) -> dict[str, Any]:
+    """One stack. What could not be read is null, with its reason among the alerts."""
+    now = clock.now()
+    declared = _tried(lambda: outline(places, name), findings)
+    entries = _tried(lambda: _entries(places, name), findings)
+    runs = _tried(lambda: records_of(places, name), findings)
+    journal = _tried(lambda: unfinished(places.state_of(name)), findings)
+    asked = _asked(places, name, findings) if live and declared is not None else {}
+    if entries is not None:
+        attention.judge_sets(entries, declared, now, findings)
+    attention.judge_runs(runs or (), findings)
+    attention.judge_journal(journal, runs or (), findings)
+    usable, proven = attention.newest_usable(entries or ()), attention.newest_proven(entries or ())
+    return {
+        "stores": _stores(declared, usable, proven, asked, now),
+        "last_backup": None if usable is None else _aged(usable.id, usable.time, now, _seconds(declared, "backup")),
+        "last_proof": _proof(proven, declared, now),
+        "next_run": _next_run(declared, now),
+        "findings": None,
+        "alerts": [{"store": each.store, "message": each.message, "next": each.next} for each in findings.alerts],
+        "backups": _numbers(places, entries),
+    }
+
+
+def _tried(read: Callable[[], Found], findings: Findings) -> Found | None:
+    try:
+        return read()
+    except (StorekeeperError, OSError) as error:
+        findings.unknown(error)
+        return None
+
+
+def _entries(places: Places, name: str) -> list[SetEntry]:
+    """All sets, oldest first; none where this host has never had a repository. Raises Unknown for one that cannot be read."""
+    if not os.path.lexists(places.repository) and not os.path.lexists(places.state / "repository-id"):
+        return []
+    try:
+        return Repository.open(places.repository, places.state).stack(name).entries()
+    except StorekeeperError as error:
+        raise Unknown(error.message, next=error.next) from error
+
+
+def _stores(
+    declared: Outline | None, usable: SetEntry | None, proven: SetEntry | None, asked: Mapping[str, Inspection | None], now: datetime
+) -> dict[str, Any]:
+    """Each declared store, with its figures from the newest backup, or from the store itself where it was asked."""
+    if declared is None:
+        return {}
+    held = usable.manifest.stores if usable is not None and usable.manifest is not None else {}
+    in_proof = proven.manifest.stores if proven is not None and proven.manifest is not None else {}
+    found = {}
+    for name, kind in declared.stores.items():
+        record, inspection = held.get(name), asked.get(name)
+        figures = inspection or record
+        found[name] = {
+            "kind": kind,
+            "state": None if name not in asked else "up" if inspection else "unknown",
+            "bytes": figures.bytes if figures else None,
+            "counts": dict(figures.counts) if figures else None,
+            "as_of": clock.rfc3339(now) if inspection else clock.rfc3339(record.pinned) if record else None,
+            "last_proof": _proof(proven, declared, now) if name in in_proof else None,
+        }
+    return found
+
+
+def _proof(proven: SetEntry | None, declared: Outline | None, now: datetime) -> dict[str, Any] | None:
+    if proven is None or proven.proven_at is None:
+        return None
+    return _aged(proven.id, proven.proven_at, now, _seconds(declared, "prove"))
+
+
+def _aged(set_id: str, at: datetime, now: datetime, limit: int | None) -> dict[str, Any]:
+    return {"set": set_id, "at": clock.rfc3339(at), "age_s": max(0, int((now - at).total_seconds())), "limit_s": limit}
+
+
+def _seconds(declared: Outline | None, verb: str) -> int | None:
+    allowed = attention.limit(declared, verb)
+    return None if allowed is None else int(allowed.total_seconds())
+
+
+def _next_run(declared: Outline | None, now: datetime) -> str | None:
+    """When the next scheduled backup begins; None where none is scheduled."""
+    runs = [entry.at.next_after(now) for entry in declared.schedule if entry.verb == "backup"] if declared is not None else []
+    return clock.rfc3339(min(runs)) if runs else None
+
+
+def _numbers(places: Places, entries: Sequence[SetEntry] | None) -> dict[str, Any] | None:
+    """How many sets there are, what they hold (files that sets share count in each), and the room that is left."""
+    if entries is None:
+        return None
+    return {
+        "usable": sum(entry.usable for entry in entries),
+        "proven": sum(entry.state == "proven" for entry in entries),
+        "bytes": sum(entry.bytes for entry in entries),
+        "free": space.free_bytes(places.repository),
+    }
+
+
+def _asked(places: Places, name: str, findings: Findings) -> dict[str, Inspection | None]:
+    """Every store's own answer; None, and unknown, for one that gave none."""
+    opened = _tried(lambda: _open(places, name), findings)
+    found: dict[str, Inspection | None] = {}
+    for store_name, store in (opened or {}).items():
+        try:
+            found[store_name] = store.inspect()
+        except StorekeeperError as error:
+            found[store_name] = None
+            findings.unknown(error, store_name)
+    return found
+
+
+def _open(places: Places, name: str) -> Mapping[str, Store]:
+    from storekeeper.verbs import opening  # noqa: PLC0415 the libraries of the stores, for a live look only
+
+    state = opening.state_of(places, name)
+    opening.private_directory(state / "private")
+    return opening.open_stores(opening.declared(places, name), places, state, opening.Allowed())
