@@ -1,0 +1,268 @@
+"""Connections and programs that reach a server as one role, with a session whose settings no database or role can change.
+
+The password is read from its reference when it is needed; programs get it in a private file that lives as long as they run.
+Nothing is taken from the caller's PG* variables, from ~/.pgpass or from service files (libpq's manual, sections 34.15-34.17).
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from psycopg.rows import TupleRow
+
+from storekeeper.host import clock, durable
+from storekeeper.host.processes import Command, User
+from storekeeper.outcomes import Failed, Refused
+from storekeeper.stack.types import SecretReference
+
+Connection = psycopg.Connection[TupleRow]
+
+CONNECT_SECONDS = 10
+_PAUSE_BEFORE_RETRY = 2.0
+_SOCKET_PLACES = (Path("/var/run/postgresql"), Path("/run/postgresql"), Path("/tmp"))  # noqa: S108 - libpq's own default
+_HOPELESS = ("authentication failed", "no password supplied", "does not exist", "no pg_hba.conf entry", "permission denied for database")
+_environment_lock = threading.Lock()
+
+# Set in every session, whatever the database or the role says: the same rows must read the same everywhere, and a timeout
+# in the middle of a hold would make its snapshot invalid.
+_SETTINGS = {
+    "statement_timeout": "0",
+    "lock_timeout": "0",
+    "idle_in_transaction_session_timeout": "0",
+    "idle_session_timeout": "0",
+    "transaction_timeout": "0",
+    "default_transaction_read_only": "off",
+    "search_path": "pg_catalog",
+    "row_security": "off",
+    "DateStyle": "ISO, YMD",
+    "TimeZone": "UTC",
+    "IntervalStyle": "postgres",
+    "extra_float_digits": "3",
+    "bytea_output": "hex",
+    "lc_monetary": "C",
+    "xmloption": "content",
+    "standard_conforming_strings": "on",
+    "client_min_messages": "warning",
+}
+
+
+@dataclass(frozen=True)
+class Access:
+    """A role on a server, and how to become it. `private` is where the passfile of programs is kept.
+
+    `peer` says whether the server may ask the socket who we are.
+    """
+
+    host: str
+    port: int
+    user: str
+    password: SecretReference | None
+    private: Path
+    peer: bool = True
+
+    @property
+    def is_socket(self) -> bool:
+        return self.host.startswith("/")
+
+    @property
+    def os_user(self) -> User | None:
+        """The OS user to be for peer authentication: only as root, over a socket, without a password, where there is one of that name."""
+        if not self.peer or os.geteuid() != 0 or not self.is_socket or self.password is not None:
+            return None
+        try:
+            return User.named(self.user)
+        except KeyError:
+            return None
+
+    def connect(self, database: str) -> Connection:
+        """A session in autocommit, its settings fixed. A server that refuses or starts up is tried once more; then Failed."""
+        password = None if self.password is None else self._secret()
+        try:
+            connection = self._connect(database, password)
+        except psycopg.OperationalError as error:
+            if any(words in str(error) for words in _HOPELESS):
+                raise self._unreachable(database, error) from None
+            time.sleep(_PAUSE_BEFORE_RETRY)
+            try:
+                connection = self._connect(database, password)
+            except psycopg.OperationalError as again:
+                raise self._unreachable(database, again) from None
+        with asking("the session's settings could not be fixed"):
+            _fix_settings(connection)
+        return connection
+
+    @contextmanager
+    def session(self, database: str) -> Iterator[Connection]:
+        """`connect` for a block; errors of the server inside it become Failed."""
+        connection = self.connect(database)
+        try:
+            with asking(f"database {database}"):
+                yield connection
+        finally:
+            connection.close()
+
+    @contextmanager
+    def environment(self, database: str, options: Mapping[str, str] | None = None) -> Iterator[dict[str, str]]:
+        """The variables that lead libpq's programs to this database; a passfile exists while the block runs."""
+        fixed = {"statement_timeout": "0", "lock_timeout": "0", "idle_in_transaction_session_timeout": "0", **(options or {})}
+        variables = {
+            "PGHOST": self.host,
+            "PGPORT": str(self.port),
+            "PGUSER": self.user,
+            "PGDATABASE": database,
+            "PGCONNECT_TIMEOUT": str(CONNECT_SECONDS),
+            "PGAPPNAME": "storekeeper",
+            "PGOPTIONS": " ".join(f"-c {name}={value}" for name, value in fixed.items()),
+            "PGPASSFILE": str(self._no_passfile),
+            "PGSERVICEFILE": "/nonexistent",
+        }
+        if self.password is None:
+            yield variables
+            return
+        with self._passfile() as path:
+            yield {**variables, "PGPASSFILE": str(path)}
+
+    def command(self, program: Path, *words: str | Path, environment: Mapping[str, str]) -> Command:
+        return Command([program, *words], environment, user=self.os_user)
+
+    def _connect(self, database: str, password: str | None) -> Connection:
+        with _environment_lock, _without_libpq_environment(), _effective(self.os_user):
+            return psycopg.connect(
+                host=self.host,
+                port=self.port,
+                dbname=database,
+                user=self.user,
+                password=password,
+                passfile=str(self._no_passfile),
+                connect_timeout=CONNECT_SECONDS,
+                keepalives_idle=30,
+                keepalives_interval=10,
+                keepalives_count=3,
+                tcp_user_timeout=60_000,
+                application_name="storekeeper",
+                client_encoding="UTF8",
+                autocommit=True,
+                prepare_threshold=None,
+            )
+
+    @property
+    def _no_passfile(self) -> Path:
+        return self.private / "no-passfile"
+
+    def _secret(self) -> str:
+        from storekeeper.stack.secrets import read_secret  # noqa: PLC0415
+
+        if self.password is None:
+            raise ValueError("no password is declared")
+        secret = read_secret(self.password, f"the password of role {self.user}")
+        if "\n" in secret or "\0" in secret:
+            raise Refused(f"the password of role {self.user} holds a line break, which libpq cannot read from a passfile")
+        return secret
+
+    @contextmanager
+    def _passfile(self) -> Iterator[Path]:
+        path = self.private / f"passfile-{os.getpid()}-{threading.get_ident()}-{clock.monotonic():.6f}"
+        escaped = self._secret().replace("\\", "\\\\").replace(":", "\\:")
+        try:
+            durable.write_file(path, f"*:*:*:*:{escaped}\n".encode())
+            yield path
+        finally:
+            path.unlink(missing_ok=True)
+
+    def _unreachable(self, database: str, error: psycopg.OperationalError) -> Failed:
+        words = " ".join(str(error).split())
+        hint = None
+        if "eer authentication failed" in words:
+            hint = f"declare a password for role {self.user}, or run as the OS user {self.user}"
+        elif "password authentication failed" in words or "no password supplied" in words:
+            where = "no password is declared" if self.password is None else f"the password comes from {_named(self.password)}"
+            hint = f"check the password of role {self.user}: {where}"
+        return Failed(f"no connection to database {database} at {self.host}:{self.port} as {self.user}: {words}", next=hint)
+
+
+def access_to(host: str | None, port: int, user: str, password: SecretReference | None, private: Path) -> Access:
+    """`host` is a name, an address or a socket's directory; none means the socket in the distribution's place."""
+    return Access(host or str(_socket_directory(port)), port, user, password, private)
+
+
+@contextmanager
+def asking(what: str) -> Iterator[None]:
+    """An error of the server, or a lost connection, becomes Failed with one sentence: never a statement, which may hold a secret."""
+    try:
+        yield
+    except psycopg.Error as error:
+        raise Failed(f"{what}: {sentence_of(error)}") from None
+
+
+def sentence_of(error: psycopg.Error) -> str:
+    return error.diag.message_primary or " ".join(str(error).split("\n")[0].split()) or type(error).__name__
+
+
+def rows(connection: Connection, query: Any, parameters: Any = None) -> list[TupleRow]:
+    return connection.execute(query, parameters).fetchall()
+
+
+def value(connection: Connection, query: Any, parameters: Any = None) -> Any:
+    """The first value of the one row that a query must return. Raises Failed when it returns none."""
+    row = connection.execute(query, parameters).fetchone()
+    if row is None:
+        raise Failed("the server returned no row where one was expected")
+    return row[0]
+
+
+def server_version(connection: Connection) -> str:
+    """`18.4`, without the distribution's words."""
+    return str(value(connection, "show server_version")).split()[0]
+
+
+def is_superuser(connection: Connection) -> bool:
+    return bool(value(connection, "select rolsuper from pg_roles where rolname = current_user"))
+
+
+def _fix_settings(connection: Connection) -> None:
+    connection.execute(
+        "select set_config(w.name, w.text, false) from unnest(%s::text[], %s::text[]) w(name, text)"
+        " where exists (select from pg_settings s where lower(s.name) = lower(w.name))",
+        (list(_SETTINGS), list(_SETTINGS.values())),
+    )
+
+
+def _socket_directory(port: int) -> Path:
+    return next((place for place in _SOCKET_PLACES if (place / f".s.PGSQL.{port}").exists()), _SOCKET_PLACES[0])
+
+
+def _named(reference: SecretReference) -> str:
+    return f"the variable {reference.env}" if reference.env else f"{reference.file}"
+
+
+@contextmanager
+def _without_libpq_environment() -> Iterator[None]:
+    kept = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith("PG")}
+    try:
+        yield
+    finally:
+        os.environ.update(kept)
+
+
+@contextmanager
+def _effective(user: User | None) -> Iterator[None]:
+    """Have a user's effective ids while connecting: the server asks the socket who we are (unix(7), SO_PEERCRED)."""
+    if user is None:
+        yield
+        return
+    uid, gid = os.geteuid(), os.getegid()
+    os.setegid(user.gid)
+    os.seteuid(user.uid)
+    try:
+        yield
+    finally:
+        os.seteuid(uid)
+        os.setegid(gid)

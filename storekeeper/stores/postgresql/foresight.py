@@ -1,0 +1,131 @@
+"""Whether a set can be restored on a server, asked before anything is made there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import psycopg
+
+from storekeeper.outcomes import Problem, Refused, Severity
+from storekeeper.stores.postgresql import roles
+from storekeeper.stores.postgresql.catalogue import named
+from storekeeper.stores.postgresql.connection import Access, Connection, is_superuser, rows, server_version, value
+from storekeeper.stores.postgresql.loading import Recorded
+from storekeeper.stores.postgresql.programs import major_of
+from storekeeper.stores.postgresql.side import holders
+
+_SIDE_FACTOR = 1.3  # a fresh load is smaller than what it came from; its write-ahead log comes on top
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
+
+
+def refuse_unless_possible(connection: Connection, admin: Access, live: str, recorded: Recorded) -> list[Problem]:
+    """Raises Refused when the restore would fail or be unsafe; returns what a person should know."""
+    _refuse_newer(connection, recorded)
+    if found := holders(connection, live):
+        raise Refused(f"database {live} cannot be swapped while it has {named(found)}", next="end or drop them first")
+    _refuse_extensions(connection, recorded.database["extensions"])
+    missing = roles.missing(connection, recorded.roles)
+    if not is_superuser(connection):
+        _refuse_rights(connection, admin, live, recorded, [role["name"] for role in missing])
+    problems = []
+    if missing:
+        problems.append(_told(f"roles will be made: {named([role['name'] for role in missing])}", Severity.INFO))
+    if lessened := roles.lessened(missing):
+        problems.append(_told(f"these were superusers, replicated or passed row security by, and will not again: {named(lessened)}"))
+    if gone := _missing_tablespaces(connection, recorded):
+        problems.append(_told(f"tablespaces are not here, the default one is used: {named(gone)}"))
+    return problems
+
+
+def has_tablespaces(connection: Connection, recorded: Recorded) -> bool:
+    """Whether every tablespace that the set names is on this server."""
+    return not _missing_tablespaces(connection, recorded)
+
+
+def bytes_needed(connection: Connection, host: str, is_socket: bool, recorded: Recorded) -> Mapping[Path, int]:
+    """Room for the side database, by directory, where the server's disk is this host's and its place may be known."""
+    if not (is_socket or host in _LOOPBACK):
+        return {}
+    try:
+        directory = Path(str(value(connection, "show data_directory")))
+    except psycopg.errors.InsufficientPrivilege:
+        return {}
+    size = int(recorded.record.details.get("database_bytes", recorded.record.bytes))
+    return {directory: int(size * _SIDE_FACTOR)} if directory.is_dir() else {}
+
+
+def refuse_unavailable(connection: Connection, extensions: Iterable[Mapping[str, str]]) -> str | None:
+    """The sentence that says which extension is missing here or older than recorded; None when all are there."""
+    available = rows(connection, "select name, version from pg_available_extension_versions")
+    for extension in extensions:
+        name, version = extension["name"], extension["version"]
+        there = sorted(found for other, found in available if other == name)
+        if version not in there:
+            what = f"has version {', '.join(there)}" if there else "is not installed"
+            return f"the set needs extension {name} {version}, which {what} on this server"
+    return None
+
+
+def package_of(extension: str, major: int) -> str:
+    """Debian's name for an extension's package, as apt-get takes it."""
+    return f"apt-get install postgresql-{major}-{'pgvector' if extension == 'vector' else extension}"
+
+
+def _refuse_newer(connection: Connection, recorded: Recorded) -> None:
+    here, there = server_version(connection), recorded.record.version
+    if major_of(there) > major_of(here):
+        raise Refused(
+            f"the set was taken from PostgreSQL {there}, this server is {here}: an older server cannot take it", next="upgrade the server"
+        )
+
+
+def _refuse_extensions(connection: Connection, extensions: Iterable[Mapping[str, str]]) -> None:
+    for extension in extensions:
+        if (sentence := refuse_unavailable(connection, [extension])) is not None:
+            raise Refused(sentence, next=package_of(extension["name"], major_of(server_version(connection))))
+
+
+def _refuse_rights(connection: Connection, admin: Access, live: str, recorded: Recorded, missing: list[str]) -> None:
+    creates_databases, creates_roles = rows(connection, "select rolcreatedb, rolcreaterole from pg_roles where rolname = current_user")[0]
+    owner = recorded.database["owner"]
+    lacks = []
+    if not creates_databases:
+        lacks.append("may not make databases")
+    if missing and not creates_roles:
+        lacks.append(f"may not make the missing roles {named(missing)}")
+    if owner not in missing and not value(connection, "select pg_has_role(current_user, %s, 'member')", (owner,)):
+        lacks.append(f"is no member of {owner}, the owner")
+    if not value(
+        connection,
+        "select coalesce(bool_and(pg_has_role(current_user, datdba, 'member')), true) from pg_database where datname = %s",
+        (live,),
+    ):
+        lacks.append(f"does not own database {live}")
+    if untrusted := _untrusted(connection, recorded):
+        lacks.append(f"may not make the extensions {named(untrusted)}")
+    if lacks:
+        raise Refused(
+            f"role {admin.user} {', '.join(lacks)}", next="declare `admin: {user: postgres}` with a password, or run as root on the server"
+        )
+
+
+def _untrusted(connection: Connection, recorded: Recorded) -> list[str]:
+    available = {
+        (name, version): trusted or not superuser
+        for name, version, superuser, trusted in rows(
+            connection, "select name, version, superuser, trusted from pg_available_extension_versions"
+        )
+    }
+    present = {"plpgsql"}  # every new database has it
+    wanted = [each for each in recorded.database["extensions"] if each["name"] not in present]
+    return [each["name"] for each in wanted if not available.get((each["name"], each["version"]), False)]
+
+
+def _missing_tablespaces(connection: Connection, recorded: Recorded) -> list[str]:
+    there = {name for (name,) in rows(connection, "select spcname from pg_tablespace")}
+    return sorted({recorded.database["tablespace"], *recorded.database["tablespaces"]} - there)
+
+
+def _told(message: str, severity: Severity = Severity.WARNING) -> Problem:
+    return Problem(message, severity)

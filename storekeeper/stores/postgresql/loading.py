@@ -1,0 +1,194 @@
+"""Loading a set into a new database, next to others or in a scratch server, and reading back what arrived.
+
+It goes in two steps, because the owner of a database may not make every extension: an administrator makes roles, database and
+extensions, then pg_restore loads the rest in one transaction that ends at the first error, as the owner where all belongs to it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from psycopg import sql
+
+from storekeeper.host import durable
+from storekeeper.host.processes import User
+from storekeeper.outcomes import Failed
+from storekeeper.stores.postgresql import catalogue, digests, properties, roles
+from storekeeper.stores.postgresql.archive import Archive, open_archive
+from storekeeper.stores.postgresql.catalogue import named
+from storekeeper.stores.postgresql.connection import Access, Connection, rows, server_version, value
+from storekeeper.stores.postgresql.dump import DATABASE, ROLES, SEQUENCES, SHAPE, read_lines_of
+from storekeeper.stores.postgresql.programs import major_of
+from storekeeper.stores.protocol import Content, Facts
+from storekeeper.stores.record import StoreRecord
+
+_EXTENSION_ENTRY = re.compile(r"^[0-9]+; (3079 [0-9]+ EXTENSION|0 0 COMMENT - EXTENSION) ")
+_LEAST_MEMORY = 64 << 20
+_MOST_MEMORY = 64 << 30
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What a set says of its database, beside the rows."""
+
+    record: StoreRecord
+    archive: Archive
+    database: Facts
+    roles: Sequence[Facts]
+    folder: Path
+
+    def sequences(self) -> Iterator[Facts]:
+        yield from read_lines_of(self.folder / SEQUENCES)
+
+    def shape(self) -> list[list[str | None]]:
+        return list(read_lines_of(self.folder / SHAPE))
+
+
+def recorded_in(folder: Path, record: StoreRecord, declared_programs: Path | None) -> Recorded:
+    """Raises Failed when a file of the set does not read, Unknown when no program here can read the archive."""
+    archive = open_archive(folder, record, declared_programs)
+    try:
+        database = json.loads((folder / DATABASE).read_bytes())
+        if not isinstance(database, dict):
+            raise TypeError(f"{DATABASE} holds no object")
+        return Recorded(record, archive, database, list(read_lines_of(folder / ROLES)), folder)
+    except (OSError, TypeError, ValueError) as error:
+        raise Failed(f"the set's record of the database does not read: {error}") from error
+
+
+def load(admin: Access, maintenance: str, name: str, recorded: Recorded, lists: Path, *, tablespaces: bool) -> None:
+    """Make database `name` and load the set into it. `lists` is a directory that pg_restore's user can reach."""
+    with admin.session(maintenance) as connection:
+        roles.create(connection, roles.missing(connection, recorded.roles))
+        properties.create_database(connection, name, recorded.database, tablespace=tablespaces)
+    with admin.session(name) as connection:
+        ours = _prepare(connection, recorded.database)
+    entries = _entries(recorded.archive.list(), ours)
+    owner = _sole_owner(entries, recorded.database["owner"])
+    words = ["--single-transaction", "--exit-on-error", "--no-password", "--no-subscriptions", f"--dbname={name}"]
+    words += [] if tablespaces else ["--no-tablespaces"]
+    words += [f"--role={owner}"] if owner is not None and owner != admin.user else []
+    with _list_file(lists, entries, admin.os_user) as listed, admin.environment(name, _options(recorded.record)) as environment:
+        program = recorded.archive.programs.path("pg_restore")
+        command = admin.command(program, *words, f"--use-list={listed}", environment=environment)
+        with recorded.archive.feeding(command) as chunks:
+            for _ in chunks:
+                pass
+
+
+def read_back(access: Access, name: str, recorded: Recorded) -> Content:
+    """Counts and digests of a loaded database. Raises Failed when its sequences or its shape are not as recorded."""
+    with access.session(name) as connection:
+        connection.execute("begin isolation level repeatable read read only")
+        _require_sequences(recorded, catalogue.sequences(connection))
+        if major_of(server_version(connection)) == major_of(recorded.record.version):
+            _require_shape(recorded.shape(), catalogue.shape(connection))
+        return digests.content(connection, catalogue.tables(connection))
+
+
+def _prepare(connection: Connection, database: Facts) -> list[str]:
+    """Make the extensions at their versions; the names of schemas made for them, which pg_restore must not make again."""
+    present = {name for (name,) in rows(connection, "select extname from pg_extension")}
+    made = []
+    for extension in database["extensions"]:
+        if extension["name"] in present:
+            continue
+        made += _create_extension(connection, extension)
+    for name in present - {extension["name"] for extension in database["extensions"]}:
+        connection.execute(sql.SQL("drop extension {}").format(sql.Identifier(name)))
+    if not database["public_schema"]:
+        connection.execute("drop schema public")
+    return made
+
+
+def _create_extension(connection: Connection, extension: Facts) -> list[str]:
+    name, version, schema = sql.Identifier(extension["name"]), str(extension["version"]), extension["schema"]
+    fixed = value(
+        connection,
+        "select coalesce(bool_or(schema is not null), false) from pg_available_extension_versions where name = %s and version = %s",
+        (extension["name"], version),
+    )
+    if fixed:
+        connection.execute(sql.SQL("create extension {} version {}").format(name, version))
+        return []
+    made = value(connection, "select not exists (select from pg_namespace where nspname = %s)", (schema,))
+    if made:
+        connection.execute(
+            sql.SQL("create schema {} authorization {}").format(sql.Identifier(schema), sql.Identifier(extension["schema_owner"]))
+        )
+    connection.execute(sql.SQL("create extension {} schema {} version {}").format(name, sql.Identifier(schema), version))
+    return [f" SCHEMA - {schema} {extension['schema_owner']}"] if made else []
+
+
+def _entries(listed: Sequence[str], made: Sequence[str]) -> list[str]:
+    """The lines of an archive's table of contents that are still to be restored."""
+    unwanted = tuple(" ".join(ending.splitlines()) for ending in made)
+    return [
+        line for line in listed if line and not line.startswith(";") and not _EXTENSION_ENTRY.match(line) and not line.endswith(unwanted)
+    ]
+
+
+def _sole_owner(entries: Sequence[str], owner: str) -> str | None:
+    return owner if all(line.endswith(f" {owner}") for line in entries) else None
+
+
+@contextmanager
+def _list_file(directory: Path, entries: Sequence[str], user: User | None) -> Iterator[Path]:
+    path = directory / f"pg_restore-{os.getpid()}.list"
+    try:
+        durable.write_file(path, "".join(f"{line}\n" for line in entries).encode(errors="surrogateescape"))
+        if user is not None:
+            os.chown(path, user.uid, user.gid)
+        yield path
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _options(record: StoreRecord) -> Mapping[str, str]:
+    """Settings of the loading session: memory in which the largest graph index can be built at once, if that much is free."""
+    options = {"default_transaction_read_only": "off"}
+    wanted = int(record.details.get("index_memory", 0))
+    if wanted > _LEAST_MEMORY:
+        memory = max(_LEAST_MEMORY, min(wanted * 5 // 4, _free_memory() // 2, _MOST_MEMORY))
+        options["maintenance_work_mem"] = f"{memory >> 10}kB"
+    return options
+
+
+def _free_memory() -> int:
+    with open("/proc/meminfo", encoding="ascii") as table:
+        for line in table:
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) << 10
+    return 0
+
+
+def _require_sequences(recorded: Recorded, found: Mapping[str, Facts]) -> None:
+    for line in recorded.sequences():
+        if line["before"] is None or line["after"] is None:
+            continue  # made or dropped during the dump: which of the two the snapshot saw is not known
+        there = found.get(line["name"])
+        if there is None:
+            raise Failed(f"sequence {line['name']} is missing after the restore")
+        if not catalogue.sequence_is_between(line["before"], line["after"], there):
+            raise Failed(
+                f"sequence {line['name']} stands at {there['last']}, the set says {line['before']['last']} to {line['after']['last']}"
+            )
+
+
+def _require_shape(wanted: list[list[str | None]], found: list[list[str | None]]) -> None:
+    wanted_set, found_set = {tuple(words) for words in wanted}, {tuple(words) for words in found}
+    if wanted_set == found_set:
+        return
+    missing, surplus = sorted(wanted_set - found_set, key=str), sorted(found_set - wanted_set, key=str)
+    said = [f"{_spoken(words)} is missing" for words in missing] + [f"{_spoken(words)} is too much" for words in surplus]
+    raise Failed(f"the restored database is not shaped as the set says: {named(said)}")
+
+
+def _spoken(words: tuple[str | None, ...]) -> str:
+    return " ".join(word for word in words if word)

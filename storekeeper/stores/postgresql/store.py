@@ -1,0 +1,200 @@
+"""One PostgreSQL database as a store: what the protocol asks, in the words of the modules beside this one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import ClassVar
+
+from storekeeper.outcomes import Failed, Problem, Refused, Severity, StorekeeperError, Unknown
+from storekeeper.runtimes.protocol import Runtime
+from storekeeper.runtimes.registry import open_runtime
+from storekeeper.stack.model import PostgresqlModel
+from storekeeper.stores.folder import StoreFolder
+from storekeeper.stores.postgresql import catalogue, foresight, loading, properties
+from storekeeper.stores.postgresql.connection import Access, Connection, access_to, server_version, value
+from storekeeper.stores.postgresql.dump import dump
+from storekeeper.stores.postgresql.hold import SnapshotHold
+from storekeeper.stores.postgresql.programs import find_for_backup, major_of
+from storekeeper.stores.postgresql.scratch import scratch_server
+from storekeeper.stores.postgresql.side import Sides, names_for
+from storekeeper.stores.protocol import Content, Dumped, Facts, Foresight, Inspection, SwitchLog
+from storekeeper.stores.record import StoreRecord
+from storekeeper.stores.surroundings import Surroundings
+
+_TESTED = range(15, 19)
+_SWAP_SECONDS = 1.0  # at most 0.35 s in 30 swaps with clients that reconnect without pause
+_ADMIN = "postgres"
+
+
+class PostgresqlStore:
+    """A database on a server; every promise is the protocol's."""
+
+    kind: ClassVar[str] = "postgresql"
+    needs_stopped: ClassVar[bool] = False
+
+    def __init__(self, name: str, declared: PostgresqlModel, surroundings: Surroundings) -> None:
+        self._name = name
+        self._declared = declared
+        self._surroundings = surroundings
+        self._access = access_to(declared.host, declared.port, declared.user, declared.password, surroundings.private)
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    @property
+    def runtime(self) -> Runtime | None:
+        return None if self._declared.runtime is None else open_runtime(self._declared.runtime)
+
+    def preflight(self) -> Sequence[Problem]:
+        with self._access.session(self._declared.database) as connection:
+            version = server_version(connection)
+            find_for_backup(self._declared.programs, version)
+            catalogue.require_readable(catalogue.tables(connection))
+            if denied := catalogue.unreadable_large_objects(connection):
+                raise Refused(f"the role may not read {denied} large objects", next="declare the owner of the large objects")
+            return [*_about_version(version), *_about_checksums(connection)]
+
+    def inspect(self) -> Inspection:
+        try:
+            with self._access.session(self._declared.database) as connection:
+                size = value(connection, "select pg_database_size(current_database())")
+                return Inspection(server_version(connection), size, catalogue.counts(connection))
+        except Failed as error:
+            raise Unknown(error.message, next=error.next) from error
+
+    def is_absent(self) -> bool:
+        try:
+            with self._admin() as (_, connection):
+                there = value(connection, "select exists (select from pg_database where datname = %s)", (self._declared.database,))
+        except Failed as error:
+            raise Unknown(error.message, next=error.next) from error
+        return not there
+
+    def hold(self, work: Path) -> SnapshotHold:  # noqa: ARG002 - nothing of this store is copied under a lock
+        return SnapshotHold(self._access, self._declared.database)
+
+    def dump(self, hold: SnapshotHold, into: StoreFolder) -> Dumped:
+        return dump(hold, self._access, self._declared.database, self._declared.programs, into, sql=self._declared.sql)
+
+    def verify(self, folder: Path, record: StoreRecord) -> None:
+        recorded = loading.recorded_in(folder, record, self._declared.programs)
+        recorded.shape()
+        list(recorded.sequences())
+        recorded.archive.decode()
+        recorded.archive.require_tables(sum(1 for key in record.digests if key != catalogue.LARGE_OBJECTS))
+
+    def prove(self, folder: Path, record: StoreRecord, scratch: Path) -> Content:
+        recorded = loading.recorded_in(folder, record, self._declared.programs)
+        major = major_of(record.version)
+        with scratch_server(self._declared.programs, major, str(recorded.database["bootstrap"]), scratch) as access:
+            with access.session(_ADMIN) as connection:
+                for extension in recorded.database["extensions"]:
+                    if (sentence := foresight.refuse_unavailable(connection, [extension])) is not None:
+                        raise Unknown(sentence, next=foresight.package_of(extension["name"], major))
+            loading.load(access, _ADMIN, names_for(self._declared.database, "00000000")["side"], recorded, scratch, tablespaces=False)
+            return loading.read_back(access, names_for(self._declared.database, "00000000")["side"], recorded)
+
+    def foresee(self, folder: Path, record: StoreRecord, stage_dir: Path | None) -> Foresight:
+        recorded = loading.recorded_in(folder, record, self._declared.programs)
+        live = self._declared.database
+        with self._admin() as (admin, connection):
+            problems = foresight.refuse_unless_possible(connection, admin, live, recorded)
+            needs = foresight.bytes_needed(connection, admin.host, admin.is_socket, recorded)
+        if stage_dir is not None:
+            problems.append(Problem("a database is staged on its server, whatever --stage-dir says", Severity.INFO))
+        absent = self.is_absent()
+        counts_now = None if absent else self._counts()
+        return Foresight(counts_now, record.counts, needs, 0.0 if absent else _SWAP_SECONDS, problems)
+
+    def place(self, token: str, stage_dir: Path | None) -> Facts:  # noqa: ARG002 - a database is staged on its server
+        return names_for(self._declared.database, token)
+
+    def stage(self, folder: Path, record: StoreRecord, place: Facts) -> Content:
+        recorded = loading.recorded_in(folder, record, self._declared.programs)
+        side = str(place["side"])
+        self.discard_stage(place)
+        with self._admin() as (admin, connection):
+            maintenance, tablespaces = connection.info.dbname, foresight.has_tablespaces(connection, recorded)
+            loading.load(admin, maintenance, side, recorded, self._surroundings.scratch, tablespaces=tablespaces)
+            found = loading.read_back(admin, side, recorded)
+            with admin.session(side) as staged:
+                staged.execute("analyze")
+            properties.apply(connection, side, recorded.database)
+        return found
+
+    def switch(self, place: Facts, log: SwitchLog) -> None:
+        with self._sides(place) as sides:
+            sides.switch(log)
+
+    def switch_back(self, place: Facts, log: SwitchLog) -> None:
+        with self._sides(place) as sides:
+            sides.switch_back(log)
+
+    def probe(self, place: Facts, expected: StoreRecord) -> None:  # noqa: ARG002 - the live name is the declared one
+        found = self._counts()
+        if missing := sorted(expected.counts.keys() - found.keys() - {catalogue.LARGE_OBJECTS}):
+            raise Failed(f"the live database has no {catalogue.named(missing)}")
+        if sum(expected.counts.values()) and not sum(found.values()):
+            raise Failed("the live database is empty, the set is not")
+
+    def discard_stage(self, place: Facts) -> None:
+        with self._sides(place) as sides:
+            sides.drop(sides.side)
+
+    def discard_old(self, place: Facts) -> None:
+        with self._sides(place) as sides:
+            sides.drop(sides.old)
+
+    def _counts(self) -> dict[str, int]:
+        with self._access.session(self._declared.database) as connection:
+            return catalogue.counts(connection)
+
+    @contextmanager
+    def _sides(self, place: Facts) -> Iterator[Sides]:
+        with self._admin() as (admin, connection):
+            maintenance = connection.info.dbname
+        yield Sides(admin, maintenance, str(place["live"]), str(place["side"]), str(place["old"]))
+
+    @contextmanager
+    def _admin(self) -> Iterator[tuple[Access, Connection]]:
+        """The role that makes and swaps databases, and a session of it in a database that is not the live one."""
+        maintenance = "postgres" if self._declared.database != "postgres" else "template1"
+        access = self._admin_access(maintenance)
+        with access.session(maintenance) as connection:
+            yield access, connection
+
+    def _admin_access(self, maintenance: str) -> Access:
+        if (admin := self._declared.admin) is not None:
+            return access_to(self._declared.host, self._declared.port, admin.user, admin.password, self._surroundings.private)
+        if os.geteuid() == 0 and self._access.is_socket and self._access.user != _ADMIN:
+            postgres = access_to(self._declared.host, self._declared.port, _ADMIN, None, self._surroundings.private)
+            try:
+                postgres.connect(maintenance).close()
+            except StorekeeperError:
+                return self._access
+            return postgres
+        return self._access
+
+
+def _about_version(version: str) -> list[Problem]:
+    major = major_of(version)
+    if major in _TESTED:
+        return []
+    how = "older" if major < _TESTED.start else "newer"
+    return [Problem(f"PostgreSQL {version} is {how} than the versions this was tested with (15 to 18)", Severity.WARNING)]
+
+
+def _about_checksums(connection: Connection) -> list[Problem]:
+    if value(connection, "show data_checksums") == "on":
+        return []
+    return [
+        Problem(
+            "data checksums are off: a page that rots on disk is backed up as it is",
+            Severity.WARNING,
+            next="pg_checksums --enable, while the server is stopped",
+        )
+    ]
