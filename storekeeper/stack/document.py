@@ -19,6 +19,7 @@ Plain = str | int | float | bool | tuple["Plain", ...] | dict[str, "Plain"]
 _DEEPEST = 16
 _NUMBER = re.compile(r"-?(0|[1-9][0-9]{0,17})")
 _DECIMAL = re.compile(r"-?[0-9]{1,15}\.[0-9]{1,15}")
+_NOTHING = "tag:yaml.org,2002:null"
 _KINDS = {"tag:yaml.org,2002:bool": "the truth value", "tag:yaml.org,2002:int": "the number", "tag:yaml.org,2002:float": "the number"}
 
 
@@ -64,10 +65,11 @@ def read_document(data: bytes, label: str, *, may_be_empty: bool = False) -> Doc
         raise StackFileErrors([_of_form(label, error, "this is not YAML: ")]) from error
     except (yaml.YAMLError, ValueError, OverflowError) as error:
         raise StackFileErrors([Mistake(label, 1, 1, (), "the file holds characters or escapes that YAML does not allow")]) from error
-    if root is None and may_be_empty:
+    nothing = root is None or root.tag == _NOTHING
+    if nothing and may_be_empty:
         return Document(label, {})
     if not isinstance(root, yaml.MappingNode):
-        found = "nothing" if root is None else described(root)
+        found = "nothing" if root is None or nothing else described(root)
         raise StackFileErrors([Mistake(label, 1, 1, (), f"expected a mapping of keys to values, found {found}")])
     document = Document(label, {})
     document.found[()] = Found((1, 1), _place(root.start_mark), None)
@@ -163,7 +165,7 @@ def _items(document: Document, node: yaml.SequenceNode, path: Path) -> list[Plai
 
 def _scalar(node: yaml.Node) -> str | int | float | bool | None:
     text = str(node.value)
-    if node.tag == "tag:yaml.org,2002:null":
+    if node.tag == _NOTHING:
         return None
     if node.tag == "tag:yaml.org,2002:bool":
         return text.lower() in ("true", "yes", "on")

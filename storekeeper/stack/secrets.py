@@ -64,13 +64,19 @@ def _one_line(data: bytes, where: str) -> str:
     """One newline at the end belongs to the file, not to the secret; every other byte is kept."""
     if len(data) > _LONGEST:
         raise Refused(f"{where} is longer than {_LONGEST} bytes: that is no password")
-    try:
-        text = data.removesuffix(b"\n").decode()
-    except UnicodeDecodeError:
-        # The decoder's own words would hold bytes of the secret.
-        raise Refused(f"{where} is not UTF-8 text") from None
+    text = _text(data.removesuffix(b"\n"))
+    if text is None:
+        raise Refused(f"{where} is not UTF-8 text")
     if not text:
         raise Refused(f"{where} is empty")
     if any(sign in text for sign in "\0\n\r"):
         raise Refused(f"{where} holds more than one line, a carriage return or a NUL: expected one line of text")
     return text
+
+
+def _text(data: bytes) -> str | None:
+    """None for what is no text: the decoder's exception holds the bytes, and must not travel with ours."""
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return None
