@@ -105,7 +105,7 @@ class Application:
         collection = client.create_collection("papers")
         for start in range(0, len(made), 100):
             part = made[start : start + 100]
-            embeddings: list[Sequence[float] | Sequence[int]] = [vector for document in part for vector in document.vectors]
+            embeddings: list[Sequence[float] | Sequence[int]] = [list(vector) for document in part for vector in document.vectors]
             collection.add(
                 ids=[f"{document.id}-{chunk}" for document in part for chunk in range(_CHUNKS)],
                 embeddings=embeddings,

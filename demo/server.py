@@ -26,10 +26,23 @@ def running(root: Path) -> Iterator[str]:
         directory.mkdir(mode=0o700)
         if user:
             os.chown(directory, user.uid, user.gid)
-    initdb = [programs / "initdb", "-D", data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-locale", "--no-instructions"]
+    initdb: list[str | Path] = [
+        programs / "initdb",
+        "-D",
+        data,
+        "-U",
+        "postgres",
+        "-A",
+        "trust",
+        "-E",
+        "UTF8",
+        "--no-locale",
+        "--no-instructions",
+    ]
     processes.run(Command(initdb, user=user))
     settings = ["-c", "listen_addresses=", "-c", "logging_collector=on"]
-    server = processes.start(Command([programs / "postgres", "-D", data, "-k", socket, *settings], user=user))
+    postgres: list[str | Path] = [programs / "postgres", "-D", data, "-k", socket, *settings]
+    server = processes.start(Command(postgres, user=user))
     try:
         _wait(Command([programs / "pg_isready", "-q", "-h", socket]))
         yield processes.run(Command([programs / "postgres", "--version"])).stdout.decode().strip()
