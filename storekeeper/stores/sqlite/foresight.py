@@ -1,0 +1,84 @@
+"""What can be told of a SQLite file before anything is done to it."""
+
+from __future__ import annotations
+
+import os
+import stat
+from contextlib import closing
+from pathlib import Path
+
+from storekeeper.outcomes import Failed, Problem, Refused, Severity
+from storekeeper.stores import databases
+from storekeeper.stores.protocol import Facts
+from storekeeper.stores.record import StoreRecord
+from storekeeper.stores.sqlite import contents
+from storekeeper.stores.sqlite.others import refuse_others
+
+_BYTES_A_SECOND = 100_000_000  # written by the backup API with its journal; measured: 990 MB in 7.5 s
+
+
+def bytes_of(live: Path) -> int:
+    """The file with its journal and log."""
+    return sum(_size(databases.beside(live, suffix)) for suffix in ("", *databases.SUFFIXES))
+
+
+def ownership(live: Path) -> Facts:
+    status = os.stat(live)
+    return {"mode": f"{stat.S_IMODE(status.st_mode):04o}", "uid": status.st_uid, "gid": status.st_gid}
+
+
+def foreign_owner(live: Path) -> list[Problem]:
+    """A warning where SQLite would make a log or index beside the file that belongs to us, and not to the application."""
+    owner = os.stat(live).st_uid
+    if os.geteuid() in (0, owner):
+        return []
+    said = f"{live} belongs to the user with id {owner}: what SQLite makes beside it may lock that user out"
+    return [Problem(said, Severity.WARNING, next="run as root, or as the user who owns the file")]
+
+
+def counts_now(live: Path) -> dict[str, int]:
+    """Raises Refused when the live file cannot be read or written: it could not be saved, nor overwritten in one transaction."""
+    if not os.access(live, os.R_OK | os.W_OK):
+        raise Refused(f"{live} cannot be replaced: this user may not write to it", next="run as root, or as the user who owns the file")
+    try:
+        with databases.explained(live), closing(databases.open_read_only(live)) as connection:
+            return contents.counts(connection)
+    except Failed as error:
+        raise Refused(f"{error.message}; it was not touched", next=f"move {live} away, then restore where nothing is") from error
+
+
+def refuse_newer(artefact: Path) -> None:
+    """Raises Refused when the SQLite here cannot read what a newer one wrote."""
+    try:
+        with databases.explained(artefact), closing(databases.open_sealed(artefact)) as connection:
+            contents.tables(connection)
+    except Failed as error:
+        raise Refused(error.message) from error
+
+
+def refuse_other_shape(live: Path, wanted: contents.Shape, *, nobody_uses: bool) -> None:
+    """Raises Refused when the file must be had alone for the switch, and others have it open now."""
+    with databases.explained(live), closing(databases.open_read_only(live)) as connection:
+        difference = contents.shape(connection).difference(wanted)
+    if difference is None:
+        return
+    try:
+        refuse_others(live, f"the set has {difference.replace(' instead of ', ', not ')}", nobody_uses=nobody_uses)
+    except Failed as error:
+        raise Refused(error.message) from error
+
+
+def needs(live: Path, record: StoreRecord, stage_dir: Path | None) -> tuple[dict[Path, int], float]:
+    """Bytes by directory (the stage, the old side, and the journal or log of the one transaction), and seconds of the switch."""
+    staged, now = sum(artefact.size for artefact in record.artefacts), bytes_of(live)
+    needed = {live.parent: staged + now}
+    away = stage_dir or live.parent
+    needed[away] = needed.get(away, 0) + staged + now
+    return needed, round((staged + now) / _BYTES_A_SECOND, 3)
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0

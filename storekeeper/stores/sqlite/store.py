@@ -1,0 +1,226 @@
+"""A SQLite file as a store of a stack."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import stat
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import ClassVar
+
+from storekeeper.host import durable
+from storekeeper.outcomes import Failed, Problem, Refused, Severity, Unknown
+from storekeeper.runtimes.protocol import Runtime
+from storekeeper.runtimes.registry import open_runtime
+from storekeeper.stack.model import SqliteModel
+from storekeeper.stores import databases, rawcopy
+from storekeeper.stores.folder import StoreFolder
+from storekeeper.stores.protocol import Content, Dumped, Facts, Foresight, Inspection, SwitchLog
+from storekeeper.stores.record import StoreRecord
+from storekeeper.stores.sqlite import arrival, contents, foresight, overwriting
+from storekeeper.stores.sqlite.holds import COPY, CopyHold, SnapshotHold, hold
+from storekeeper.stores.sqlite.others import others
+from storekeeper.stores.sqlite.place import Place, remove
+from storekeeper.stores.sqlite.switching import Switching, drop_markers
+from storekeeper.stores.surroundings import Surroundings
+
+_STEP_PAGES = 4096
+
+
+class SqliteStore:
+    """`switch_patience_s` is how long a switch waits for the lock on the live file."""
+
+    kind: ClassVar[str] = "sqlite"
+    needs_stopped: ClassVar[bool] = False
+
+    def __init__(
+        self, name: str, declared: SqliteModel, surroundings: Surroundings, switch_patience_s: float = overwriting.PATIENCE_S
+    ) -> None:
+        self._name = name
+        self._declared = declared
+        self._surroundings = surroundings
+        self._patience_s = switch_patience_s
+        self._runtime = open_runtime(declared.runtime) if declared.runtime is not None else None
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    @property
+    def runtime(self) -> Runtime | None:
+        return self._runtime
+
+    @property
+    def _live(self) -> Path:
+        """The file itself: SQLite keeps its journal and log beside the file that a link leads to."""
+        return Path(os.path.realpath(self._declared.path))
+
+    def preflight(self) -> Sequence[Problem]:
+        live = self._live
+        if self.is_absent():
+            raise Failed(f"{live} is not there")
+        if not os.access(live, os.R_OK | os.W_OK):
+            raise Refused(f"{live} cannot be locked: this user may not write to it", next="run as root, or as the user who owns the file")
+        with databases.explained(live), closing(databases.open_read_only(live)) as connection:
+            connection.execute("select count(*) from sqlite_master").fetchone()
+        return foresight.foreign_owner(live)
+
+    def inspect(self) -> Inspection:
+        live = self._live
+        if self.is_absent():
+            raise Unknown(f"{live} is not there")
+        with databases.explained(live, Unknown), closing(databases.open_read_only(live)) as connection:
+            facts = {**contents.header(connection), "journal_mode": contents.journal_mode(connection)}
+            counts = contents.counts(connection)
+        return Inspection(sqlite3.sqlite_version, foresight.bytes_of(live), counts, facts)
+
+    def is_absent(self) -> bool:
+        """Raises Unknown when the directory is not there (an unmounted disk looks so), and Failed for what is no file."""
+        live = self._live
+        if not live.parent.is_dir():
+            raise Unknown(f"{live.parent} is not there, so nobody knows whether {live.name} is", next=f"findmnt --target {live.parent}")
+        try:
+            status = os.lstat(live)
+        except FileNotFoundError:
+            return True
+        except OSError as error:
+            raise Unknown(f"{live} cannot be looked at: {error.strerror}") from error
+        if not stat.S_ISREG(status.st_mode):
+            raise Failed(f"{live} is no file")
+        return False
+
+    def hold(self, work: Path) -> SnapshotHold | CopyHold:
+        return hold(self._live, work)
+
+    def dump(self, hold: SnapshotHold | CopyHold, into: StoreFolder) -> Dumped:
+        """One artefact, `database.sqlite`, with a rollback journal whatever the live file has: reading it makes nothing beside it.
+
+        Foreign keys that lead nowhere are kept as they are, recorded, and said as a warning: refusing them would leave such data
+        without any backup.
+        """
+        live = self._live
+        with databases.explained(live):
+            if isinstance(hold, SnapshotHold):
+                mode = "wal"
+                _copy_snapshot(hold.connection, hold.copied)
+                found, facts = contents.read(hold.connection), contents.header(hold.connection)
+            else:
+                with closing(databases.open_sealed(hold.copied)) as connection:
+                    mode = contents.journal_mode(connection)
+                    found, facts = contents.read(connection), contents.header(connection)
+            with closing(databases.open_sealed(hold.copied)) as connection:
+                dangling = contents.dangling(connection)
+        into.adopt(hold.copied, COPY)
+        details = {**facts, "journal_mode": mode, "dangling": dangling, **foresight.ownership(live)}
+        return Dumped(hold.klass, found.counts, found.digests, details, _warnings(live, dangling))
+
+    def verify(self, folder: Path, record: StoreRecord) -> None:
+        """Every page, row and index; every foreign key that led somewhere when it was dumped still does; every table is there."""
+        path = folder / COPY
+        with databases.explained(path), closing(databases.open_sealed(path)) as connection:
+            contents.refuse_damage(connection, str(path))
+            if contents.tables(connection) != sorted(record.counts):
+                raise Failed(f"{path} does not hold the tables that its record names")
+            if contents.dangling(connection) != record.details.get("dangling"):
+                raise Failed(f"{path} has other dangling foreign keys than the data it was taken from")
+
+    def prove(self, folder: Path, record: StoreRecord, scratch: Path) -> Content:  # noqa: ARG002 - other kinds need the record
+        copy = scratch / COPY
+        try:
+            return _loaded(folder / COPY, copy)
+        finally:
+            remove(copy)
+
+    def foresee(self, folder: Path, record: StoreRecord, stage_dir: Path | None) -> Foresight:
+        live, absent = self._live, self.is_absent()
+        foresight.refuse_newer(folder / COPY)
+        counts_now = None if absent else foresight.counts_now(live)
+        if not absent:
+            foresight.refuse_other_shape(live, contents.Shape.of(dict(record.details)), nobody_uses=self._surroundings.nobody_uses)
+        needed, downtime_s = foresight.needs(live, record, stage_dir)
+        return Foresight(counts_now, dict(record.counts), needed, downtime_s)
+
+    def place(self, token: str, stage_dir: Path | None) -> Facts:
+        return Place.named(self._name, self._live, token, stage_dir).to_facts()
+
+    def stage(self, folder: Path, record: StoreRecord, place: Facts) -> Content:
+        """Where nothing is live, the stage gets the owner, mode and journal mode of the file it was taken from, else of nobody but us."""
+        names = Place.of(place)
+        remove(names.stage)
+        found = _loaded(folder / COPY, names.stage)
+        if not os.path.lexists(names.live):
+            arrival.set_mode(names.stage, str(record.details["journal_mode"]))
+            self._give_away(names.stage, record.details)
+        durable.sync_file(names.stage)
+        durable.sync_directory(names.stage.parent)
+        return found
+
+    def switch(self, place: Facts, log: SwitchLog) -> None:
+        self._switching(place, log).to_restored()
+
+    def switch_back(self, place: Facts, log: SwitchLog) -> None:
+        self._switching(place, log).to_before()
+
+    def probe(self, place: Facts, expected: StoreRecord) -> None:
+        """The live file answers, with the tables and the rows that the set says, unless others have it open and may write."""
+        live = Place.of(place).live
+        with databases.explained(live), closing(databases.open_read_only(live)) as connection:
+            found, schema = contents.counts(connection), contents.schema_digest(connection)
+        if found == dict(expected.counts) and schema == expected.digests.get(contents.SCHEMA):
+            return
+        missing = sorted(set(expected.counts) - set(found))
+        if missing:
+            raise Failed(f"{live} has no table {missing[0]}, which the set has")
+        if not others(live):
+            wrong = [name for name, count in expected.counts.items() if found[name] != count]
+            raise Failed(f"{live} does not hold what the set holds: {wrong[0] if wrong else 'its schema'} differs")
+
+    def discard_stage(self, place: Facts) -> None:
+        names = Place.of(place)
+        remove(names.stage)
+        remove(names.near)
+
+    def discard_old(self, place: Facts) -> None:
+        names = Place.of(place)
+        remove(names.old)
+        remove(names.aside)
+        if names.live.exists():
+            drop_markers(names.live)
+
+    def _switching(self, place: Facts, log: SwitchLog) -> Switching:
+        return Switching(Place.of(place), log, nobody_uses=self._surroundings.nobody_uses, patience_s=self._patience_s)
+
+    def _give_away(self, path: Path, details: Mapping[str, object]) -> None:
+        os.chmod(path, int(str(details["mode"]), 8))
+        if os.geteuid() == 0 and not self._surroundings.no_owners:
+            os.chown(path, int(str(details["uid"])), int(str(details["gid"])))
+
+
+def _copy_snapshot(connection: sqlite3.Connection, target: Path) -> None:
+    with closing(databases.make(target)) as copy:
+        connection.backup(copy, pages=_STEP_PAGES, sleep=0)
+        copy.execute("pragma journal_mode=delete").fetchone()
+
+
+def _loaded(artefact: Path, copy: Path) -> Content:
+    """Copy an artefact, and read every page and every row of the copy."""
+    rawcopy.copy_file(artefact, copy)
+    durable.sync_file(copy)
+    with databases.explained(copy), closing(databases.open_sealed(copy)) as connection:
+        contents.refuse_damage(connection, str(copy))
+        return contents.read(connection)
+
+
+def _warnings(live: Path, dangling: Mapping[str, int | str]) -> list[Problem]:
+    return [
+        Problem(
+            f"{live}: {count} rows of {table} refer to rows that are not there"
+            if isinstance(count, int)
+            else f"{live}: the foreign keys of {table} cannot be checked: {count}",
+            Severity.WARNING,
+            next=f"sqlite3 {live} 'pragma foreign_key_check'",
+        )
+        for table, count in dangling.items()
+    ]
