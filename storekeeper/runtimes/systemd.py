@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 
 from storekeeper.host import processes
 from storekeeper.host.processes import Command, ProgramFailed
@@ -55,8 +56,9 @@ def parse_state(text: str) -> UnitState:
 class SystemdUnit:
     """One unit of the system's service manager, named exactly; a name without a suffix is a service."""
 
-    def __init__(self, unit: str, *, patience: float = _PATIENCE) -> None:
+    def __init__(self, unit: str, *, patience: float = _PATIENCE, program: str | Path = "systemctl") -> None:
         self._unit = unit
+        self._program = program
         self._patience = patience
 
     @property
@@ -115,7 +117,7 @@ class SystemdUnit:
 
     def _command(self, words: list[str]) -> Command:
         # What systemd starts outlives us, and must not carry our locks away.
-        return Command(["systemctl", "--no-ask-password", "--no-pager", *words, "--", self._unit], keeps_locks=False)
+        return Command([self._program, "--no-ask-password", "--no-pager", *words, "--", self._unit], keeps_locks=False)
 
     def _look(self) -> str:
         return f"systemctl status {shlex.quote(self._unit)}"

@@ -26,10 +26,9 @@ def ping(url: str, ok: bool, sentence: str, *, patience: float = _PATIENCE) -> P
 
     Never raises and never takes longer than `patience` seconds. None when it was delivered (a status from 200 to 299), else a warning.
     """
-    address = url if ok else _failing(url)
     answers: queue.Queue[str | None] = queue.Queue(1)
     # In a thread: no timeout of a socket covers the lookup of a name or an answer that comes byte by byte.
-    threading.Thread(target=lambda: answers.put(_deliver(address, sentence, patience)), daemon=True).start()
+    threading.Thread(target=lambda: answers.put(_deliver(url, ok, sentence, patience)), daemon=True).start()
     try:
         reason = answers.get(timeout=patience)
     except queue.Empty:
@@ -46,7 +45,7 @@ class _SameKind(urllib.request.HTTPRedirectHandler):
 
     max_redirections = 3
 
-    def redirect_request(  # noqa: PLR0917 urllib's own signature
+    def redirect_request(
         self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: http.client.HTTPMessage, newurl: str
     ) -> urllib.request.Request | None:
         if urlsplit(newurl).scheme not in ("https", req.type):
@@ -54,9 +53,10 @@ class _SameKind(urllib.request.HTTPRedirectHandler):
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
-def _deliver(address: str, sentence: str, patience: float) -> str | None:
+def _deliver(url: str, ok: bool, sentence: str, patience: float) -> str | None:
     """None when delivered, else the reason; no exception leaves the thread."""
     try:
+        address = url if ok else _failing(url)
         if urlsplit(address).scheme not in _SCHEMES:
             return "only http and https addresses are used"
         request = urllib.request.Request(  # noqa: S310 the scheme is checked above
@@ -90,4 +90,8 @@ def _failing(url: str) -> str:
 
 
 def _host(url: str) -> str:
-    return urlsplit(url).hostname or "an address without a host"
+    nameless = "an address without a host"
+    try:
+        return urlsplit(url).hostname or nameless
+    except ValueError:
+        return nameless
