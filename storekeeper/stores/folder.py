@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,14 +19,23 @@ from storekeeper.host import durable
 from storekeeper.stores.record import Artefact
 
 CHUNK = 1 << 20
-_SOURCE_KEYS = ("size", "mtime_ns", "ctime_ns", "inode")
 
+Chunks = Iterable[bytes]
 Progress = Callable[[int], None]  # told the bytes written since it was last told
 
 
 def source_of(status: os.stat_result) -> dict[str, int]:
     """What identifies an unchanged source file: all four must be equal for it to count as unchanged."""
     return {"size": status.st_size, "mtime_ns": status.st_mtime_ns, "ctime_ns": status.st_ctime_ns, "inode": status.st_ino}
+
+
+def is_settled(status: os.stat_result, now_ns: int) -> bool:
+    """Whether a later write must give the file another ctime: not while the clock that stamps files may still say the same.
+
+    Kernels stamp with the last tick, at most 10 ms old; a whole second means a file system that keeps no fractions.
+    """
+    grain = 2_000_000_000 if status.st_ctime_ns % 1_000_000_000 == 0 else 100_000_000
+    return now_ns - status.st_ctime_ns > grain
 
 
 def sha256_of(path: Path) -> tuple[str, int]:
@@ -44,7 +54,7 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
         for line in file:
             entry = json.loads(line)
             if not isinstance(entry, dict):
-                raise ValueError(f"{path.name}: a line is no object")
+                raise ValueError(f"{path.name}: a line is no object")  # noqa: TRY004 - what is wrong is the contents
             yield entry
 
 
@@ -71,7 +81,7 @@ class StoreFolder:
     def bytes(self) -> int:
         return sum(artefact.size for artefact in self._artefacts) + self._listed_bytes
 
-    def write(self, name: str, chunks: Iterable[bytes]) -> Artefact:
+    def write(self, name: str, chunks: Chunks) -> Artefact:
         """Write a stream as one artefact."""
         sha256, size = self._write(self._inside(name), chunks)
         return self._record(Artefact(name, size, sha256))
@@ -104,7 +114,7 @@ class StoreFolder:
         """Make the folder itself durable. Called once, after the last artefact."""
         durable.sync_directory(self.path)
 
-    def _write(self, target: Path, chunks: Iterable[bytes]) -> tuple[str, int]:
+    def _write(self, target: Path, chunks: Chunks) -> tuple[str, int]:
         digest, size = hashlib.sha256(), 0
         with open(target, "xb", buffering=0) as file:
             for chunk in chunks:
@@ -151,9 +161,14 @@ class TreeWriter:
         self.listing_bytes += len(line)
 
     def add_file(self, entry: Mapping[str, Any], source: IO[bytes]) -> dict[str, Any]:
-        """Store an open regular file under `entry["path"]` and list it with `size`, `sha256` and `source`; returns the whole entry."""
+        """Store an open regular file under `entry["path"]` and list it with `size` and `sha256`; returns the whole entry.
+
+        `source` is listed where the next set may trust it to tell an unchanged file; `changed` where the file was written to
+        while it was read, so that its contents may never have stood on disk together.
+        """
         path = str(entry["path"])
-        identity = source_of(os.fstat(source.fileno()))
+        before, now_ns = os.fstat(source.fileno()), time.time_ns()
+        identity = source_of(before)
         target = self._content / path
         self._make_parents(target.parent)
         known = self._previous.find(path) if self._previous else None
@@ -164,7 +179,34 @@ class TreeWriter:
         else:
             sha256, size = self._copy(source, target)
         self.bytes += size
-        whole = {**entry, "size": size, "sha256": sha256, "source": identity}
+        whole = {**entry, "size": size, "sha256": sha256}
+        if source_of(os.fstat(source.fileno())) != identity:
+            whole["changed"] = True
+        elif is_settled(before, now_ns):
+            whole["source"] = identity
+        self.add(whole)
+        return whole
+
+    def add_copied(self, entry: Mapping[str, Any], copied: Path, source: Mapping[str, int] | None) -> dict[str, Any]:
+        """The same for a private copy on the set's file system, which is moved in. `source` identifies the file that it was made
+        from; None where that identity would not tell a later write."""
+        path = str(entry["path"])
+        target = self._content / path
+        self._make_parents(target.parent)
+        known = self._previous.find(path) if self._previous else None
+        if known is not None and source is not None and known.get("source") == source and _link(self._previous_file(path), target):
+            sha256, size = str(known["sha256"]), int(known["size"])
+            copied.unlink()
+            self.linked += 1
+        else:
+            os.rename(copied, target)
+            sha256, size = sha256_of(target)
+            _seal(target)
+        self._progress(size)
+        self.bytes += size
+        whole = {**entry, "size": size, "sha256": sha256}
+        if source is not None:
+            whole["source"] = dict(source)
         self.add(whole)
         return whole
 
@@ -176,18 +218,22 @@ class TreeWriter:
         digest, size = hashlib.sha256(), 0
         with open(target, "xb", buffering=0) as file:
             while chunk := source.read(CHUNK):
-                _write_all(file, chunk)
+                write_sparse(file, chunk)
                 digest.update(chunk)
                 size += len(chunk)
                 self._progress(len(chunk))
+            file.truncate(size)
         _seal(target)
         return digest.hexdigest(), size
 
     def _make_parents(self, folder: Path) -> None:
-        if folder not in self._directories:
-            self._make_parents(folder.parent)
-            os.mkdir(folder, durable.PRIVATE_DIRECTORY)
-            self._directories.add(folder)
+        missing = []
+        while folder not in self._directories:
+            missing.append(folder)
+            folder = folder.parent
+        for each in reversed(missing):
+            os.mkdir(each, durable.PRIVATE_DIRECTORY)
+            self._directories.add(each)
 
     def _previous_file(self, path: str) -> Path:
         if self._previous is None:
@@ -234,6 +280,14 @@ def _seal(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def write_sparse(file: IO[bytes], chunk: bytes) -> None:
+    """Write a chunk, or leave a hole where it is all zeros. The caller truncates the file to its size at the end."""
+    if not chunk.strip(b"\0"):
+        file.seek(len(chunk), os.SEEK_CUR)
+    else:
+        _write_all(file, chunk)
 
 
 def _write_all(file: IO[bytes], chunk: bytes) -> None:

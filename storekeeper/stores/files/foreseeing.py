@@ -1,0 +1,137 @@
+"""What speaks against restoring a files store here, found out without changing anything."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from storekeeper.host.holders import family, holders_of
+from storekeeper.outcomes import Problem, Refused, Severity, Unknown
+from storekeeper.stores.files.checking import listed
+from storekeeper.stores.files.entries import Entry
+from storekeeper.stores.files.listing import shown
+from storekeeper.stores.files.places import Place
+from storekeeper.stores.files.rights import Rights
+from storekeeper.stores.files.scope import Scope, parents_of
+
+_BLOCK = 4096
+_NAMED = 3
+
+
+class Survey:
+    """One reading of a set's listing: the bytes that each place needs, and what could not be put back here."""
+
+    def __init__(self, folder: Path, scope: Scope, places: Sequence[Place], rights: Rights) -> None:
+        self.bytes_needed: dict[Path, int] = {place.hidden.parent: 0 for place in places}
+        self._parents = {place.parent: place.hidden.parent for place in places}
+        self._lacking: list[str] = []
+        self._lacking_count = 0
+        self._devices = 0
+        for entry in listed(folder, scope):
+            self._look(entry, rights)
+
+    def refuse(self, name: str) -> None:
+        """Raises Refused where an entry cannot be restored whole."""
+        if self._lacking_count:
+            more = f" and {self._lacking_count - len(self._lacking):,} more" if self._lacking_count > len(self._lacking) else ""
+            raise Refused(
+                f"this user cannot restore {'; '.join(self._lacking)}{more}: restore as root, or without owners", next=f"--no-owners {name}"
+            )
+
+    def problems(self, name: str, rights: Rights) -> Iterator[Problem]:
+        if self._devices and not rights.root:
+            yield Problem(f"{self._devices:,} devices will not be made: only root can", Severity.WARNING, name)
+        if not rights.owners:
+            yield Problem("files will belong to this user, without set-user-ID bits", Severity.WARNING, name)
+
+    def _look(self, entry: Entry, rights: Rights) -> None:
+        parent = next(each for each in (*parents_of(entry["path"]), "") if each in self._parents)
+        self.bytes_needed[self._parents[parent]] += _BLOCK + -(-entry.get("size", 0) // _BLOCK) * _BLOCK
+        self._devices += entry["type"] == "device"
+        if "uid" in entry and entry["type"] not in ("device", "socket") and (why := rights.lacks(entry)) is not None:
+            self._lacking_count += 1
+            if len(self._lacking) < _NAMED:
+                self._lacking.append(f"{shown(entry['path'])}, which {why}")
+
+
+def covered_now(root: Path, scope: Scope) -> list[Path]:
+    """The live entries that a switch would move."""
+    if scope.include:
+        return [root / entry for entry in scope.include]
+    return [root / name for name in sorted(os.listdir(root)) if not scope.leaves_out(name)] if root.is_dir() else []
+
+
+def refuse_links(root: Path, scope: Scope) -> None:
+    """Raises Refused where the root, or a directory above a covered entry, is a link or no directory."""
+    for inner in scope.above():
+        path = root / inner if inner else root
+        try:
+            status = os.lstat(path)
+        except FileNotFoundError:
+            continue
+        if not stat.S_ISDIR(status.st_mode):
+            what = "a symbolic link" if stat.S_ISLNK(status.st_mode) else "no directory"
+            raise Refused(f"{path} is {what}: declare the path where the files really are")
+
+
+def refuse_read_only(places: Sequence[Place]) -> None:
+    for place in places:
+        for directory in {place.hidden.parent, *([place.live] if place.live.is_dir() else [])}:
+            if not os.access(directory, os.W_OK | os.X_OK):
+                raise Refused(f"this user may not change {directory}")
+
+
+def mounts_in(paths: Sequence[Path], *, itself: bool) -> list[Path]:
+    """What is mounted below these paths, or on them (`itself`)."""
+    wanted = set(paths)
+    return sorted(mount for mount in _mounts() if (itself and mount in wanted) or not wanted.isdisjoint(mount.parents))
+
+
+def refuse_mounts(paths: Sequence[Path]) -> None:
+    """Raises Refused: what is mounted cannot be moved aside with the directory that it is mounted in."""
+    found = mounts_in(paths, itself=True)
+    if found:
+        raise Refused(
+            f"{found[0]} is a mount point, and cannot be moved aside: declare its path as a store of its own, or unmount it for the restore"
+        )
+
+
+def refuse_holders(paths: Sequence[Path], *, nobody_uses: bool, name: str) -> None:
+    """Raises Refused with the pid where a process has a covered file open, or where that cannot be seen."""
+    if nobody_uses:
+        return
+    try:
+        found = holders_of(paths, except_pids=family())
+    except Unknown as error:
+        reason = shown(error.message.rpartition(": ")[2])
+        raise Refused(
+            f"whether somebody has its files open cannot be seen, so they count as used: {reason}", next=f"--nobody-uses {name}"
+        ) from error
+    if found:
+        first, programs = found[0], {holder.pid: holder.program for holder in found}
+        users = ", ".join(f"{program} (pid {pid})" for pid, program in list(programs.items())[:_NAMED])
+        raise Refused(
+            f"{shown(str(first.path))} is open in {users}, which would go on using the old files: stop it, or declare its service"
+        )
+
+
+def _mounts() -> Iterator[Path]:
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as table:
+        for line in table:
+            yield Path(_unescaped(line.split()[4]))
+
+
+def _unescaped(field: str) -> str:
+    """proc(5): space, tab, newline and backslash stand as octal numbers."""
+    for number, sign in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
+        field = field.replace(number, sign)
+    return field
+
+
+def mounts_inside(root: Path, scope: Scope) -> list[str]:
+    """Mount points among what is covered, below the root, as a backup warns of them."""
+    entries = [root / entry for entry in scope.include] if scope.include else [root]
+    found = [str(mount.relative_to(root)) for mount in mounts_in(entries, itself=bool(scope.include))]
+    return [inner for inner in found if not any(scope.leaves_out(each) for each in (inner, *parents_of(inner)))]

@@ -1,0 +1,285 @@
+"""A files store: the tree below a directory, or only some entries of it."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import stat
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import ClassVar
+
+from storekeeper.host import clock, locks
+from storekeeper.outcomes import Failed, Problem, Refused, Severity, Unknown
+from storekeeper.runtimes.protocol import Runtime
+from storekeeper.stores.files import checking, foreseeing, staging, switching
+from storekeeper.stores.files.copying import Copying
+from storekeeper.stores.files.entries import describe
+from storekeeper.stores.files.listing import is_gone, shown, spool, walk
+from storekeeper.stores.files.places import Place, places, staged_tree
+from storekeeper.stores.files.rights import Rights
+from storekeeper.stores.files.scope import Scope
+from storekeeper.stores.files.tree import Tree, opened, remove
+from storekeeper.stores.folder import StoreFolder
+from storekeeper.stores.protocol import Content, Dumped, Facts, Foresight, Inspection, PinOrder, SwitchLog
+from storekeeper.stores.record import StoreRecord
+from storekeeper.stores.surroundings import Surroundings
+
+_KLASS = "listed-copy"
+_DOWNTIME_S = 1.0  # a few renames
+
+
+class FilesHold:
+    """Pins a moment by listing it. Nothing is locked, so writers never wait, and what they change later is found by comparison."""
+
+    order = PinOrder.LISTING
+    pause_ms = 0.0
+
+    def __init__(self, root: Path, scope: Scope, work: Path) -> None:
+        self.listing = work / "listing"
+        self.tree = Tree({"": root})
+        self._scope = scope
+
+    def prepare(self) -> None:
+        _look_at_root(self.tree.places[""])
+
+    def pin(self) -> datetime:
+        """The moment is the end of the listing: no file in it was looked at later."""
+        spool(walk(self.tree, self._scope), self.listing)
+        return clock.now()
+
+    def copy(self) -> None:
+        """Nothing: no lock protects files."""
+
+    def release(self) -> None:
+        """Nothing: no lock was taken."""
+
+    def close(self) -> None:
+        self.tree.close()
+        self.listing.unlink(missing_ok=True)
+
+
+class FilesStore:
+    """See `storekeeper.stores.protocol.Store`, and how a switch is made in `storekeeper.stores.files.switching`."""
+
+    kind: ClassVar[str] = "files"
+    needs_stopped: ClassVar[bool] = True
+
+    def __init__(self, name: str, root: Path, scope: Scope, surroundings: Surroundings, runtime: Runtime | None) -> None:
+        self._name = name
+        self._root = root
+        self._scope = scope
+        self._surroundings = surroundings
+        self._runtime = runtime
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    @property
+    def runtime(self) -> Runtime | None:
+        return self._runtime
+
+    def preflight(self) -> Sequence[Problem]:
+        _look_at_root(self._root)
+        foreseeing.refuse_links(self._root, self._scope)
+        warnings = [
+            f"{inner} is declared in `include` and does not exist"
+            for inner in self._scope.include
+            if not os.path.lexists(self._root / inner)
+        ]
+        warnings += [
+            f"{shown(inner)} is a mount point: its files are kept, but cannot be restored in place while it is mounted"
+            for inner in foreseeing.mounts_inside(self._root, self._scope)
+        ]
+        return [Problem(warning, Severity.WARNING, self._name) for warning in warnings]
+
+    def inspect(self) -> Inspection:
+        _look_at_root(self._root)
+        counts = self._counts_now()
+        return Inspection(locks.file_system_type(self._root), counts["bytes"], counts)
+
+    def is_absent(self) -> bool:
+        try:
+            os.lstat(self._root)
+        except OSError as error:
+            if is_gone(error):
+                return True
+            raise Unknown(f"{self._root} cannot be looked at: {error.strerror}", store=self._name) from error
+        return False
+
+    def hold(self, work: Path) -> FilesHold:
+        return FilesHold(self._root, self._scope, work)
+
+    def dump(self, hold: FilesHold, into: StoreFolder) -> Dumped:
+        into.write(checking.ABOVE, [self._above(hold.tree)])
+        with into.tree(checking.LISTING, checking.CONTENT) as writer:
+            copying = Copying(hold.tree, writer)
+            content = copying.copy(hold.listing)
+        details = {
+            "root": str(self._root),
+            "include": list(self._scope.include),
+            "exclude": list(self._scope.exclude),
+            "remarks": dict(copying.remarks.counts),
+            "linked": writer.linked,
+        }
+        return Dumped(_KLASS, content.counts, content.digests, details, tuple(copying.remarks.problems(self._name)))
+
+    def verify(self, folder: Path, record: StoreRecord) -> None:
+        checking.verify(folder, record, _scope_of(record))
+
+    def prove(self, folder: Path, record: StoreRecord, scratch: Path) -> Content:
+        scope, rights = _scope_of(record), Rights.here(strict=False)
+        roots = {parent: scratch / f"tree-{number}" for number, parent in enumerate(scope.parents)}
+        try:
+            for root in roots.values():
+                root.mkdir(mode=0o700)
+            with opened(roots) as tree:
+                return staging.make(folder, scope, tree, rights)
+        finally:
+            for root in roots.values():
+                remove(root)
+
+    def foresee(self, folder: Path, record: StoreRecord, stage_dir: Path | None) -> Foresight:
+        scope, rights = self._restored_scope(record), self._rights()
+        found = places(self._name, self._root, scope, "00000000", stage_dir)
+        foreseeing.refuse_links(self._root, scope)
+        foreseeing.refuse_read_only(found)
+        live = foreseeing.covered_now(self._root, scope)
+        foreseeing.refuse_mounts(live)
+        survey = foreseeing.Survey(folder, scope, found, rights)
+        survey.refuse(self._name)
+        if self._runtime is None:
+            foreseeing.refuse_holders(live, nobody_uses=self._surroundings.nobody_uses, name=self._name)
+        return Foresight(
+            counts_now=None if self.is_absent() else self._counts_now(),
+            counts_after=record.counts,
+            bytes_needed=survey.bytes_needed,
+            downtime_s=_DOWNTIME_S,
+            problems=tuple(survey.problems(self._name, rights)),
+        )
+
+    def place(self, token: str, stage_dir: Path | None) -> Facts:
+        return {"places": [place.to_json() for place in places(self._name, self._root, self._scope, token, stage_dir)]}
+
+    def stage(self, folder: Path, record: StoreRecord, place: Facts) -> Content:
+        scope, found = self._restored_scope(record), _places_of(place)
+        above = checking.above(folder, scope)
+        for each in found:
+            each.make({"exclude": list(scope.exclude), "above": above})
+        rights = self._rights()
+        with opened(staged_tree(found)) as tree:
+            return staging.make(folder, scope, tree, rights, devices=rights.root)
+
+    def switch(self, place: Facts, log: SwitchLog) -> None:
+        found = _places_of(place)
+        if all(each.exists() and each.state is None for each in found):
+            self._refuse_holders(found)
+        for each in found:
+            self._switching(each, log).switch()
+
+    def switch_back(self, place: Facts, log: SwitchLog) -> None:
+        for each in reversed(_places_of(place)):
+            if each.exists():
+                self._switching(each, log).switch_back()
+
+    def probe(self, place: Facts, expected: StoreRecord) -> None:
+        """What the application has written since is its own affair: the entries have to be there, and readable."""
+        _look_at_root(self._root)
+        for each in _places_of(place):
+            switching.check_live(each)
+        found = self._counts_now()["files"]
+        if expected.counts["files"] and not found:
+            raise Failed(f"{self._root} holds no file, and the set holds {expected.counts['files']:,}")
+
+    def discard_stage(self, place: Facts) -> None:
+        for each in _places_of(place):
+            switching.discard_stage(each)
+
+    def discard_old(self, place: Facts) -> None:
+        for each in _places_of(place):
+            switching.discard_old(each)
+
+    def _switching(self, place: Place, log: SwitchLog) -> switching.Switching:
+        scope = Scope(self._scope.include, place.restore["exclude"])
+        return switching.Switching(place, scope, self._rights(), log)
+
+    def _refuse_holders(self, found: Sequence[Place]) -> None:
+        """Before anything has moved, and after what is declared has been stopped."""
+        scope = Scope(self._scope.include, found[0].restore["exclude"])
+        live = foreseeing.covered_now(self._root, scope)
+        foreseeing.refuse_holders(live, nobody_uses=self._surroundings.nobody_uses, name=self._name)
+
+    def _rights(self) -> Rights:
+        return Rights.here(no_owners=self._surroundings.no_owners)
+
+    def _restored_scope(self, record: StoreRecord) -> Scope:
+        """What the set covers. Raises Refused unless the stack file covers the same: else a restore would move other entries."""
+        scope = _scope_of(record)
+        if scope.include != self._scope.include:
+            raise Refused(
+                f"the set covers {_spoken(scope)}, the stack file {_spoken(self._scope)}: declare `include` as it was", store=self._name
+            )
+        return scope
+
+    def _counts_now(self) -> dict[str, int]:
+        files, size, linked = 0, 0, set()
+        with opened({"": self._root}) as tree:
+            for _, status in walk(tree, self._scope):
+                if status is None or not stat.S_ISREG(status.st_mode):
+                    continue
+                files += 1
+                if status.st_nlink == 1 or (status.st_dev, status.st_ino) not in linked:
+                    size += status.st_size
+                if status.st_nlink > 1:
+                    linked.add((status.st_dev, status.st_ino))
+        return {"files": files, "bytes": size}
+
+    def _above(self, tree: Tree) -> bytes:
+        """The directories above the covered entries: a restore that misses one makes it like this."""
+        found = []
+        for path in self._scope.above():
+            try:
+                descriptor = tree.directory(path)
+                found.append({**describe(tree, path, os.fstat(descriptor), descriptor), "path": path})
+            except OSError as error:
+                if not is_gone(error) or not path:
+                    raise Failed(f"{shown(path) or self._root} cannot be read: {error.strerror}") from error
+        return (json.dumps(found, indent=1, sort_keys=True) + "\n").encode("ascii")
+
+
+def _scope_of(record: StoreRecord) -> Scope:
+    """Raises Failed for a record that no dump of this kind wrote."""
+    include, exclude = record.details.get("include"), record.details.get("exclude")
+    for words in (include, exclude):
+        if not isinstance(words, list) or not all(isinstance(word, str) and word for word in words):
+            raise Failed("the manifest does not say what the set covers")
+    if any(part in ("", ".", "..") for entry in include or () for part in entry.split("/")):
+        raise Failed("the manifest names entries outside of the store")
+    return Scope(include or (), exclude or ())
+
+
+def _spoken(scope: Scope) -> str:
+    return ", ".join(shown(entry) for entry in scope.include) or "all of it"
+
+
+def _places_of(place: Facts) -> list[Place]:
+    return [Place.of(each) for each in place["places"]]
+
+
+def _look_at_root(root: Path) -> None:
+    """Raises Refused for a link, Failed where there is no readable directory, Unknown where that cannot be told."""
+    try:
+        status = os.lstat(root)
+    except FileNotFoundError as error:
+        raise Failed(f"{root} does not exist") from error
+    except OSError as error:
+        raise Unknown(f"{root} cannot be looked at: {error.strerror}") from error
+    if stat.S_ISLNK(status.st_mode):
+        raise Refused(f"{root} is a symbolic link: declare the path that it leads to")
+    if not stat.S_ISDIR(status.st_mode):
+        raise Failed(f"{root} is no directory")
+    if not os.access(root, os.R_OK | os.X_OK):
+        raise Failed(f"{root} cannot be read: {os.strerror(errno.EACCES)}")

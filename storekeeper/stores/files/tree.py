@@ -1,0 +1,127 @@
+"""A store's paths on disk, reached only through directories that were opened one by one and are no symbolic links.
+
+So no path can lead out of its root, whatever an application, or a listing that somebody has edited, puts in its way; and paths
+may be longer than PATH_MAX and deeper than there are descriptors (openat(2), O_NOFOLLOW).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from storekeeper.stores.files.scope import joined, name_of, parent_of
+
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class Tree:
+    """Where the entries of each directory are kept: `{"": ROOT}` for a live tree, one directory for each parent of a staged one.
+
+    Every method raises OSError as the call behind it does; a link in place of a directory is ENOTDIR or ELOOP.
+    """
+
+    def __init__(self, places: Mapping[str, Path]) -> None:
+        self.places = dict(places)
+        self._cached: tuple[str, int] | None = None
+
+    def close(self) -> None:
+        """Let go of the directory that was used last. Safe to repeat."""
+        if self._cached is not None:
+            os.close(self._cached[1])
+            self._cached = None
+
+    def directory(self, path: str) -> int:
+        """A descriptor of a directory, which stays open until the next directory is asked for."""
+        if self._cached is None or self._cached[0] != path:
+            descriptor = self._open(path)
+            self.close()
+            self._cached = (path, descriptor)
+        return self._cached[1]
+
+    def lstat(self, path: str) -> os.stat_result:
+        return os.stat(name_of(path), dir_fd=self.directory(parent_of(path)), follow_symlinks=False)
+
+    def open_file(self, path: str) -> int:
+        """Open what should be a regular file for reading: never follows a link, never waits for a pipe's other end."""
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+        return os.open(name_of(path), flags, dir_fd=self.directory(parent_of(path)))
+
+    def readlink(self, path: str) -> str:
+        return os.readlink(name_of(path), dir_fd=self.directory(parent_of(path)))
+
+    def handle(self, path: str) -> str:
+        """A path for calls that take no directory descriptor; good until the next directory is asked for."""
+        return f"/proc/self/fd/{self.directory(parent_of(path))}/{name_of(path)}"
+
+    def _open(self, path: str) -> int:
+        start = path
+        while start not in self.places:
+            if not start:
+                raise FileNotFoundError(f"no directory is known for {path!r}")
+            start = parent_of(start)
+        descriptor = os.open(self.places[start], _DIRECTORY)
+        for name in path[len(start) :].strip("/").split("/") if path != start else ():
+            try:
+                below = os.open(name, _DIRECTORY, dir_fd=descriptor)
+            finally:
+                os.close(descriptor)
+            descriptor = below
+        return descriptor
+
+
+@contextmanager
+def opened(places: Mapping[str, Path]) -> Iterator[Tree]:
+    tree = Tree(places)
+    try:
+        yield tree
+    finally:
+        tree.close()
+
+
+def remove(path: Path) -> None:
+    """Remove a tree of any depth, also where its directories forbid writing; a missing one is fine.
+
+    Follows no link. Raises OSError (EXDEV) at a mount point, whose contents are somebody else's.
+    """
+    if not os.path.lexists(path):
+        return
+    status = os.lstat(path)
+    if not stat.S_ISDIR(status.st_mode):
+        os.unlink(path)
+        return
+    with opened({"": path}) as tree:
+        _empty(tree, status.st_dev)
+    os.rmdir(path)
+
+
+def _empty(tree: Tree, device: int) -> None:
+    pending = [""]
+    while pending:
+        directory = pending[-1]
+        below = _remove_names(tree, directory, device)
+        if below:
+            pending.extend(below)
+            continue
+        pending.pop()
+        if directory:
+            os.rmdir(name_of(directory), dir_fd=tree.directory(parent_of(directory)))
+
+
+def _remove_names(tree: Tree, directory: str, device: int) -> list[str]:
+    """Remove all names of a directory but those of directories, which are returned."""
+    descriptor = tree.directory(directory)
+    if os.fstat(descriptor).st_dev != device:
+        raise OSError(errno.EXDEV, "something is mounted here", directory)
+    os.fchmod(descriptor, 0o700)
+    with os.scandir(descriptor) as names:
+        found = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in names]
+    for name, is_directory in found:
+        if not is_directory:
+            os.unlink(name, dir_fd=descriptor)
+        elif os.geteuid() != 0:
+            os.chmod(name, 0o700, dir_fd=descriptor)  # else its own owner could not open it
+    return [joined(directory, name) for name, is_directory in found if is_directory]
