@@ -6,6 +6,7 @@ import sqlite3
 import subprocess
 import sys
 import textwrap
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -46,13 +47,20 @@ def tell(path: Path, statement: str, timeout: float = 10) -> None:
         connection.commit()
 
 
+class Program(subprocess.Popen):
+    """A running program and the first line that it printed."""
+
+    first = ""
+
+
 @contextmanager
-def program(source: str, *arguments: object) -> Iterator[subprocess.Popen[str]]:
+def program(source: str, *arguments: object) -> Iterator[Program]:
     """A Python program of its own; the block begins when it has printed its first line, and it is killed at the end."""
     argv = [sys.executable, "-c", textwrap.dedent(source), *map(str, arguments)]
-    process = subprocess.Popen(argv, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    process = Program(argv, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
-        assert process.stdout.readline(), "the program ended at once"
+        process.first = process.stdout.readline()
+        assert process.first, "the program ended at once"
         yield process
     finally:
         process.kill()
@@ -106,9 +114,26 @@ def acknowledged(log: Path) -> set[str]:
     return {line.decode() for line in log.read_bytes().split(b"\n")[:-1]}
 
 
-def wait_for(condition, seconds: float = 30.0) -> None:
-    import time
+# Leaves a transaction half written to the file, with the journal that undoes it.
+CRASHER = """
+    import sqlite3, sys, time
+    connection = sqlite3.connect(sys.argv[1], isolation_level=None)
+    connection.execute("pragma cache_size=1")
+    connection.execute("begin")
+    connection.execute("update papers set body = upper(body)")
+    print("half", flush=True)
+    time.sleep(1000)
+"""
 
+
+def crash_into(path: Path) -> None:
+    """Have a program killed in the middle of a transaction, when half of it is in the file already."""
+    with program(CRASHER, path):
+        pass
+    assert path.with_name(path.name + "-journal").stat().st_size > 0
+
+
+def wait_for(condition, seconds: float = 30.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it did not happen"

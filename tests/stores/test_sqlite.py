@@ -165,7 +165,7 @@ def test_a_file_that_is_no_database_is_an_error_and_never_empty(tmp_path: Path) 
     live = tmp_path / "live.db"
     live.write_bytes(b"no database at all, but long enough to look like something" * 100)
     store = lab.store_at(live, tmp_path)
-    with pytest.raises(Failed, match="damaged.*not a database"):
+    with pytest.raises(Failed, match=r"damaged.*not a database"):
         store.inspect()
     with pytest.raises(Failed, match="not a database"):
         store.preflight()
@@ -180,6 +180,19 @@ def test_a_live_file_with_a_torn_table_fails_and_is_not_taken(tmp_path: Path) ->
         file.write(os.urandom(8 * 4096))
     with pytest.raises(Failed, match="malformed"):
         walk.take(lab.store_at(live, tmp_path), tmp_path / "set")
+
+
+def test_a_transaction_that_a_crash_left_half_written_is_rolled_back_before_the_file_is_copied(tmp_path: Path) -> None:
+    live = lab.make(tmp_path / "live.db", 3000)
+    lab.crash_into(live)
+    shutil.copy(live, tmp_path / "plain.db")
+    half = "select count(*) from papers where body = upper(body)"
+    assert 0 < lab.ask(tmp_path / "plain.db", half)[0][0] < 3000  # what a copy of the file alone holds
+    store = lab.store_at(live, tmp_path)
+    folder, record = walk.take(store, tmp_path / "set")
+    store.verify(folder, record)
+    assert record.counts == {"papers": 3000}
+    assert lab.ask(folder / "database.sqlite", half) == [(0,)]
 
 
 def test_a_link_leads_to_the_file_and_its_journal(tmp_path: Path) -> None:
