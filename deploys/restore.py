@@ -12,13 +12,14 @@ sudo = bool(host.data.get("storekeeper_sudo"))
 stack, *others = declared.chosen_stacks(host)
 if others:
     raise SystemExit("a restore works on one stack: pass --data stack=NAME")
-only = host.data.get("only")
 sets.restore(
     name=f"Restore {stack}",
     stack=stack,
     set=host.data.get("set"),
     back=declared.flag(host, "back"),
-    only=only.split(",") if only else (),
+    only=declared.names(host, "only"),
+    nobody_uses=declared.names(host, "nobody_uses"),
+    no_owners=declared.names(host, "no_owners"),
     plan=declared.flag(host, "plan"),
     confirm=host.data.get("confirm"),
     _sudo=sudo,

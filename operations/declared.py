@@ -65,6 +65,12 @@ def flag(target: Host, key: str) -> bool:
     raise SystemExit(f"--data {key}= takes yes or no, not {value!r}")
 
 
+def names(target: Host, key: str) -> tuple[str, ...]:
+    """The names in a `--data` value, separated by commas."""
+    value = str(target.data.get(key) or "")
+    return tuple(name for name in value.split(",") if name)
+
+
 def _read(source: str | Path, name: str) -> tuple[str, str]:
     if isinstance(source, Path) or "\n" not in source:
         path = Path(source)

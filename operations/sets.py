@@ -118,6 +118,8 @@ def restore(
     set: str | None = None,
     back: bool = False,
     only: Sequence[str] = (),
+    nobody_uses: Sequence[str] = (),
+    no_owners: Sequence[str] = (),
     plan: bool = False,
     confirm: str | None = None,
 ) -> Generator[Verb, None, None]:
@@ -128,6 +130,8 @@ def restore(
     + set: ``latest``, a set's id, time or start of an id
     + back: return to what was live before the last restore
     + only: the stores to restore, all when empty
+    + nobody_uses: stores whose files no other program has open, where the host cannot see that by itself
+    + no_owners: stores to restore without the owners of their files
     + plan: only say what would happen
     + confirm: ``STACK@HOST``, needed for everything but a plan
 
@@ -142,7 +146,8 @@ def restore(
     if not plan and confirm is None:
         raise OperationValueError(f"a restore changes live data: pass confirm='{stack}@HOST'")
     words = ["--back"] if back else [str(set)]
-    words += [word for store in only for word in ("--only", store)]
+    for option, stores in (("--only", only), ("--nobody-uses", nobody_uses), ("--no-owners", no_owners)):
+        words += [word for store in stores for word in (option, store)]
     words += ["--plan"] if plan else ["--confirm", str(confirm)]
     yield Verb("restore", stack, *words)
 
