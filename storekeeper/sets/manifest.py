@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -19,6 +17,7 @@ from typing import Any, Literal
 from storekeeper.host.clock import parse_rfc3339, rfc3339
 from storekeeper.outcomes import Failed, Problem, Refused, Severity
 from storekeeper.sets.names import parse_id, shown
+from storekeeper.sets.smallfiles import read_small
 from storekeeper.stores.record import StoreRecord
 
 MANIFEST = "manifest.json"
@@ -106,21 +105,11 @@ def _seal(document: Mapping[str, Any]) -> str:
 
 def _read(path: Path) -> bytes:
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        return read_small(path, LARGEST)
     except (FileNotFoundError, NotADirectoryError):
         raise BadManifest("manifest.json is missing") from None
     except OSError as error:
-        raise BadManifest(f"manifest.json cannot be opened: {error.strerror}") from error
-    with os.fdopen(descriptor, "rb") as file:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise BadManifest("manifest.json is no regular file")
-        try:
-            data = file.read(LARGEST + 1)
-        except OSError as error:
-            raise BadManifest(f"manifest.json cannot be read: {error.strerror}") from error
-    if len(data) > LARGEST:
-        raise BadManifest(f"manifest.json has more than {LARGEST} bytes")
-    return data
+        raise BadManifest(f"manifest.json cannot be read: {error.strerror}") from error
 
 
 def _parse(data: bytes) -> dict[str, Any]:

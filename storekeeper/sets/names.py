@@ -33,19 +33,25 @@ def format_id(time: datetime, sequence: int) -> str:
 
 def parse_id(text: str) -> SetId:
     """The inverse of `format_id`. Raises ValueError for anything that it would not write."""
-    found = _ID.fullmatch(text)
-    if found is None:
-        raise ValueError(f"{shown(text)} is no set's id")
-    parsed = SetId(datetime.strptime(found[1], SET_STAMP).replace(tzinfo=UTC), int(found[2]))
-    if format_id(parsed.time, parsed.sequence) != text:
-        raise ValueError(f"{shown(text)} is no set's id")
-    return parsed
+    if found := _ID.fullmatch(text):
+        time = _stamped(found[1])
+        if time is not None and format_id(time, int(found[2])) == text:
+            return SetId(time, int(found[2]))
+    raise ValueError(f"{shown(text)} is no set's id")
 
 
 def read_id(text: str) -> SetId | None:
     """`parse_id`, with None for a name that is no id: what a directory holds beside sets."""
     try:
         return parse_id(text)
+    except ValueError:
+        return None
+
+
+def _stamped(text: str) -> datetime | None:
+    """A time as ids hold it; None for the 13th month and its like."""
+    try:
+        return datetime.strptime(text, SET_STAMP).replace(tzinfo=UTC)
     except ValueError:
         return None
 

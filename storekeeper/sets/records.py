@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 from storekeeper.host import durable
 from storekeeper.host.clock import SET_STAMP, parse_rfc3339, rfc3339
+from storekeeper.sets.smallfiles import read_small
 
 RECORDS = ".records"
 PIN = "pin.json"
@@ -194,9 +195,10 @@ def _record(path: Path) -> Record:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    with os.fdopen(descriptor, "rb") as file:
-        document = json.loads(file.read(_LARGEST).decode())
+    try:
+        document = json.loads(read_small(path, _LARGEST))
+    except RecursionError:
+        raise ValueError(f"{path.name} is nested too deeply") from None
     if not isinstance(document, dict):
         raise TypeError(f"{path.name} holds no object")
     return document

@@ -14,12 +14,14 @@ from pathlib import Path
 from storekeeper.host import durable, locks
 from storekeeper.host.clock import now, rfc3339
 from storekeeper.outcomes import Refused
+from storekeeper.sets.smallfiles import read_small
 from storekeeper.sets.stacksets import Partial, Resolved, SetEntry, SetGone, StackSets
 
 __all__ = ["Partial", "Repository", "Resolved", "SetEntry", "SetGone", "StackSets"]
 
 MARKER = ".storekeeper"
 REMEMBERED = "repository-id"
+_LARGEST = 4096
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 
@@ -130,7 +132,7 @@ def _marked(path: Path) -> str | None:
     if not os.path.lexists(marker):
         return None
     try:
-        found = json.loads(_read_own(marker))["id"]
+        found = json.loads(read_small(marker, _LARGEST))["id"]
         if not isinstance(found, str) or not found:
             raise ValueError("no id")
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -144,7 +146,7 @@ def _remembered(state: Path) -> str | None:
     if not os.path.lexists(path):
         return None
     try:
-        text = _read_own(path).strip()
+        text = read_small(path, _LARGEST).decode("ascii").strip()
     except (OSError, ValueError) as error:
         raise Refused(f"{path} cannot be read: {error}") from error
     if not text:
@@ -155,10 +157,3 @@ def _remembered(state: Path) -> str | None:
 def _remember(state: Path, id: str) -> None:
     durable.ensure_directory(state)
     durable.write_file(state / REMEMBERED, f"{id}\n".encode())
-
-
-def _read_own(path: Path) -> str:
-    """A small file's text; a link is not followed."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    with os.fdopen(descriptor, encoding="ascii") as file:
-        return file.read(4096)

@@ -14,6 +14,7 @@ from storekeeper.sets.repository import Partial, Repository, SetEntry, StackSets
 from storekeeper.stores.folder import StoreFolder
 from storekeeper.stores.record import StoreRecord
 
+FAULT_COUNT = int(os.environ.get("STOREKEEPER_FAULT_COUNT", "20"))  # how often a random fault is made
 START = datetime(2025, 1, 9, 3, 0, 0, tzinfo=UTC)
 FILES = {"a.txt": b"alpha" * 50, "paper.pdf": os.urandom(3000), "sub/b.txt": b"beta" * 80, "sub/empty": b""}
 

@@ -1,0 +1,420 @@
+"""Reading sets back: every kind of damage is found and told apart, and what shares a bad file is damaged with it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import subprocess
+import sys
+import threading
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+
+from storekeeper.host import durable
+from storekeeper.host.progress import Progress
+from storekeeper.outcomes import Failed, Outcome, Refused, Unknown
+from storekeeper.sets.artefacts import belongs, check_artefacts, examine, extra_files, stranger
+from storekeeper.sets.pruning import _move_to_trash
+from storekeeper.sets.repository import SetEntry, SetGone, StackSets
+from storekeeper.sets.verification import SetVerdict, verify_set
+from storekeeper.stores.record import Artefact
+from tests.harness.sets import FAULT_COUNT, START, open_sets, publish, publish_daily, tampered, write_source
+
+
+class Decoder:
+    """A stand-in for a store at this interface: it decodes by reading the artefact, as real ones do, and may be told to fail."""
+
+    kind: ClassVar[str] = "files"
+    name = "papers"
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.error = error
+        self.decoded: list[Path] = []
+
+    def verify(self, folder: Path, record: Any) -> None:
+        self.decoded.append(folder)
+        if self.error is not None:
+            raise self.error
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    return write_source(tmp_path / "source")
+
+
+@pytest.fixture
+def sets(tmp_path: Path) -> StackSets:
+    return open_sets(tmp_path)
+
+
+def verify(sets: StackSets, entry: SetEntry, store: Decoder | None = None, subset: tuple[int, int] | None = None) -> SetVerdict:
+    return verify_set(sets, entry, {"papers": store or Decoder()}, Progress(), subset=subset)  # type: ignore[dict-item]
+
+
+def kinds(sets: StackSets, entry: SetEntry) -> list[tuple[str, str]]:
+    return [(fault.kind, fault.path) for each in verify(sets, entry).stores.values() for fault in each.faults]
+
+
+def files_of(entry: SetEntry) -> list[Path]:
+    """Everything in a set that has a byte to flip."""
+    return sorted(path for path in (entry.path / "papers").rglob("*") if path.is_file() and path.stat().st_size)
+
+
+def flip(path: Path, rng: random.Random) -> None:
+    data = bytearray(path.read_bytes())
+    data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+    tampered(path).write_bytes(data)
+
+
+def test_a_whole_set_is_verified_and_it_is_written_down(sets: StackSets, source: Path):
+    entry, store = publish(sets, source), Decoder()
+    verdict = verify(sets, entry, store)
+    assert (verdict.outcome, verdict.state, verdict.problems) == (Outcome.OK, "verified", ())
+    assert store.decoded == [entry.path / "papers"]
+    (record,) = (sets.records.folder / entry.id).iterdir()
+    assert json.loads(record.read_text())["facts"]["stores"]["papers"]["outcome"] == "ok"
+
+
+def test_one_flipped_bit_anywhere_is_found(sets: StackSets, source: Path):
+    """The control: what a listing can show, the sizes, is the same for every one of them."""
+    entry, rng, found = publish(sets, source), random.Random(5), 0
+    manifest = entry.manifest
+    assert manifest is not None
+    for _ in range(FAULT_COUNT):
+        victim = rng.choice(files_of(entry))
+        whole, size = victim.read_bytes(), victim.stat().st_size
+        flip(victim, rng)
+        assert victim.stat().st_size == size
+        found += any(fault.kind == "altered" for fault in check_artefacts(entry.path, manifest, Progress()))
+        victim.write_bytes(whole)
+    assert found == FAULT_COUNT
+    assert check_artefacts(entry.path, manifest, Progress()) == []
+
+
+def test_each_way_to_damage_a_file_has_its_own_name(sets: StackSets, source: Path):
+    other = publish(sets, source, notes=b"other set's")
+    entry = publish(sets, source)
+    target, name = entry.path / "papers" / "notes.bin", "papers/notes.bin"
+
+    def replaced_by(content: bytes | None) -> list[tuple[str, str]]:
+        if content is not None:
+            tampered(target).write_bytes(content)
+        found = kinds(sets, entry)
+        target.unlink(missing_ok=True)
+        target.write_bytes(b"notes")
+        return found
+
+    assert replaced_by(b"not") == [("truncated", name)]
+    assert replaced_by(b"notes and more") == [("extended", name)]
+    assert replaced_by(b"nodes") == [("altered", name)]
+    assert replaced_by((other.path / name).read_bytes()) == [("replaced", name)]
+    target.unlink()
+    assert replaced_by(None) == [("missing", name)]
+    target.unlink()
+    target.symlink_to(other.path / name)
+    assert replaced_by(None) == [("irregular", name)]
+    os.unlink(target)
+    os.mkfifo(target)
+    assert replaced_by(None) == [("irregular", name)]
+    (entry.path / "papers" / "more.bin").write_bytes(b"x")
+    assert replaced_by(None) == [("extra", "papers/more.bin")]
+
+
+@pytest.mark.parametrize("name", ["a.txt", "sub/b.txt", "sub/empty", "paper.pdf"])
+def test_each_way_to_damage_a_listed_file_has_its_own_name(sets: StackSets, source: Path, name: str):
+    entry = publish(sets, source)
+    path, inside = entry.path / "papers" / "files" / name, f"papers/files/{name}"
+    whole = path.read_bytes()
+    tampered(path).write_bytes(whole + b"x")
+    assert kinds(sets, entry) == [("extended", inside)]
+    if whole:
+        path.write_bytes(whole[:-1])
+        assert kinds(sets, entry) == [("truncated", inside)]
+        path.write_bytes(b"\0" * len(whole))
+        assert kinds(sets, entry) == [("altered", inside)]
+    path.unlink()
+    assert kinds(sets, entry) == [("missing", inside)]
+    path.symlink_to("/etc/passwd")
+    assert kinds(sets, entry) == [("irregular", inside)]
+
+
+def test_an_artefact_of_another_set_is_named_with_its_origin(sets: StackSets, source: Path):
+    other, entry = publish(sets, source, notes=b"older"), publish(sets, source, notes=b"newer")
+    tampered(entry.path / "papers" / "notes.bin").write_bytes((other.path / "papers" / "notes.bin").read_bytes())
+    (problem,) = verify(sets, entry).problems
+    assert problem.message == f"papers/notes.bin was replaced: it holds papers/notes.bin of set {other.id}"
+
+
+def test_an_extra_file_among_the_listed_ones_is_found_also_when_another_is_missing(sets: StackSets, source: Path):
+    entry = publish(sets, source)
+    os.rename(entry.path / "papers" / "files" / "a.txt", entry.path / "papers" / "files" / "a.old")
+    assert sorted(kinds(sets, entry)) == [("extra", "papers/files/a.old"), ("missing", "papers/files/a.txt")]
+
+
+def test_a_file_beside_the_stores_is_found(sets: StackSets, source: Path):
+    entry = publish(sets, source)
+    (entry.path / "notes.txt").write_text("mine")
+    verdict = verify(sets, entry)
+    assert [problem.message for problem in verdict.problems] == ["notes.txt does not belong to the set"]
+    assert (verdict.outcome, verdict.state) == (Outcome.FAILED, "damaged")
+
+
+def test_a_store_whose_folder_is_gone_or_a_link_is_named(sets: StackSets, source: Path, tmp_path: Path):
+    entry = publish(sets, source)
+    os.rename(entry.path / "papers", tmp_path / "elsewhere")
+    assert kinds(sets, entry) == [("missing", "papers")]
+    (entry.path / "papers").symlink_to(tmp_path / "elsewhere")
+    assert kinds(sets, entry) == [("missing", "papers")]
+
+
+def test_a_link_in_the_way_leads_nowhere(sets: StackSets, source: Path, tmp_path: Path):
+    """The control: through the link the files read the same, so comparing alone would find nothing."""
+    entry = publish(sets, source)
+    inside, outside = entry.path / "papers" / "files" / "sub", tmp_path / "outside"
+    os.rename(inside, outside)
+    inside.symlink_to(outside)
+    assert (inside / "b.txt").read_bytes() == (outside / "b.txt").read_bytes()
+    assert ("missing", "papers/files/sub/b.txt") in kinds(sets, entry)
+
+
+def test_a_damaged_listing_says_that_its_files_could_not_be_checked(sets: StackSets, source: Path):
+    entry = publish(sets, source)
+    flip(entry.path / "papers" / "tree.jsonl", random.Random(1))
+    assert kinds(sets, entry) == [("altered", "papers/tree.jsonl"), ("unreadable", "papers/files")]
+
+
+@pytest.mark.parametrize(
+    "line", ['{"path": "../../../x", "size": 1, "sha256": "00"}', '{"path": "/etc/passwd", "size": 1, "sha256": "00"}', "[]", "{"]
+)
+def test_a_listing_that_leads_outside_is_not_followed(sets: StackSets, source: Path, line: str):
+    """As if somebody had also written the listing's sha256 anew."""
+    entry = publish(sets, source)
+    listing = tampered(entry.path / "papers" / "tree.jsonl")
+    listing.write_text(line + "\n")
+    manifest = entry.manifest
+    assert manifest is not None
+    record = manifest.stores["papers"]
+    forged = Artefact("tree.jsonl", listing.stat().st_size, hashlib.sha256(listing.read_bytes()).hexdigest(), lists="files")
+    forged_manifest = replace(manifest, stores={"papers": replace(record, artefacts=(record.artefacts[0], forged))})
+    faults = check_artefacts(entry.path, forged_manifest, Progress())
+    assert [fault.kind for fault in faults] == ["altered"]
+    assert "cannot be read as a listing" in faults[0].message
+
+
+def test_a_missing_right_to_read_is_unknown_and_not_damage(sets: StackSets, source: Path, monkeypatch: pytest.MonkeyPatch):
+    entry, real = publish(sets, source), os.open
+
+    def forbidden(path: Any, *arguments: Any, **options: Any) -> int:
+        if str(path).endswith("notes.bin"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path, *arguments, **options)
+
+    monkeypatch.setattr("storekeeper.sets.artefacts.os.open", forbidden)
+    verdict = verify(sets, entry)
+    assert (verdict.outcome, verdict.state) == (Outcome.UNKNOWN, "verified")
+
+
+def test_a_disk_that_cannot_read_a_file_is_damage(sets: StackSets, source: Path, monkeypatch: pytest.MonkeyPatch):
+    entry = publish(sets, source)
+    manifest = entry.manifest
+    assert manifest is not None
+
+    def broken(descriptor: int, count: int) -> bytes:
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("storekeeper.sets.artefacts.os.read", broken)
+        faults = check_artefacts(entry.path, manifest, Progress())
+    assert {fault.kind for fault in faults} == {"unreadable"}
+    assert "cannot be read: Input/output error" in faults[0].message
+
+
+def test_what_a_store_cannot_decode_is_damaged_and_what_cannot_be_tried_is_unknown(sets: StackSets, source: Path):
+    entry = publish(sets, source)
+    assert verify(sets, entry, Decoder(Unknown("pg_restore is not there"))).outcome is Outcome.UNKNOWN
+    assert sets.entry(entry.id).state == "verified"
+    assert verify(sets, entry, Decoder(Refused("too new"))).outcome is Outcome.UNKNOWN
+    verdict = verify(sets, entry, Decoder(Failed("it does not decode")))
+    assert (verdict.outcome, verdict.state, verdict.problems[0].store) == (Outcome.FAILED, "damaged", "papers")
+    assert sets.entry(entry.id).reason == "papers: it does not decode"
+    assert verify(sets, entry).state == "verified"
+
+
+def test_a_store_that_is_not_declared_any_more_is_read_back_and_named(sets: StackSets, source: Path):
+    entry = publish(sets, source)
+    verdict = verify_set(sets, entry, {}, Progress())
+    assert verdict.outcome is Outcome.OK
+    assert "is not declared any more" in verdict.problems[0].message
+    flip(entry.path / "papers" / "notes.bin", random.Random(1))
+    assert verify_set(sets, entry, {}, Progress()).outcome is Outcome.FAILED
+
+
+def test_files_that_others_can_reach_are_a_warning(sets: StackSets, source: Path):
+    entry = publish(sets, source)
+    (entry.path / "papers" / "notes.bin").chmod(0o444)
+    verdict = verify(sets, entry)
+    assert verdict.outcome is Outcome.OK
+    assert "1 of its files belong to another user or can be reached by others, the first is papers/notes.bin" in verdict.problems[0].message
+
+
+def test_a_shared_file_that_rots_marks_every_set_that_shares_it(sets: StackSets, source: Path):
+    sharing = [publish(sets, source, START + timedelta(days=day), share=True) for day in range(3)]
+    alone = publish(sets, source, START + timedelta(days=3))
+    flip(sharing[1].path / "papers" / "files" / "paper.pdf", random.Random(1))
+    # The control: they are one file, so the others hold the same damage though nobody looked at them.
+    assert (sharing[0].path / "papers/files/paper.pdf").samefile(sharing[2].path / "papers/files/paper.pdf")
+    verdict = verify(sets, sharing[1])
+    assert verdict.shared == (sharing[0].id, sharing[2].id)
+    assert [entry.state for entry in sets.entries()] == ["damaged", "damaged", "damaged", "verified"]
+    assert sets.newest_usable() == sets.entry(alone.id)
+    assert verify(sets, sharing[1]).shared == (), "they are marked once"
+
+
+def test_a_file_of_its_own_that_rots_marks_no_other_set(sets: StackSets, source: Path):
+    first, second = (publish(sets, source, START + timedelta(days=day), share=True) for day in range(2))
+    flip(second.path / "papers" / "notes.bin", random.Random(1))
+    assert verify(sets, second).shared == ()
+    assert sets.entry(first.id).state == "verified"
+
+
+def test_a_damaged_set_is_not_linked_to(sets: StackSets, source: Path):
+    first = publish(sets, source)
+    flip(first.path / "papers" / "files" / "paper.pdf", random.Random(1))
+    verify(sets, first)
+    second = publish(sets, source, START + timedelta(days=1), share=True)
+    assert verify(sets, second).outcome is Outcome.OK
+
+
+@pytest.mark.parametrize("parts", [1, 2, 3, 7])
+def test_the_parts_of_a_set_cover_every_file_exactly_once(sets: StackSets, source: Path, parts: int):
+    entry = publish(sets, source)
+    names = [str(path.relative_to(entry.path)) for path in files_of(entry)] + ["papers/files/sub/empty"]
+    assert all(sum(belongs(name, (number, parts)) for number in range(1, parts + 1)) == 1 for name in names)
+    victim = entry.path / "papers" / "files" / "paper.pdf"
+    flip(victim, random.Random(1))
+    found = [verify(sets, entry, subset=(number, parts)).outcome for number in range(1, parts + 1)]
+    assert found.count(Outcome.FAILED) == 1
+
+
+def test_a_part_that_is_good_does_not_vouch_for_the_set(sets: StackSets, source: Path):
+    entry, store = publish(sets, source), Decoder()
+    sets.records.add(entry.id, "verify", "failed", START)
+    assert verify(sets, entry, store, subset=(1, 2)).state == "damaged"
+    assert store.decoded == []
+    assert verify(sets, entry).state == "verified"
+
+
+def test_a_part_also_finds_what_is_missing_or_too_short_in_the_others(sets: StackSets, source: Path):
+    entry = publish(sets, source)
+    (entry.path / "papers" / "files" / "a.txt").unlink()
+    for number in (1, 2):
+        assert verify(sets, entry, subset=(number, 2)).outcome is Outcome.FAILED
+
+
+def test_verifying_while_the_set_is_removed_is_no_false_alarm(sets: StackSets, source: Path):
+    """Retention moves a set only when it has the set's lock for itself; here twenty times at random moments."""
+    for _ in range(20):
+        entry, outcomes = publish(sets, source), []
+
+        def remove(entry: SetEntry = entry) -> None:
+            while not _move_to_trash(sets, entry):
+                pass
+
+        remover = threading.Thread(target=remove)
+        remover.start()
+        try:
+            outcomes.append(verify(sets, entry).outcome)
+        except SetGone:
+            outcomes.append(Outcome.OK)
+        remover.join()
+        assert outcomes == [Outcome.OK]
+        durable.remove_tree(sets.trash / entry.id)
+
+
+def test_faults_beyond_the_first_hundred_are_counted(sets: StackSets, tmp_path: Path):
+    source = write_source(tmp_path / "many", {f"f{number:04d}": b"x" for number in range(300)})
+    entry = publish(sets, source)
+    durable.remove_tree(entry.path / "papers" / "files")
+    manifest = entry.manifest
+    assert manifest is not None
+    findings = examine(entry.path, manifest, Progress())
+    assert (len(findings.faults), findings.total) == (100, 300)
+    assert verify(sets, entry).problems[-1].message == "200 more faults"
+
+
+def test_extra_files_are_found_in_the_order_of_whole_paths(tmp_path: Path):
+    """`a.txt` sorts before `a/b` as a path, but after the directory `a` by name."""
+    names = ["a.txt", "a/b", "a/c/d", "a0", "b", "ä", "a-b/x"]
+    content = write_source(tmp_path / "content", dict.fromkeys(names, b""))
+    listing = tmp_path / "tree.jsonl"
+    listed = sorted(names, key=os.fsencode)
+    listing.write_text("".join(json.dumps({"path": name, "sha256": "00"}) + "\n" for name in listed))
+    assert list(extra_files(content, listing)) == []
+    for name in ("a!", "a/a", "a/c/e", "zz", "0", os.fsdecode(b"\xff")):
+        (content / name).write_bytes(b"")
+        assert list(extra_files(content, listing)) == [name]
+        (content / name).unlink()
+
+
+def test_a_stranger_in_a_set_is_named(sets: StackSets, source: Path):
+    entry = publish(sets, source)
+    manifest = entry.manifest
+    assert manifest is not None
+    assert stranger(entry.path, manifest) is None
+    for name in ("notes.txt", "papers/notes.txt", "papers/files/notes.txt", "papers/files/sub/notes.txt"):
+        (entry.path / name).write_text("mine")
+        assert stranger(entry.path, manifest) == name
+        (entry.path / name).unlink()
+
+
+READ_BACK = """
+import sys
+from pathlib import Path
+from storekeeper.host.progress import Progress
+from storekeeper.sets.artefacts import check_artefacts
+from storekeeper.sets.manifest import read_manifest
+
+folder = Path(sys.argv[1])
+faults = check_artefacts(folder, read_manifest(folder / "manifest.json"), Progress())
+status = Path("/proc/self/status").read_text()
+print(len(faults), status.split("VmHWM:")[1].split()[0])
+"""
+
+
+def test_memory_is_flat_however_many_files_a_set_has(sets: StackSets, source: Path):
+    few, many = (_peak_memory_of_reading_back(publish(sets, source), count) for count in (200, 20_000))
+    assert many - few < 3000, f"{few} KiB for 200 files, {many} KiB for 20,000"
+
+
+def _peak_memory_of_reading_back(entry: SetEntry, count: int) -> int:
+    """KiB that a process of its own needs at most, after the set was given this many files (without the fsyncs of a real one)."""
+    papers, manifest = entry.path / "papers", entry.manifest
+    assert manifest is not None
+    durable.remove_tree(papers / "files")
+    names = [f"{number // 1000:03d}/{number:06d}" for number in range(count)]
+    write_source(papers / "files", dict.fromkeys(names, b"x"))
+    digest = hashlib.sha256(b"x").hexdigest()
+    listing = "".join(json.dumps({"path": name, "size": 1, "sha256": digest}) + "\n" for name in names).encode()
+    tampered(papers / "tree.jsonl").write_bytes(listing)
+    record = manifest.stores["papers"]
+    tree = Artefact("tree.jsonl", len(listing), hashlib.sha256(listing).hexdigest(), lists="files")
+    forged = replace(manifest, stores={"papers": replace(record, artefacts=(record.artefacts[0], tree))})
+    tampered(entry.path / "manifest.json").write_bytes(forged.to_bytes())
+    done = subprocess.run([sys.executable, "-c", READ_BACK, str(entry.path)], capture_output=True, text=True, check=True)
+    faults, peak = done.stdout.split()
+    assert faults == "0"
+    return int(peak)
+
+
+def test_the_verdict_of_an_unreadable_manifest_is_damage(sets: StackSets, source: Path):
+    (entry,) = publish_daily(sets, source, 1)
+    tampered(entry.path / "manifest.json").write_bytes(b"{}")
+    verdict = verify(sets, entry)
+    assert (verdict.outcome, verdict.state, verdict.stores) == (Outcome.FAILED, "damaged", {})
+    assert verify(sets, sets.entry(entry.id)).outcome is Outcome.FAILED
