@@ -82,7 +82,7 @@ def open_catalogue(directory: Path, *, sealed: bool) -> Iterator[Catalogue]:
     if not database.is_file():
         raise Failed(f"{directory} is no Chroma directory: it has no {layout.DATABASE}")
     with databases.explained(database):
-        connection = databases.open_sealed(database) if sealed else databases.open_read_only(database)
+        connection = databases.open_sealed(database) if sealed else _open_live(database)
         try:
             connection.text_factory = str
             yield Catalogue(connection, directory)
@@ -106,7 +106,10 @@ class Catalogue:
         return "embedding_metadata_array" in self._tables
 
     def migrations(self) -> Migrations:
-        return {str(series): int(version) for series, version in self.connection.execute("select dir, max(version) from migrations group by dir")}
+        return {
+            str(series): int(version)
+            for series, version in self.connection.execute("select dir, max(version) from migrations group by dir")
+        }
 
     def collections(self) -> list[Collection]:
         """All collections, in the order of their keys. Unknown for a kind of vector segment that is not kept in files."""
@@ -148,9 +151,24 @@ class Catalogue:
         segment = collection.metadata
         ((count,),) = self.connection.execute("select count(*) from embeddings where segment_id = ?", (segment.id,))
         for document, changes in list(self.changes(collection, segment)):
-            before = self.connection.execute("select 1 from embeddings where segment_id = ? and embedding_id = ?", (segment.id, document)).fetchone()
+            before = self.connection.execute(
+                "select 1 from embeddings where segment_id = ? and embedding_id = ?", (segment.id, document)
+            ).fetchone()
             count += int(is_there(before is not None, changes)) - int(before is not None)
         return int(count)
+
+
+def _open_live(database: Path) -> sqlite3.Connection:
+    """Read-only, but where a crash left a transaction half done: that must be rolled back, as whoever opens the file next would do."""
+    connection = databases.open_read_only(database)
+    try:
+        connection.execute("select count(*) from sqlite_master").fetchone()
+    except sqlite3.OperationalError as error:
+        connection.close()
+        if error.sqlite_errorcode != sqlite3.SQLITE_READONLY_ROLLBACK:
+            raise
+        return databases.open_writable(database)
+    return connection
 
 
 def is_there(before: bool, changes: list[Change]) -> bool:

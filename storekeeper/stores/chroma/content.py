@@ -45,10 +45,14 @@ def content_of(directory: Path) -> Content:
 def vector_of(row: Row, collection: Collection) -> bytes:
     """A document's vector, or Failed where it has none or one of another dimension: Chroma could not answer it either."""
     if row.vector is None:
-        raise Failed(f"collection {collection.key}: document {row.id!r} has no vector", next="look at the Chroma directory: a crash may have cut it")
+        raise Failed(
+            f"collection {collection.key}: document {row.id!r} has no vector", next="look at the Chroma directory: a crash may have cut it"
+        )
     if collection.dimension is not None and len(row.vector) != 4 * collection.dimension:
         found = len(row.vector) // 4
-        raise Failed(f"collection {collection.key}: document {row.id!r} has a vector of {found} numbers, {collection.dimension} are declared")
+        raise Failed(
+            f"collection {collection.key}: document {row.id!r} has a vector of {found} numbers, {collection.dimension} are declared"
+        )
     return row.vector
 
 

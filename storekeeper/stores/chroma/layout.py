@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import stat
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from storekeeper.stores.databases import SUFFIXES
-from storekeeper.stores.folder import source_of
+from storekeeper.stores.folder import is_settled, source_of
 
 DATABASE = "chroma.sqlite3"
 PICKLE = "index_metadata.pickle"
@@ -25,7 +26,10 @@ _TEMPORARY = {DATABASE + suffix for suffix in SUFFIXES}
 
 @dataclass(frozen=True)
 class Found:
-    """One entry of the directory; `path` is relative. `source` identifies an unchanged file, None for what is no file."""
+    """One entry of the directory; `path` is relative. `source` identifies an unchanged file, None for what is no file.
+
+    `settled` is False while a later write might leave the same `source` behind.
+    """
 
     path: str
     mode: int
@@ -33,6 +37,7 @@ class Found:
     gid: int
     mtime_ns: int
     source: dict[str, int] | None
+    settled: bool
 
     @property
     def is_file(self) -> bool:
@@ -55,21 +60,16 @@ def scan(root: Path) -> dict[str, Found]:
     return {entry.path: entry for entry in _walk(root, "")}
 
 
-def is_index_file(path: str) -> bool:
-    folder, _, name = path.rpartition("/")
-    return bool(folder) and "/" not in folder and name in INDEX_FILES
+def look(root: Path, path: str) -> Found | None:
+    """One entry, None when there is none. Raises as `scan` does."""
+    try:
+        return _found(path, os.lstat(root / path))
+    except FileNotFoundError:
+        return None
 
 
 def size_of(entries: dict[str, Found]) -> int:
     return sum(entry.size for entry in entries.values())
-
-
-def files_of(root: Path) -> Iterator[Path]:
-    """The directory, its folders and its files, SQLite's temporary ones too: all that a process may hold open."""
-    yield root
-    for folder, folders, files in os.walk(root):
-        for name in (*folders, *files):
-            yield Path(folder, name)
 
 
 def _walk(root: Path, folder: str) -> Iterator[Found]:
@@ -83,12 +83,11 @@ def _walk(root: Path, folder: str) -> Iterator[Found]:
         if not folder and (name in _TEMPORARY or name.startswith(OURS)):
             continue
         path = f"{folder}/{name}" if folder else name
-        try:
-            status = os.lstat(root / path)
-        except FileNotFoundError:
+        entry = look(root, path)
+        if entry is None:
             continue
-        yield _found(path, status)
-        if stat.S_ISDIR(status.st_mode):
+        yield entry
+        if not entry.is_file:
             yield from _walk(root, path)
 
 
@@ -96,4 +95,5 @@ def _found(path: str, status: os.stat_result) -> Found:
     if not (stat.S_ISDIR(status.st_mode) or stat.S_ISREG(status.st_mode)):
         raise NotRegular(path)
     source = source_of(status) if stat.S_ISREG(status.st_mode) else None
-    return Found(path, stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid, status.st_mtime_ns, source)
+    settled = is_settled(status, time.time_ns())
+    return Found(path, stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid, status.st_mtime_ns, source, settled)

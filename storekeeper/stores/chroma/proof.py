@@ -66,7 +66,8 @@ def copy_directory(source: Path, target: Path) -> None:
 class Reader:
     """The subprocess that has chromadb: one question, one answer, each in bounded time."""
 
-    def __init__(self, process: subprocess.Popen[bytes], patience_s: float) -> None:
+    def __init__(self, interpreter: Path, process: subprocess.Popen[bytes], patience_s: float) -> None:
+        self._interpreter = interpreter
         self._process = process
         self._patience_s = patience_s
         self._answers = bytearray()
@@ -85,7 +86,7 @@ class Reader:
             pass  # it has ended: the answer that does not come says so
         answer = json.loads(self._line())
         if "missing" in answer:
-            raise Unknown(f"{self._process.args[0]} has no chromadb: {answer['missing']}", next=_NEXT)  # type: ignore[index]
+            raise Unknown(f"{self._interpreter} has no chromadb: {answer['missing']}", next=_NEXT)
         return dict(answer)
 
     def _line(self) -> bytes:
@@ -130,7 +131,7 @@ def _reader(interpreter: Path, patience_s: float) -> Iterator[Reader]:
     except processes.ProgramFailed as error:
         raise Unknown(f"the copy cannot be read: {error.message}", next=_NEXT) from error
     try:
-        yield Reader(process, patience_s)
+        yield Reader(interpreter, process, patience_s)
     finally:
         process.kill()  # it works on a copy to throw away
         processes.end(process)
@@ -156,7 +157,9 @@ def _refuse_older(found: Catalogue, blank: Path, version: str) -> None:
 def _compare_names(collections: Sequence[Collection], counts: dict[tuple[str, ...], int]) -> None:
     expected = {(each.tenant, each.database, each.name) for each in collections}
     for name in sorted(expected.symmetric_difference(counts)):
-        raise Failed(f"collection {'/'.join(name)} is {'in the set, but Chroma does not list it' if name in expected else 'not in the set'}")
+        raise Failed(
+            f"collection {'/'.join(name)} is {'in the set, but Chroma does not list it' if name in expected else 'not in the set'}"
+        )
 
 
 def _read_all(found: Catalogue, collection: Collection, reader: Reader) -> str:

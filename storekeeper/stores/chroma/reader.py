@@ -5,28 +5,31 @@ One JSON document a line: on standard input {"blank", "path", "databases"}, then
 on standard output {"version", "collections"}, then {"rows"}. Needs Python 3.8 and nothing but chromadb and what it brings.
 """
 
+from __future__ import annotations
+
 import base64
 import json
 import os
 import socket
 import sys
+from array import array
+from typing import Any
 
 _ANSWERS = os.dup(1)  # a library that prints must not be taken for an answer
 os.dup2(2, 1)
 
 
-def main():
+def main() -> None:
     _refuse_network()
     try:
-        import chromadb
-        import numpy
-        from chromadb.config import Settings
+        import chromadb  # noqa: PLC0415 - where it is missing, that is an answer
+        from chromadb.config import Settings  # noqa: PLC0415
     except ImportError as error:
         _say({"missing": str(error)})
         return
     order = json.loads(sys.stdin.readline())
 
-    def client(path, tenant, database):
+    def client(path: str, tenant: str, database: str) -> Any:
         return chromadb.PersistentClient(path, settings=Settings(anonymized_telemetry=False), tenant=tenant, database=database)
 
     client(order["blank"], "default_tenant", "default_database")
@@ -42,21 +45,22 @@ def main():
         found = collections[wanted["tenant"], wanted["database"], wanted["collection"]].get(
             ids=wanted["ids"], include=["documents", "metadatas", "uris", "embeddings"]
         )
-        vectors = [base64.b64encode(numpy.asarray(each, dtype="<f4").tobytes()).decode() for each in found["embeddings"]]
-        _say({"rows": list(zip(found["ids"], found["documents"], found["uris"], found["metadatas"], vectors))})
+        vectors = [base64.b64encode(array("f", each).tobytes()).decode() for each in found["embeddings"]]
+        # No `strict`: the application's Python may be older than that word.
+        _say({"rows": list(zip(found["ids"], found["documents"], found["uris"], found["metadatas"], vectors))})  # noqa: B905
 
 
-def _refuse_network():
+def _refuse_network() -> None:
     """No library may reach out while it reads a copy of somebody's data."""
 
-    def refuse(event, arguments):
+    def refuse(event: str, arguments: tuple[Any, ...]) -> None:
         if event == "socket.getaddrinfo" or (event == "socket.connect" and arguments[0].family != socket.AF_UNIX):
             raise OSError("no network while a backup is read")
 
     sys.addaudithook(refuse)
 
 
-def _say(document):
+def _say(document: dict[str, Any]) -> None:
     line = (json.dumps(document) + "\n").encode()
     while line:
         line = line[os.write(_ANSWERS, line) :]

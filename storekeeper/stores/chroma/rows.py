@@ -107,7 +107,10 @@ class CollectionRows:
             yield current, values
 
     def _arrays(self) -> Iterator[tuple[str, Metadata]]:
-        if not self._catalogue.has_arrays or not self._catalogue.connection.execute("select 1 from embedding_metadata_array limit 1").fetchone():
+        if (
+            not self._catalogue.has_arrays
+            or not self._catalogue.connection.execute("select 1 from embedding_metadata_array limit 1").fetchone()
+        ):
             return
         current, values = None, Metadata()
         segment = self._collection.metadata
@@ -135,7 +138,9 @@ class CollectionRows:
         connection.execute("begin")
         try:
             connection.execute("delete from temp.places")
-            connection.executemany("insert into temp.places values (?, ?)", ((name, position_of(label)) for name, label in read_labels(folder)))
+            connection.executemany(
+                "insert into temp.places values (?, ?)", ((name, position_of(label)) for name, label in read_labels(folder))
+            )
         finally:
             connection.execute("commit")
         yield from connection.execute("select id, position from temp.places order by id")
