@@ -1,7 +1,8 @@
 """Who has files open: what a process holds open it goes on using, wherever the name is moved (proc(5)).
 
-Files are compared by device and inode, so that other names, other mount namespaces and memory maps are seen too. Nothing
-is opened here: closing a file would drop the locks that this process has on it.
+Files are compared by device and inode, so that other names, other mount namespaces and memory maps are seen too. Where a
+process cannot be looked at, the kernel is asked for a lease on each file. Nothing is opened by this process: closing a file
+would drop the locks that it has on it.
 """
 
 from __future__ import annotations
@@ -9,15 +10,19 @@ from __future__ import annotations
 import os
 import re
 import stat
+import sys
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from storekeeper.host import processes
+from storekeeper.host.processes import Command, ProgramFailed
 from storekeeper.outcomes import Unknown
 
 _KERNEL_THREAD = 0x00200000  # PF_KTHREAD of linux/sched.h
 _MAPPED = re.compile(r"\S+ \S+ \S+ ([0-9a-f]+):([0-9a-f]+) ([0-9]+)\s")
 _SHOWN = 5
+_LEASE_PROGRAM = Path(__file__).with_name("_lease_program.py")
 
 Identity = tuple[int, int]  # device and inode
 
@@ -34,17 +39,18 @@ class Holder:
 def holders_of(paths: Iterable[Path], *, except_pids: Collection[int] = ()) -> list[Holder]:
     """Who has anything open at or below these paths, by process and file; a working directory does not count.
 
-    `family()` gives the processes of this program, for `except_pids`. Paths that do not exist have no holders. Raises Unknown
-    when nobody was found but some process, or a part of the tree, could not be looked at: only looking shows that nobody is there.
-    Processes that this one cannot see at all, such as those outside its container, are not found.
+    `family()` gives the processes of this program, for `except_pids`. Paths that do not exist have no holders. Raises Unknown when a
+    part of the tree cannot be looked at, or when some process cannot be and no lease shows that the files are free: a lease sees
+    every process, also in another container, but not one that has only a directory open.
     """
+    asked = tuple(paths)
     opened, hidden = _opened_by_all(frozenset(except_pids))
     found = sorted(
-        {Holder(pid, _program(pid), path) for path, identity in _tree(paths) for pid in opened.get(identity, ())},
+        {Holder(pid, _program(pid), path) for path, identity in _tree(asked) for pid in opened.get(identity, ())},
         key=lambda holder: (holder.pid, holder.path),
     )
     if hidden and not found:
-        raise Unknown(f"whether somebody has {_listed(paths)} open cannot be seen: {_reason(hidden)}", next="run as root")
+        _refuse_unless_free(asked, hidden)
     return found
 
 
@@ -101,6 +107,22 @@ def _mapped(pid: int) -> Iterator[Identity]:
                 yield os.makedev(int(found[1], 16), int(found[2], 16)), int(found[3])
 
 
+def _refuse_unless_free(paths: tuple[Path, ...], hidden: list[int]) -> None:
+    """Raises Unknown unless the kernel gave a lease on every file at or below the paths."""
+    names = b"".join(os.fsencode(path) + b"\0" for path in paths)
+    command = Command([sys.executable, "-I", _LEASE_PROGRAM], keeps_locks=False)
+    try:
+        said = processes.run(command, input=names).stdout.split(b"\0")[:-1]
+    except ProgramFailed as error:
+        said = [b"unknown", os.fsencode(error.message)]
+    if said == [b"free"]:
+        return
+    what = os.fsdecode(said[1]) if len(said) == 2 else "the leases were not understood"
+    if said[:1] == [b"open"]:
+        raise Unknown(f"{what} is open in a process that cannot be looked at: {_reason(hidden)}", next="run as root, outside any container")
+    raise Unknown(f"whether somebody has {_listed(paths)} open cannot be seen: {_reason(hidden)}, and {what}", next="run as root")
+
+
 def _tree(paths: Iterable[Path]) -> Iterator[tuple[Path, Identity]]:
     """All files and directories at or below the paths. What is a link leads elsewhere and is not followed, except at the top."""
     for path in paths:
@@ -108,6 +130,8 @@ def _tree(paths: Iterable[Path]) -> Iterator[tuple[Path, Identity]]:
             status = os.stat(path)
         except FileNotFoundError:
             continue
+        except OSError as error:
+            raise _unseen(path, error) from error
         yield path, (status.st_dev, status.st_ino)
         if stat.S_ISDIR(status.st_mode):
             yield from _below(path)
@@ -116,7 +140,7 @@ def _tree(paths: Iterable[Path]) -> Iterator[tuple[Path, Identity]]:
 def _below(directory: Path) -> Iterator[tuple[Path, Identity]]:
     def refuse(error: OSError) -> None:
         if not isinstance(error, FileNotFoundError):
-            raise Unknown(f"whether somebody has {directory} open cannot be seen: {error.filename}: {error.strerror}") from error
+            raise _unseen(directory, error) from error
 
     for folder, folders, files in os.walk(directory, onerror=refuse):
         for name in (*folders, *files):
@@ -124,7 +148,13 @@ def _below(directory: Path) -> Iterator[tuple[Path, Identity]]:
                 status = os.lstat(os.path.join(folder, name))
             except FileNotFoundError:
                 continue
+            except OSError as error:
+                raise _unseen(directory, error) from error
             yield Path(folder, name), (status.st_dev, status.st_ino)
+
+
+def _unseen(path: Path, error: OSError) -> Unknown:
+    return Unknown(f"whether somebody has {path} open cannot be seen: {error.filename}: {error.strerror}", next="run as root")
 
 
 def _pids() -> list[int]:
