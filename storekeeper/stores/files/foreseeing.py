@@ -12,6 +12,7 @@ from storekeeper.outcomes import Problem, Refused, Severity, Unknown
 from storekeeper.stores.files.checking import listed
 from storekeeper.stores.files.entries import Entry
 from storekeeper.stores.files.listing import shown
+from storekeeper.stores.files.mounts import mounts_in
 from storekeeper.stores.files.places import Place
 from storekeeper.stores.files.rights import Rights
 from storekeeper.stores.files.scope import Scope, parents_of
@@ -83,12 +84,6 @@ def refuse_read_only(places: Sequence[Place]) -> None:
                 raise Refused(f"this user may not change {directory}")
 
 
-def mounts_in(paths: Sequence[Path], *, itself: bool) -> list[Path]:
-    """What is mounted below these paths, or on them (`itself`)."""
-    wanted = set(paths)
-    return sorted(mount for mount in _mounts() if (itself and mount in wanted) or not wanted.isdisjoint(mount.parents))
-
-
 def refuse_mounts(paths: Sequence[Path]) -> None:
     """Raises Refused: what is mounted cannot be moved aside with the directory that it is mounted in."""
     found = mounts_in(paths, itself=True)
@@ -99,12 +94,13 @@ def refuse_mounts(paths: Sequence[Path]) -> None:
 
 
 def refuse_holders(paths: Sequence[Path], *, nobody_uses: bool, name: str) -> None:
-    """Raises Refused with the pid where a process has a covered file open, or where that cannot be seen."""
-    if nobody_uses:
-        return
+    """Raises Refused with the pid where a process has a covered file open; also where that cannot be seen, unless a person
+    said that nobody uses it."""
     try:
         found = holders_of(paths, except_pids=family())
     except Unknown as error:
+        if nobody_uses:
+            return
         reason = shown(error.message.rpartition(": ")[2])
         raise Refused(
             f"whether somebody has its files open cannot be seen, so they count as used: {reason}", next=f"--nobody-uses {name}"
@@ -115,19 +111,6 @@ def refuse_holders(paths: Sequence[Path], *, nobody_uses: bool, name: str) -> No
         raise Refused(
             f"{shown(str(first.path))} is open in {users}, which would go on using the old files: stop it, or declare its service"
         )
-
-
-def _mounts() -> Iterator[Path]:
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as table:
-        for line in table:
-            yield Path(_unescaped(line.split()[4]))
-
-
-def _unescaped(field: str) -> str:
-    """proc(5): space, tab, newline and backslash stand as octal numbers."""
-    for number, sign in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
-        field = field.replace(number, sign)
-    return field
 
 
 def mounts_inside(root: Path, scope: Scope) -> list[str]:

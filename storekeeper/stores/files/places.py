@@ -18,6 +18,7 @@ from typing import Any
 
 from storekeeper.host import durable
 from storekeeper.outcomes import Failed
+from storekeeper.stores.files.mounts import mount_of
 from storekeeper.stores.files.scope import Scope
 from storekeeper.stores.files.tree import remove
 
@@ -116,15 +117,21 @@ class Place:
 
 
 def places(name: str, root: Path, scope: Scope, token: str, stage_dir: Path | None) -> list[Place]:
-    """The places of a restore. Nothing is made; the file systems are looked at, because names move only within one."""
+    """The places of a restore: in `stage_dir`, else beside the root, where an application that walks its files does not meet them.
+
+    Where names cannot be moved to from there (another mount, no right to write), a place is beside its entries. Only looks.
+    """
     found = []
     for number, parent in enumerate(scope.parents):
         live = root / parent if parent else root
-        base = nearest_existing(live)
-        if stage_dir is not None and os.stat(stage_dir).st_dev == os.stat(base).st_dev:
-            base = stage_dir
+        wanted = [stage_dir, root.parent] if stage_dir is not None else [root.parent]
+        base = next((each for each in wanted if _can_serve(each, nearest_existing(live))), nearest_existing(live))
         found.append(Place(parent, live, base / f".storekeeper-{token}-{name}-{number}"))
     return found
+
+
+def _can_serve(base: Path, live: Path) -> bool:
+    return base.is_dir() and os.access(base, os.W_OK | os.X_OK) and mount_of(base) == mount_of(live)
 
 
 def nearest_existing(path: Path) -> Path:
