@@ -218,8 +218,13 @@ def refuse_unfinished(known: Iterable[Journal]) -> None:
     """Raises Refused when one of these is unfinished."""
     for journal in known:
         if not journal.is_closed:
-            said = f"a {journal.purpose} begun at {clock.rfc3339(journal.begun_at)} is unfinished, nothing else can be done before it ends"
+            said = f"a {journal.purpose} begun at {spoken_time(journal.begun_at)} is unfinished, nothing else can be done before it ends"
             raise Refused(said, next=f"storekeeper resume {journal.begun['stack']}")
+
+
+def spoken_time(moment: datetime) -> str:
+    """To the second, for sentences."""
+    return clock.rfc3339(moment.replace(microsecond=0))
 
 
 def _read(path: Path) -> tuple[list[Entry], int]:

@@ -6,7 +6,7 @@ from datetime import datetime
 from pathlib import Path
 
 from storekeeper.host import clock
-from storekeeper.restore.journal import Journal, Step, journals
+from storekeeper.restore.journal import Journal, Step, journals, spoken_time
 from storekeeper.restore.walk import BACK, DONE, declared
 from storekeeper.sets.context import Context
 from storekeeper.sets.point import naming
@@ -24,8 +24,9 @@ def still_kept(journal: Journal) -> bool:
     return closed is not None and closed["kept"] is not None and journal.noted(Step.EXPIRING) is None
 
 
-def kept_until(journal: Journal) -> str:
-    return str((journal.noted(Step.CLOSED) or {})["until"])
+def kept_until(journal: Journal) -> datetime:
+    """When the kept sides of a closed walk may go."""
+    return clock.parse_rfc3339(str((journal.noted(Step.CLOSED) or {})["until"]))
 
 
 def expire_old_sides(context: Context, now: datetime) -> list[str]:
@@ -35,7 +36,7 @@ def expire_old_sides(context: Context, now: datetime) -> list[str]:
     """
     known = journals(context.state)
     returned_from = {
-        journal.begun["of"] for journal in known if journal.purpose == BACK and (journal.noted(Step.CLOSED) or {}).get("result") == DONE
+        journal.begun["undoes"] for journal in known if journal.purpose == BACK and (journal.noted(Step.CLOSED) or {}).get("result") == DONE
     }
     proven = max((entry.sequence for entry in context.sets.entries() if entry.state == "proven"), default=0)
     removed = []
@@ -44,7 +45,7 @@ def expire_old_sides(context: Context, now: datetime) -> list[str]:
         if is_over and journal.token not in returned_from:
             _remove(context, journal, known)
             removed.append(
-                f"the side that the {journal.purpose} of {clock.rfc3339(journal.begun_at)} kept of {', '.join(journal.begun['stores'])}"
+                f"the side that the {journal.purpose} of {spoken_time(journal.begun_at)} kept of {', '.join(journal.begun['stores'])}"
             )
     return removed
 
@@ -54,12 +55,12 @@ def _is_past(journal: Journal, now: datetime) -> bool:
     closed = journal.noted(Step.CLOSED)
     if closed is None or closed["kept"] is None or journal.noted(Step.EXPIRED) is not None:
         return False
-    return now >= clock.parse_rfc3339(str(closed["until"]))
+    return now >= kept_until(journal)
 
 
 def _remove(context: Context, journal: Journal, known: list[Journal]) -> None:
     side = (journal.noted(Step.CLOSED) or {})["kept"]
-    origin = next((each for each in known if each.token == journal.begun.get("of")), journal) if journal.purpose == BACK else journal
+    origin = next((each for each in known if each.token == journal.begun["undoes"]), journal) if journal.purpose == BACK else journal
     if journal.noted(Step.EXPIRING) is None:
         journal.write(Step.EXPIRING)
     for name, store in declared(context, journal.begun["stores"]).items():

@@ -34,22 +34,20 @@ class RestoreRequest:
     accept_unreadable: frozenset[str] = frozenset()
 
 
-class _ManyError(StorekeeperError):
+class _Gathered:
     """Several reasons against a restore, each a problem of its own (`problems`); nothing was changed."""
 
-    def __init__(self, errors: Sequence[StorekeeperError]) -> None:
-        super().__init__("; ".join(error.message for error in errors))
-        self._errors = tuple(errors)
+    reasons: Sequence[StorekeeperError] = ()
 
     def problems(self) -> list[Problem]:
-        return [error.problem() for error in self._errors]
+        return [error.problem() for error in self.reasons]
 
 
-class ManyRefused(_ManyError, Refused):
+class ManyRefused(_Gathered, Refused):
     """All of them are refusals."""
 
 
-class ManyUnknown(_ManyError, Unknown):
+class ManyUnknown(_Gathered, Unknown):
     """At least one of them could not be found out."""
 
 
@@ -194,10 +192,14 @@ def refuse_unfit_stage_dir(context: Context, stage_dir: Path) -> None:
 
 
 def raise_all(errors: Sequence[StorekeeperError]) -> None:
+    """Raise one error as it is, and several together; none is fine."""
     if len(errors) == 1:
         raise errors[0]
     if errors:
-        raise (ManyRefused if all(isinstance(error, Refused) for error in errors) else ManyUnknown)(errors)
+        kind = ManyRefused if all(isinstance(error, Refused) for error in errors) else ManyUnknown
+        gathered = kind("; ".join(error.message for error in errors))
+        gathered.reasons = tuple(errors)
+        raise gathered
 
 
 def _size(store: Store) -> int:

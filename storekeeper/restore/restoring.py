@@ -9,10 +9,10 @@ from typing import Any
 from storekeeper.host import clock
 from storekeeper.outcomes import Outcome, Problem, Refused, Severity, Unknown
 from storekeeper.restore.interruption import Interruption
-from storekeeper.restore.journal import Journal
+from storekeeper.restore.journal import Journal, spoken_time
 from storekeeper.restore.kept import kept_until
 from storekeeper.restore.plan import Plan, RestoreRequest
-from storekeeper.restore.walk import BACK, RESTORE, Walk
+from storekeeper.restore.walk import RESTORE, Walk
 from storekeeper.sets.context import Context
 from storekeeper.sets.publishing import take_set
 from storekeeper.sets.repository import SetEntry
@@ -85,7 +85,7 @@ def refuse_damaged(context: Context, entry: SetEntry) -> None:
 def ended(context: Context, journal: Journal, walk: Walk) -> dict[str, Any]:
     """The contract's `result` of a walk that is closed."""
     stack, safety = context.stack.stack, journal.begun["safety_set"]
-    undone = journal.purpose == BACK or journal.begun["undoes"] is not None
+    undone = journal.begun["undoes"] is not None
     back = f"storekeeper restore {stack} {safety}" if undone else f"storekeeper restore {stack} --back"
     return {
         "set": journal.begun["set"],
@@ -101,5 +101,8 @@ def old_side_notes(journal: Journal) -> list[Problem]:
     if safety is None:
         return []
     return [
-        Problem(f"what was written after safety set {safety} is in the side that was live, kept until {kept_until(journal)}", Severity.INFO)
+        Problem(
+            f"what was written after safety set {safety} is in the side that was live, kept until {spoken_time(kept_until(journal))}",
+            Severity.INFO,
+        )
     ]

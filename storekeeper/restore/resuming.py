@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from storekeeper.host import clock
 from storekeeper.outcomes import Problem, Severity
 from storekeeper.restore.interruption import Interruption
-from storekeeper.restore.journal import Journal, unfinished
+from storekeeper.restore.journal import Journal, spoken_time, unfinished
 from storekeeper.restore.walk import ABANDONED, DONE, WENT_BACK, Walk
 from storekeeper.sets.context import Context
 
@@ -30,7 +29,7 @@ class Resumed:
     def problem(self) -> Problem:
         begun = self.journal.begun
         what = f"the {self.journal.purpose} of {begun['set']}" if begun["set"] else f"the {self.journal.purpose}"
-        return Problem(f"{what} begun at {clock.rfc3339(self.journal.begun_at)} had been interrupted: {_SAID[self.how]}", Severity.WARNING)
+        return Problem(f"{what} begun at {spoken_time(self.journal.begun_at)} had been interrupted: {_SAID[self.how]}", Severity.WARNING)
 
 
 def take_up(context: Context) -> Resumed | None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from storekeeper.host import clock, space
+from storekeeper.host import space
 from storekeeper.outcomes import Problem, Refused, Severity
 from storekeeper.restore.interruption import Interruption
-from storekeeper.restore.journal import Journal
+from storekeeper.restore.journal import Journal, spoken_time
 from storekeeper.restore.kept import last_change, still_kept
 from storekeeper.restore.plan import RestoreRequest, look_for_unreadable, make_plan, safety_need, told_space
 from storekeeper.restore.restoring import Restored, begin, ended, old_side_notes, restore_set, take_safety_set
@@ -31,7 +31,7 @@ def go_back(context: Context, request: RestoreRequest) -> Restored:
             f"no restore of {context.stack.stack} is known here, so there is nothing to go back from",
             next=f"storekeeper list {context.stack.stack}",
         )
-    if change.purpose == BACK or change.begun["undoes"] is not None:
+    if change.begun["undoes"] is not None:
         return _nothing_to_do(change)
     if still_kept(change):
         return _to_old_sides(context, request, change)
@@ -39,7 +39,7 @@ def go_back(context: Context, request: RestoreRequest) -> Restored:
 
 
 def _nothing_to_do(change: Journal) -> Restored:
-    said = f"the last restore was gone back from already, at {clock.rfc3339(change.begun_at)}: nothing was changed"
+    said = f"the last restore was gone back from already, at {spoken_time(change.begun_at)}: nothing was changed"
     result = {"set": None, "safety_set": change.begun["safety_set"], "stores": {}, "back": None}
     return Restored(result, (Problem(said, Severity.INFO),))
 
@@ -48,14 +48,14 @@ def _to_old_sides(context: Context, request: RestoreRequest, change: Journal) ->
     stores = declared(context, change.begun["stores"])
     absent = look_for_unreadable(context, request.accept_unreadable)
     found = space.check(safety_need(context, absent), purpose="restore --back", next=f"storekeeper prune {context.stack.stack}")
-    said = f"it goes back to the old sides of the restore of {change.begun['set']} at {clock.rfc3339(change.begun_at)}"
+    said = f"it goes back to the old sides of the restore of {change.begun['set']} at {spoken_time(change.begun_at)}"
     notes = [Problem(said, Severity.INFO)]
     if request.plan:
         each = {name: _foreseen(None if name in absent else dict(store.inspect().counts)) for name, store in stores.items()}
         plan = {"set": None, "stores": each, "services": Stoppable.of(context, stores).running(), "space": told_space(found)}
         return Restored({"plan": plan}, tuple(notes))
     safety = take_safety_set(context, "return to the old sides", absent, request.accept_unreadable)
-    journal = begin(context, BACK, safety, absent, {"set": None, "of": change.token, "stores": list(stores), "undoes": None})
+    journal = begin(context, BACK, safety, absent, {"set": None, "undoes": change.token, "stores": list(stores)})
     walk = Walk(context, journal, Interruption())
     walk.finish()
     return Restored(ended(context, journal, walk), (*notes, *old_side_notes(journal)))

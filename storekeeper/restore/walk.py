@@ -35,7 +35,7 @@ class Walk:
         self._context = context
         self._journal = journal
         self._interruption = interruption
-        self._undoes = journal_of(context.state, str(journal.begun["of"])) if journal.purpose == BACK else None
+        self._undoes = journal_of(context.state, str(journal.begun["undoes"])) if journal.purpose == BACK else None
         self._stores = declared(context, journal.begun["stores"])
         self._stoppable = Stoppable.of(context, self._stores)
 
@@ -244,5 +244,5 @@ def said(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
     if not isinstance(error, Exception):
-        return f"it was told to stop ({error or type(error).__name__})"
+        return f"it was told to stop ({str(error) or type(error).__name__})"
     return f"{type(error).__name__} {error}".strip()

@@ -144,7 +144,7 @@ def test_on_the_way_back_a_store_finds_what_it_noted_on_the_way_there(tmp_path: 
     there = begin(tmp_path)
     StoreLog(there, "main").note("renamed", by="restore")
     there.write(Step.CLOSED, result="done")
-    back = Journal.create(tmp_path, {**FACTS, "purpose": "back", "of": there.token})
+    back = Journal.create(tmp_path, {**FACTS, "purpose": "back", "undoes": there.token})
     log = StoreLog(back, "main", before=there)
     assert log.noted("renamed") == {"by": "restore"}
     log.note("renamed", by="back")

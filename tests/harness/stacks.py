@@ -1,0 +1,231 @@
+"""A small real stack under one directory, in which every store holds one word, so that a mix of two states is seen at once."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import sqlite3
+import subprocess
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+
+from storekeeper.host.progress import Progress
+from storekeeper.outcomes import Failed
+from storekeeper.sets.context import Context
+from storekeeper.sets.publishing import take_set
+from storekeeper.sets.repository import Repository, SetEntry
+from storekeeper.stack.model import AnyStore, FilesModel, RestoreModel, SqliteModel, Stack
+from storekeeper.stores.registry import open_store
+from storekeeper.stores.surroundings import Surroundings
+
+ROWS = 300
+PAPERS = {"raw/a.pdf": 40_000, "raw/deep/b.pdf": 10, "notes/c.md": 3_000}
+
+
+class Service:
+    """A real process that does nothing, supervised by a file with its pid, so that any process can look at it and stop it."""
+
+    def __init__(self, label: str, folder: Path) -> None:
+        self._label = label
+        self._file = folder / f"{label}.pid"
+        self.fails_to_start = 0
+        self.fails_to_stop = 0
+
+    @property
+    def label(self) -> str:
+        return self._label
+
+    def is_running(self) -> bool:
+        return self._pid() is not None
+
+    def started_at(self) -> datetime | None:
+        return datetime.fromtimestamp(self._file.stat().st_mtime, UTC) if self.is_running() else None
+
+    def start(self) -> None:
+        if self.is_running():
+            return
+        if self.fails_to_start:
+            self.fails_to_start -= 1
+            raise Failed(f"{self.label} does not start")
+        process = subprocess.Popen(
+            ["sleep", "600"], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        )
+        process.returncode = 0  # it outlives this object: the file is how it is found again
+        self._file.write_text(str(process.pid))
+
+    def stop(self) -> None:
+        pid = self._pid()
+        if pid is None:
+            return
+        if self.fails_to_stop:
+            self.fails_to_stop -= 1
+            raise Failed(f"{self.label} does not stop")
+        os.kill(pid, signal.SIGKILL)
+        while self._pid() is not None:
+            time.sleep(0.005)
+
+    def _pid(self) -> int | None:
+        """The pid of a living process; a zombie that nobody has waited for is dead."""
+        try:
+            pid = int(self._file.read_text())
+            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+            command = Path(f"/proc/{pid}/cmdline").read_bytes()
+        except (FileNotFoundError, ProcessLookupError, ValueError):
+            return None
+        return None if state == "Z" or not command.startswith(b"sleep") else pid
+
+
+@dataclass
+class Lab:
+    """A stack whose stores all hold `word`. `sides()` is what each holds now, read without the program under test."""
+
+    root: Path
+    context: Context
+    readers: Mapping[str, Callable[[], str]]
+    writers: Mapping[str, Callable[[str], None]]
+    services: tuple[Service, ...] = ()
+
+    def write(self, word: str) -> None:
+        for write in self.writers.values():
+            write(word)
+        time.sleep(0.12)  # a file written to this instant is never shared between sets
+
+    def sides(self) -> dict[str, str]:
+        return {name: read() for name, read in self.readers.items()}
+
+    def all_hold(self, word: str) -> bool:
+        return set(self.sides().values()) == {word}
+
+    def take(self, word: str) -> SetEntry:
+        """Make every store hold the word, and take a set of that."""
+        self.write(word)
+        return take_set(self.context, purpose="backup")
+
+    def close(self) -> None:
+        for service in self.services:
+            service.stop()
+
+
+def make_lab(
+    root: Path,
+    *,
+    sqlites: int = 2,
+    services: int = 2,
+    papers: bool = True,
+    keep: RestoreModel | None = None,
+    more: Mapping[str, AnyStore] | None = None,
+) -> Lab:
+    """SQLite databases `main`, `meta`, ... and a tree of files `papers` with two included entries."""
+    names = ["main", "meta", "third", "fourth"][:sqlites]
+    for folder in ("live", "private", "scratch", "services", "state"):
+        (root / folder).mkdir(mode=0o700)
+    declared: dict[str, AnyStore] = {name: SqliteModel(kind="sqlite", path=root / "live" / f"{name}.db") for name in names}
+    if papers:
+        declared["papers"] = FilesModel(kind="files", path=root / "live" / "papers", include=("raw", "notes"))
+    declared.update(more or {})
+    running = tuple(Service(f"service-{number}", root / "services") for number in range(services))
+    for service in running:
+        service.start()
+    databases = {name: root / "live" / f"{name}.db" for name in names}
+    trees = {"papers": root / "live" / "papers"} if papers else {}
+    return Lab(
+        root,
+        open_context(root, Stack(stack="demo", stores=declared, restore=keep or RestoreModel()), running),
+        {name: partial(read_sqlite, path) for name, path in databases.items()}
+        | {name: partial(read_papers, path) for name, path in trees.items()},
+        {name: partial(write_sqlite, path) for name, path in databases.items()}
+        | {name: partial(write_papers, path) for name, path in trees.items()},
+        running,
+    )
+
+
+def open_context(root: Path, stack: Stack, services: tuple[Service, ...] = (), *, vouched: bool = True) -> Context:
+    """A context of this stack, as a new process would open it.
+
+    With `vouched` a person has said that nobody uses the files: where tests run, not every process can be looked into.
+    """
+    surroundings = Surroundings(stack.stack, root / "private", root / "scratch", nobody_uses=vouched)
+    return Context(
+        stack=stack,
+        stores={name: open_store(name, declared, surroundings) for name, declared in stack.stores.items()},
+        services=services,
+        sets=Repository.open_or_create(root / "repository", root / "state").stack(stack.stack),
+        state=root / "state" / stack.stack,
+        scratch=root / "scratch",
+        host="here",
+        progress=Progress(),
+    )
+
+
+def in_child(action: Callable[[], object]) -> int:
+    """Run something in a forked process; returns its exit code, or minus the signal that killed it. A failure is printed."""
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            action()
+            code = 0
+        except BaseException:  # noqa: BLE001 said, and told by the exit code
+            traceback.print_exc()
+        finally:
+            os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def write_sqlite(path: Path, word: str) -> None:
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("create table if not exists things (id integer primary key, word text not null)")
+        connection.execute("delete from things")
+        connection.executemany("insert into things (word) values (?)", [(word,)] * (ROWS + len(word)))
+
+
+def read_sqlite(path: Path) -> str:
+    """The one word in the database; more than one, or the wrong number of rows, is a mix."""
+    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
+        found = connection.execute("select word, count(*) from things group by word").fetchall()
+        whole = connection.execute("pragma integrity_check").fetchone()
+    return _one(
+        {word for word, count in found if count == ROWS + len(word)} if whole == ("ok",) and len(found) == 1 else set(), path, found
+    )
+
+
+def write_papers(path: Path, word: str) -> None:
+    for name, size in PAPERS.items():
+        (path / name).parent.mkdir(parents=True, exist_ok=True)
+        (path / name).write_bytes(_paper(word, name, size))
+    for other in list((path / "raw").glob("only-*")):
+        other.unlink()
+    (path / "raw" / f"only-{word}").write_text(word)
+
+
+def read_papers(path: Path) -> str:
+    names = sorted(each.name.removeprefix("only-") for each in (path / "raw").glob("only-*"))
+    words = {word for word in names for name, size in PAPERS.items() if (path / name).read_bytes() == _paper(word, name, size)}
+    whole = len(names) == 1 and all((path / name).read_bytes() == _paper(names[0], name, size) for name, size in PAPERS.items())
+    return _one(words if whole else set(), path, names)
+
+
+def digest_of_tree(root: Path) -> str:
+    """Every name, size, time of change and content below a directory: equal before and after means that nothing was touched."""
+    digest = hashlib.sha256()
+    for path in sorted(root.rglob("*")):
+        status = path.lstat()
+        digest.update(f"{path} {status.st_mode} {status.st_ino} {status.st_mtime_ns} {status.st_size}\n".encode())
+        if path.is_file() and not path.is_symlink():
+            digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def _paper(word: str, name: str, size: int) -> bytes:
+    return (f"{word} {name} ".encode() * size)[:size]
+
+
+def _one(words: set[str], path: Path, found: object) -> str:
+    return words.pop() if len(words) == 1 else f"MIXED {path.name}: {found}"
