@@ -31,9 +31,13 @@ class Desk:
         self.console = console
         self.places = load_places(words.options.config)
         if words.stack is not None and words.verb.name != "jobs":
-            from storekeeper.verbs.opening import refuse_unknown_stack  # noqa: PLC0415
+            from storekeeper.verbs.directories import refuse_unknown_stack  # noqa: PLC0415
 
             refuse_unknown_stack(self.places, words.stack)
+        if words.named_stores:
+            from storekeeper.verbs.opening import declared, refuse_unknown_stores  # noqa: PLC0415
+
+            refuse_unknown_stores(declared(self.places, self.stack_name), words.named_stores)
 
     @property
     def stack_name(self) -> str:
@@ -43,27 +47,30 @@ class Desk:
 
     def confirm(self) -> None:
         """Raises Refused unless nothing live is changed, or somebody said that it may be."""
-        if not self.words.verb.changes_live or confirm.is_confirmed(self.words) or self.words.plan:
+        if not self.words.verb.changes_live or self.words.plan or confirm.is_confirmed(self.words):
             return
-        confirm.ask(self.words, self.console, self._planned)
+        confirm.refuse_without_terminal(self.words, self.console)
+        plan = Desk(replace(self.words, plan=True), self.console).call()
+        if "plan" not in plan.result:
+            return  # there is nothing to do, as the verb itself will say
+        confirm.ask(self.words, self.console, self._shown(plan))
+        if self.words.set is not None:
+            self.words = replace(self.words, set=plan.result["plan"]["set"])  # what was shown is what is done
 
     def recorded(self) -> AbstractContextManager[jobs.Job]:
         """The run's record, open until it is finished."""
-        from storekeeper.verbs.opening import jobs_folder  # noqa: PLC0415
+        from storekeeper.verbs.directories import jobs_folder  # noqa: PLC0415
 
         return jobs.recorded(jobs_folder(self.places, self.stack_name), self.words.verb.name, self.stack_name, self.words.arguments())
 
     def call(self) -> Report:
         return CALLS[self.words.verb.name](self)
 
-    def _planned(self) -> str:
+    def _shown(self, plan: Report) -> str:
         from storekeeper.cli.render import restore  # noqa: PLC0415
 
-        looked = Desk(replace(self.words, plan=True), self.console)
-        report = looked.call()
-        document = Begun(self.words.verb.name, self.stack_name).ended(report.ended(), report.result, report.problems)
-        if self.words.set is not None:
-            self.words = replace(self.words, set=report.result["plan"]["set"])  # what was shown is what is done
+        begun = Begun(self.words.verb.name, self.stack_name, self.words.options.unusual_config)
+        document = begun.ended(plan.ended(), plan.result, plan.problems)
         said = [f"  {problem['message']}" for problem in document["problems"]]
         return "\n".join([*restore.plan(document, self.console.paint_err), *said])
 
@@ -73,7 +80,6 @@ class Desk:
         from storekeeper.verbs import opening  # noqa: PLC0415
 
         stack = opening.declared(self.places, self.stack_name)
-        opening.refuse_unknown_stores(stack, self.words.named_stores)
         allowed = opening.Allowed(self.words.nobody_uses, self.words.no_owners)
         purpose = self.words.verb.name if lock else None
         progress = self._progress()
@@ -84,7 +90,7 @@ class Desk:
             progress.end()
 
     def sets(self) -> StackSets | None:
-        from storekeeper.verbs.opening import known_sets  # noqa: PLC0415
+        from storekeeper.verbs.directories import known_sets  # noqa: PLC0415
 
         return known_sets(self.places, self.stack_name)
 
@@ -166,7 +172,7 @@ def _prune(desk: Desk) -> Report:
 
 
 def _pin(desk: Desk) -> Report:
-    from storekeeper.verbs.opening import locked_sets  # noqa: PLC0415
+    from storekeeper.verbs.directories import locked_sets  # noqa: PLC0415
     from storekeeper.verbs.pin import pin, unpin  # noqa: PLC0415
 
     verb = desk.words.verb.name

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from storekeeper.cli.console import Console
 from storekeeper.cli.document import host_name
 from storekeeper.cli.words import Words
@@ -18,15 +16,19 @@ def is_confirmed(words: Words) -> bool:
     return words.yes or words.confirm is not None
 
 
-def ask(words: Words, console: Console, plan: Callable[[], str]) -> None:
-    """Show what would be done and have the stack's name typed. Raises Refused for anything else, and where nobody can be asked."""
-    meant = f"{words.stack}@{host_name()}"
+def refuse_without_terminal(words: Words, console: Console) -> None:
+    """Raises Refused where nobody can be asked."""
     if not console.can_ask:
+        meant = f"{words.stack}@{host_name()}"
         raise Refused(
             f"{words.verb.name} replaces live data of {meant} and nobody is there to be asked: nothing was changed",
             next=f"add --yes, or --confirm {meant} from afar",
         )
-    console.complain(plan())
+
+
+def ask(words: Words, console: Console, plan: str) -> None:
+    """Show what would be done and have the stack's name typed. Raises Refused for anything else."""
+    console.complain(plan)
     typed = console.ask(f"\nThis replaces live data on {host_name()}. Type the stack's name to go on: ")
     if typed != words.stack:
         raise Refused(f"the name typed is not {words.stack}: nothing was changed")

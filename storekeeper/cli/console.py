@@ -18,8 +18,8 @@ class Console:
         self.json = options.json
         self.debug = options.debug
         self.quiet = options.quiet or (_is_discarded(sys.stdout) and not sys.stderr.isatty())
-        self.paint_out = Paint(_coloured(options.color, sys.stdout))
-        self.paint_err = Paint(_coloured(options.color, sys.stderr))
+        self.paint_out = Paint(_coloured(options.color, sys.stdout), options.unusual_config)
+        self.paint_err = Paint(_coloured(options.color, sys.stderr), options.unusual_config)
 
     @property
     def can_ask(self) -> bool:

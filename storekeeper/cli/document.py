@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from storekeeper.cli.render.layout import pasteable
 from storekeeper.host import clock
 from storekeeper.outcomes import EXIT_CODES, Outcome, Problem
 
 SCHEMA = 1
-
-_OURS = "storekeeper "
 
 Document = dict[str, Any]
 
@@ -39,9 +37,13 @@ class Begun:
             "outcome": str(outcome),
             "started": clock.rfc3339(self._started),
             "seconds": round(clock.monotonic() - self._clock, 3),
-            "result": None if result is None else dict(result),
+            "result": None if result is None else self._with_pasteable_commands(result),
             "problems": [self._problem(problem) for problem in problems],
         }
+
+    def _with_pasteable_commands(self, result: Mapping[str, Any]) -> dict[str, Any]:
+        back = result.get("back")
+        return {**result, "back": pasteable(back, self._config)} if isinstance(back, str) else dict(result)
 
     def _problem(self, problem: Problem) -> dict[str, Any]:
         return {
@@ -49,14 +51,8 @@ class Begun:
             "store": problem.store,
             "severity": str(problem.severity),
             "message": problem.message,
-            "next": self._pasteable(problem.next),
+            "next": None if problem.next is None else pasteable(problem.next, self._config),
         }
-
-    def _pasteable(self, command: str | None) -> str | None:
-        """A command of ours for another configuration than the usual one says which."""
-        if command is None or self._config is None or not command.startswith(_OURS):
-            return command
-        return f"{_OURS}--config {shlex.quote(str(self._config))} {command.removeprefix(_OURS)}"
 
 
 def host_name() -> str:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TextIO
 
 from storekeeper import __version__
-from storekeeper.cli import help as help_text
 from storekeeper.cli.console import Console
 from storekeeper.cli.document import Begun, Document, exit_code, to_text
 from storekeeper.cli.signals import Ears, Stopped, listening
@@ -26,6 +25,8 @@ def answer(argv: Sequence[str]) -> int:
     try:
         words = read(argv)
     except HelpAsked as asked:
+        from storekeeper.cli import help as help_text  # noqa: PLC0415
+
         return _print(help_text.of_program() if asked.verb is None else help_text.of_verb(asked.verb))
     except VersionAsked:
         return _print(f"storekeeper {__version__}\n")
@@ -126,13 +127,20 @@ def _keep_elsewhere(text: str) -> Path | None:
 
 
 def _present(document: Document, console: Console, *, is_usage: bool = False) -> int:
-    from storekeeper.cli.render import ending  # noqa: PLC0415
-
-    code = exit_code(document)
+    """Print the document, or the text made from it. Text that cannot be made does not hide how the command ended."""
     if console.json:
         console.answer(to_text(document).rstrip("\n"))
-    ending.present(document, console, is_usage=is_usage)
-    return code
+    try:
+        from storekeeper.cli.render import ending  # noqa: PLC0415
+
+        ending.present(document, console, is_usage=is_usage)
+    except Exception as error:  # noqa: BLE001 the work is done and recorded: its document is the answer then
+        console.complain(f"storekeeper: the answer cannot be shown as text ({type(error).__name__}), this is its document")
+        if not console.json:
+            console.answer(to_text(document).rstrip("\n"))
+        if console.debug:
+            console.complain(traceback.format_exc().rstrip())
+    return exit_code(document)
 
 
 def _print(text: str) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import os
 import re
 from collections.abc import Sequence
@@ -225,6 +224,8 @@ def _subset(text: str) -> tuple[int, int]:
 
 
 def _nearest(word: str) -> str:
+    import difflib  # noqa: PLC0415 only a mistake needs it
+
     near = difflib.get_close_matches(word, list(BY_NAME), 1, 0.5)
     return f"storekeeper {near[0]} --help" if near else "storekeeper --help"
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -90,7 +89,7 @@ def recorded(folder: Path, verb: str, stack: str, arguments: Mapping[str, Any]) 
     """Record a run in a stack's folder of jobs (an existing private directory) while the block runs; the block finishes it."""
     _make_room(folder)
     started = clock.now()
-    path = folder / f"{started.strftime(clock.SET_STAMP)}-{verb}-{secrets.token_hex(4)}.json"
+    path = folder / f"{started.strftime(clock.SET_STAMP)}-{verb}-{os.urandom(4).hex()}.json"
     record = {
         "schema": _SCHEMA,
         "id": path.stem,

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
 
 from storekeeper.host.jobs import Record
 from storekeeper.outcomes import Problem, Severity, StorekeeperError
-from storekeeper.restore.journal import Journal
 from storekeeper.sets.repository import SetEntry
 from storekeeper.stack.outline import Outline
+
+if TYPE_CHECKING:
+    from storekeeper.restore.journal import Journal
 
 SLACK = timedelta(hours=2)  # a run may be this late, or take this long, before its absence is news
 _JUDGED_VERBS = ("backup", "verify", "prove", "prune")  # a restore is judged by its journal
@@ -79,7 +82,7 @@ def judge_runs(runs: Sequence[Record], findings: Findings) -> None:
         if skipped >= 2:
             findings.alert(f"the last {skipped} runs of {verb} were skipped, another run was at work", next="storekeeper jobs")
         done = of_verb[: len(of_verb) - skipped]
-        if done and done[-1].outcome not in ("ok", "warning"):
+        if done and done[-1].outcome in (("failed", "unknown", "refused") if verb == "backup" else ("failed", "unknown")):
             last = done[-1]
             findings.alert(
                 f"the {verb} of {last.started} ended {last.outcome}: {last.message or 'no reason is recorded'}",

@@ -13,12 +13,13 @@ from typing import Any
 from storekeeper.host import space
 from storekeeper.host.processes import SEARCH_PATH, Command, ProgramFailed, run
 from storekeeper.outcomes import Outcome, Problem, Refused, Severity, StorekeeperError
-from storekeeper.sets.repository import Repository
+from storekeeper.sets.repository import REMEMBERED, Repository
 from storekeeper.stack.config import Places, stack_names
 from storekeeper.stack.model import AnyStore, ChromaModel, PostgresqlModel, Stack
 from storekeeper.stack.secrets import read_secret
 from storekeeper.stores.protocol import Store
 from storekeeper.verbs import opening
+from storekeeper.verbs.directories import known_sets
 from storekeeper.verbs.report import Report
 
 _ROOM = 1.2  # times the newest set must be free for the next one
@@ -67,7 +68,7 @@ def _described(problem: Problem) -> dict[str, Any]:
 
 def _look_at_repository(places: Places) -> None:
     """Raises Refused when sets could not be kept there. That none was ever made is no fault."""
-    if os.path.lexists(places.repository) or os.path.lexists(places.state / "repository-id"):
+    if os.path.lexists(places.repository) or os.path.lexists(places.state / REMEMBERED):
         Repository.open(places.repository, places.state)
     if not os.access(places.scratch, os.W_OK | os.X_OK):
         raise Refused(f"the scratch directory {places.scratch} cannot be written to", next=f"install -d -m 1777 {places.scratch}")
@@ -75,13 +76,11 @@ def _look_at_repository(places: Places) -> None:
 
 def _look_at_stack(places: Places, name: str, missing: Missing) -> None:
     stack = opening.declared(places, name)
-    state = opening.state_of(places, name)
-    opening.private_directory(state / "private")
     for store_name, declared in stack.stores.items():
         with missing.noting(name, store_name):
             _look_at_secrets(store_name, declared)
         with missing.noting(name, store_name):
-            opened = opening.open_store_of(stack, store_name, places, state)
+            opened = opening.open_store_of(stack, store_name, places)
             _look_at_store(opened, declared, name, missing)
     with missing.noting(name):
         _look_at_room(places, name)
@@ -133,7 +132,7 @@ def _look_for_chromadb(declared: ChromaModel) -> None:
 
 def _look_at_room(places: Places, name: str) -> None:
     """Raises Refused when the next set, as large as the newest, would not fit."""
-    sets = opening.known_sets(places, name)
+    sets = known_sets(places, name)
     newest = sets.newest_usable() if sets is not None else None
     if newest is not None:
         space.check({places.repository: int(newest.bytes * _ROOM)}, purpose="the next backup", next=f"storekeeper prune {name}")

@@ -7,13 +7,18 @@ from pathlib import Path
 from typing import Any
 
 from storekeeper.host import jobs
-from storekeeper.outcomes import Unknown
-from storekeeper.stack.config import Places
+from storekeeper.outcomes import Refused, Unknown
+from storekeeper.stack.config import Places, stack_names
 from storekeeper.verbs.report import Report
 
 
 def list_jobs(places: Places, stack: str | None) -> Report:
-    """Every recorded run of one stack, or of all, oldest first. A stack that is no longer declared is shown too."""
+    """Every recorded run of one stack, or of all, oldest first. A stack that is no longer declared is shown too.
+
+    Raises Refused for a stack that is neither declared nor recorded, Unknown for records that cannot be read.
+    """
+    if stack is not None and stack not in stack_names(places) and not (places.state / "jobs" / places.state_of(stack).name).is_dir():
+        raise Refused(f"there is no stack {stack}, and no run of one is recorded", next="storekeeper jobs")
     names = [stack] if stack is not None else _recorded_stacks(places)
     found = [record for name in names for record in records_of(places, name)]
     return Report({"jobs": [_described(record) for record in sorted(found, key=lambda record: record.started)]})

@@ -5,23 +5,25 @@ Nothing is loaded here that a frequent look can do without: stack files come fro
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from storekeeper.host import clock, space
 from storekeeper.outcomes import Outcome, Problem, Severity, StorekeeperError, Unknown
-from storekeeper.restore.journal import unfinished
-from storekeeper.sets.repository import Repository, SetEntry
+from storekeeper.sets.repository import SetEntry
 from storekeeper.stack.config import Places, stack_names
 from storekeeper.stack.outline import Outline, outline
 from storekeeper.verbs import attention
 from storekeeper.verbs.attention import Findings
+from storekeeper.verbs.directories import known_sets
 from storekeeper.verbs.jobs import records_of
 from storekeeper.verbs.report import Report
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from storekeeper.restore.journal import Journal
     from storekeeper.stores.protocol import Inspection, Store
 
 Found = TypeVar("Found")
@@ -50,7 +52,7 @@ def _described(places: Places, name: str, findings: Findings, *, live: bool) -> 
     declared = _tried(lambda: outline(places, name), findings)
     entries = _tried(lambda: _entries(places, name), findings)
     runs = _tried(lambda: records_of(places, name), findings)
-    journal = _tried(lambda: unfinished(places.state_of(name)), findings)
+    journal = _tried(lambda: _unfinished(places.state_of(name)), findings)
     asked = _asked(places, name, findings) if live and declared is not None else {}
     if entries is not None:
         attention.judge_sets(entries, declared, now, findings)
@@ -68,6 +70,15 @@ def _described(places: Places, name: str, findings: Findings, *, live: bool) -> 
     }
 
 
+def _unfinished(state: Path) -> Journal | None:
+    """The journal of an interrupted restore."""
+    if not (state / "journals").is_dir():
+        return None
+    from storekeeper.restore.journal import unfinished  # noqa: PLC0415 most stacks were never restored
+
+    return unfinished(state)
+
+
 def _tried(read: Callable[[], Found], findings: Findings) -> Found | None:
     try:
         return read()
@@ -78,10 +89,9 @@ def _tried(read: Callable[[], Found], findings: Findings) -> Found | None:
 
 def _entries(places: Places, name: str) -> list[SetEntry]:
     """All sets, oldest first; none where this host has never had a repository. Raises Unknown for one that cannot be read."""
-    if not os.path.lexists(places.repository) and not os.path.lexists(places.state / "repository-id"):
-        return []
     try:
-        return Repository.open(places.repository, places.state).stack(name).entries()
+        sets = known_sets(places, name)
+        return sets.entries() if sets is not None else []
     except StorekeeperError as error:
         raise Unknown(error.message, next=error.next) from error
 
@@ -158,6 +168,4 @@ def _asked(places: Places, name: str, findings: Findings) -> dict[str, Inspectio
 def _open(places: Places, name: str) -> Mapping[str, Store]:
     from storekeeper.verbs import opening  # noqa: PLC0415 the libraries of the stores, for a live look only
 
-    state = opening.state_of(places, name)
-    opening.private_directory(state / "private")
-    return opening.open_stores(opening.declared(places, name), places, state, opening.Allowed())
+    return opening.open_stores(opening.declared(places, name), places)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
 import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 
 WIDTH = 80
+_OURS = "storekeeper "
 _CODES = {"green": "32", "yellow": "33", "red": "31", "bold": "1", "soft": "2"}
 COLOURS = {
     "ok": "green",
@@ -28,12 +31,17 @@ COLOURS = {
 
 @dataclass(frozen=True)
 class Paint:
-    """Colours words, or leaves them as they are."""
+    """Colours words, or leaves them as they are; `config` is the configuration that commands to paste must name."""
 
     on: bool = False
+    config: Path | None = None
 
     def __call__(self, text: str, colour: str) -> str:
         return f"\x1b[{_CODES[colour]}m{text}\x1b[0m" if self.on and colour else text
+
+    def command(self, text: str) -> str:
+        """A command of ours, as it can be pasted."""
+        return pasteable(text, self.config)
 
     def state(self, text: str, word: str | None = None) -> str:
         """A word of state in its colour; `word` says which where the text is padded or longer."""
@@ -47,6 +55,13 @@ class Cell:
     text: str
     state: str | None = None
     right: bool = False
+
+
+def pasteable(command: str, config: Path | None) -> str:
+    """A command of ours with the configuration it is for; anything else as it is."""
+    if config is None or not command.startswith(_OURS):
+        return command
+    return f"{_OURS}--config {shlex.quote(str(config))} {command.removeprefix(_OURS)}"
 
 
 def table(rows: Sequence[Sequence[Cell | str]], paint: Paint, indent: str = "") -> list[str]:
@@ -78,8 +93,10 @@ def size(count: int | None) -> str:
 
 
 def span(seconds: float) -> str:
-    """A length of time in its two largest units: `41 s`, `3 h 58 m`, `12 d`."""
+    """A length of time in its two largest units: `0.4 s`, `41 s`, `3 h 58 m`, `12 d`."""
     whole = max(0, int(seconds))
+    if isinstance(seconds, float) and seconds < 10:
+        return f"{max(0.0, seconds):.1f} s"
     if whole < 60:
         return f"{whole} s"
     minutes, hours, days = whole // 60, whole // 3600, whole // 86400

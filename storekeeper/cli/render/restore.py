@@ -7,6 +7,7 @@ from typing import Any
 
 from storekeeper.cli.document import Document
 from storekeeper.cli.render.layout import Cell, Paint, joined, size, span, table
+from storekeeper.cli.render.sets import objects
 
 _SHOWN_OBJECTS = 12  # of one store; the document has them all
 
@@ -20,7 +21,7 @@ def plan(document: Document, paint: Paint) -> list[str]:
     """What a restore would change and need: nothing was changed yet."""
     found = document["result"]["plan"]
     where = f"{document['stack']} on {document['host']}"
-    lines = [paint(f"{where}: restore of {found['set'] or 'the old side'}, nothing was changed", "bold"), ""]
+    lines = [paint(f"{where}: restore of {found['set'] or 'the old sides'}, nothing was changed yet", "bold"), ""]
     rows: list[list[Cell | str]] = []
     for name, store in found["stores"].items():
         rows += _changes(name, store)
@@ -30,65 +31,67 @@ def plan(document: Document, paint: Paint) -> list[str]:
 
 
 def _changes(name: str, store: Mapping[str, Any]) -> list[list[Cell | str]]:
-    now, after = store["counts_now"], store["counts_after"] or {}
-    names = sorted({*(now or {}), *after})
+    now, after = store["counts_now"], store["counts_after"]
+    names = sorted({*(now or {}), *(after or {})})
     rows: list[list[Cell | str]] = []
     for index, each in enumerate(names[:_SHOWN_OBJECTS]):
-        before, later = None if now is None else now.get(each), after.get(each)
-        changed = "attention" if before != later else None
-        rows.append([name if index == 0 else "", each, Cell(_count(before), right=True), Cell(_count(later), changed, right=True)])
+        before = _count(now, each, absent="absent")
+        later = _count(after, each, absent="as it was")
+        rows.append(
+            [name if index == 0 else "", each, Cell(before, right=True), Cell(later, "attention" if before != later else None, right=True)]
+        )
     if len(names) > _SHOWN_OBJECTS:
         rows.append(["", f"and {len(names) - _SHOWN_OBJECTS} more", Cell("", right=True), Cell("", right=True)])
     return rows or [[name, "nothing", Cell("-", right=True), Cell("-", right=True)]]
 
 
-def _count(found: int | None) -> str:
-    return "-" if found is None else f"{found:,}"
+def _count(counts: Mapping[str, int] | None, name: str, *, absent: str) -> str:
+    if counts is None:
+        return absent
+    return f"{counts[name]:,}" if name in counts else "-"
 
 
 def _costs(found: Mapping[str, Any]) -> list[str]:
     lines = []
-    services = found.get("services") or []
-    if services:
-        lines.append(f"  stopped meanwhile: {joined(services)}")
-    downtime = sum(store["downtime_s"] or 0 for store in found["stores"].values())
+    if found["services"]:
+        lines.append(f"  stopped meanwhile: {joined(found['services'])}")
+    downtime = sum(store["downtime_s"] for store in found["stores"].values())
     lines.append(f"  expected downtime: {span(downtime) if downtime >= 1 else 'under a second'}")
-    lines += [
-        f"  {mount}: needs {size(room['needed'])}, has {size(room['free'])} free" for mount, room in (found.get("space") or {}).items()
-    ]
+    lines += [f"  {mount}: needs {size(room['needed'])}, has {size(room['free'])} free" for mount, room in found["space"].items()]
     return lines
 
 
 def _done(document: Document, paint: Paint) -> list[str]:
     result = document["result"]
-    lines = [f"{paint.state(document['outcome'])}  {document['stack']}: {_what(result)} in {span(document['seconds'])}", ""]
+    lines = [f"{paint.state(document['outcome'])}  {document['stack']}: {_what(result)} ({span(document['seconds'])})"]
     rows = [
         [
             name,
-            Cell(_milliseconds(store["switch_ms"]), right=True),
-            Cell(f"{store['downtime_s'] or 0:.1f} s", right=True),
-            Cell(str(len(store["counts"])), right=True),
+            Cell(f"{store['switch_ms']:.0f} ms", right=True),
+            Cell(f"{store['downtime_s']:.1f} s", right=True),
+            Cell(f"{objects(store['counts']):,}", right=True),
         ]
-        for name, store in (result.get("stores") or {}).items()
+        for name, store in result["stores"].items()
+        if store["counts"]
     ]
-    lines += table([["store", "switched in", "down", "objects"], *rows], paint, "  ") if rows else []
-    if result.get("safety_set"):
+    lines += ["", *table([["store", "switched in", "down", "objects"], *rows], paint, "  ")] if rows else []
+    if result["safety_set"] and result["stores"]:
         lines += ["", f"  as it was before: set {result['safety_set']}, pinned"]
-    if result.get("back"):
+    if result["back"]:
         lines += [f"  the way back: {result['back']}"]
     return lines
 
 
 def _what(result: Mapping[str, Any]) -> str:
-    return f"set {result['set']} is live" if result.get("set") else "the old side is live again"
-
-
-def _milliseconds(found: float | None) -> str:
-    return "-" if found is None else f"{found:.0f} ms"
+    ended = result.get("ended", "done")
+    if ended != "done":
+        return "the interrupted restore changed nothing" if ended == "abandoned" else "all stores are back as they were before the restore"
+    if not result["stores"]:
+        return "nothing was changed"
+    return f"set {result['set']} is live" if result["set"] else "the old sides are live again"
 
 
 def resume(document: Document, paint: Paint) -> list[str]:
-    result = document["result"]
-    if not result or not result.get("stores"):
-        return [f"{paint.state(document['outcome'])}  {document['stack']}: nothing was left open"]
+    if document["result"]["ended"] is None:
+        return [f"{paint.state(document['outcome'])}  {document['stack']}: no restore was open"]
     return _done(document, paint)

@@ -24,7 +24,9 @@ def backup(document: Document, paint: Paint) -> list[str]:
     )
     lines += ["", f"  all stores within {made['skew_ms']:.0f} ms; kept in", f"    {made['path']}"]
     lines += ["", *_kept(document["result"]["retention"], dry_run=False)]
-    lines += [f"  not proven yet: storekeeper prove {stack} {made['id']}"] if made["state"] == "verified" else []
+    if made["state"] == "verified":
+        command = f"storekeeper prove {stack} {made['id']}"
+        lines.append(f"  not proven yet: {paint.command(command)}")
     return lines
 
 
@@ -97,10 +99,13 @@ def prune(document: Document, paint: Paint) -> list[str]:
     result = document["result"]
     dry = bool(result.get("dry_run"))
     lines = [_headline(document, paint, "nothing was removed, this would be done" if dry else "retention is applied"), ""]
-    rows: list[list[Cell | str]] = [[each["id"], "keep", "; ".join(each["reasons"])] for each in result["kept"]]
-    rows += [[each["id"], Cell("remove", "attention"), each["reason"]] for each in result["removed"]]
-    lines += table([["set", "", "reason"], *sorted(rows, key=lambda row: str(row[0]))], paint, "  ") if rows else ["  no set"]
-    return [*lines, "", *_kept(result, dry_run=dry)]
+    decided = [(each["id"], "keep", "; ".join(each["reasons"])) for each in result["kept"]]
+    decided += [(each["id"], "remove", each["reason"]) for each in result["removed"]]
+    for set_id, word, reason in sorted(decided):
+        shown = paint.state(word.ljust(6), "attention" if word == "remove" else None)
+        first, *more = wrapped(reason, " " * (12 + len(set_id)))
+        lines += [f"  {set_id}  {shown}  {first.lstrip()}", *more]
+    return [*lines, *([""] if decided else []), *_kept(result, dry_run=dry)]
 
 
 def _kept(retention: Mapping[str, Any] | None, *, dry_run: bool) -> list[str]:

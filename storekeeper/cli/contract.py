@@ -1,0 +1,296 @@
+"""What each verb's document holds, as a JSON schema: the reference is written from it and the tests hold every answer to it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from storekeeper.cli.catalogue import BY_NAME
+from storekeeper.cli.document import SCHEMA
+from storekeeper.outcomes import EXIT_CODES, Severity
+
+Schema = dict[str, Any]
+
+
+def text(meaning: str) -> Schema:
+    return {"type": "string", "description": meaning}
+
+
+def whole(meaning: str) -> Schema:
+    return {"type": "integer", "description": meaning}
+
+
+def number(meaning: str) -> Schema:
+    return {"type": "number", "description": meaning}
+
+
+def flag(meaning: str) -> Schema:
+    return {"type": "boolean", "description": meaning}
+
+
+def moment(meaning: str) -> Schema:
+    return {"type": "string", "pattern": r"^[0-9-]{10}T[0-9:.]{8,15}Z$", "description": f"{meaning} (RFC 3339, UTC)"}
+
+
+def one_of(words: list[str], meaning: str) -> Schema:
+    return {"enum": words, "description": meaning}
+
+
+def or_null(schema: Schema, when: str) -> Schema:
+    """The same, or null; `when` says what null means."""
+    return {"anyOf": [schema, {"type": "null"}], "description": f"{schema.get('description', '')}; null: {when}".lstrip("; ")}
+
+
+def record(fields: dict[str, Schema], meaning: str = "") -> Schema:
+    """An object with exactly these fields."""
+    return {"type": "object", "properties": fields, "required": list(fields), "additionalProperties": False, "description": meaning}
+
+
+def by(key: str, schema: Schema, meaning: str = "") -> Schema:
+    """An object whose keys are names of something."""
+    return {"type": "object", "additionalProperties": schema, "description": meaning, "title": key}
+
+
+def several(schema: Schema, meaning: str = "") -> Schema:
+    return {"type": "array", "items": schema, "description": meaning}
+
+
+COUNTS = by("OBJECT", whole("how many"), "rows of a table, vectors of a collection, `files` and `bytes` of a tree")
+STORE_OUTCOME = one_of(["ok", "failed", "unknown", "skipped"], "how it went for this store")
+STATE = one_of(["verified", "proven", "damaged", "unprovable", "incomplete"], "what is known of the set")
+
+STORE_OF_SET = record(
+    {
+        "kind": text("postgresql, sqlite, chroma or files"),
+        "class": text("how its moment was pinned: snapshot, locked-copy or listed-copy"),
+        "outcome": STORE_OUTCOME,
+        "bytes": whole("what its files hold"),
+        "seconds": number("how long its dump took"),
+        "pause_ms": number("how long its writers waited, in milliseconds"),
+        "downtime_s": number("how long it did not answer, in seconds"),
+        "counts": COUNTS,
+        "digests": by("OBJECT", {"type": "string", "pattern": "^sha256:[0-9a-f]{64}$", "description": "what it held, comparable"}),
+    }
+)
+
+SET = record(
+    {
+        "id": text("the set's id"),
+        "path": text("its directory"),
+        "sequence": whole("its place in the order of the stack's sets"),
+        "time": moment("when it was begun"),
+        "state": STATE,
+        "bytes": whole("what its files hold; files shared with other sets count in each"),
+        "skew_ms": or_null(number("latest minus earliest pinned moment, in milliseconds"), "its manifest cannot be used"),
+        "pause_ms": or_null(number("the longest that writers waited, in milliseconds"), "its manifest cannot be used"),
+        "verified_at": or_null(moment("when it was last read back and decoded in full"), "never"),
+        "proven_at": or_null(moment("when it was last restored into a scratch place and came out equal"), "never"),
+        "pinned": flag("whether no rule may remove it"),
+        "stores": by("NAME", STORE_OF_SET, "empty where its manifest cannot be used"),
+    }
+)
+
+PRUNED = {
+    "kept": several(record({"id": text("a set's id"), "reasons": several(text("a rule that keeps it"))})),
+    "removed": several(record({"id": text("a set's id"), "reason": text("why no rule keeps it")})),
+    "bytes_freed": whole("what no set holds any more"),
+}
+
+LOOKED_AT = record(
+    {
+        "sets": several(
+            record(
+                {
+                    "id": text("the set's id"),
+                    "state": STATE,
+                    "stores": by("NAME", record({"outcome": STORE_OUTCOME, "seconds": number("how long it took")})),
+                }
+            )
+        )
+    }
+)
+
+RESTORED = {
+    "set": or_null(text("the set that is live now"), "the old sides are live again, or nothing was changed"),
+    "safety_set": or_null(text("the set that was taken first, pinned"), "every store was absent"),
+    "stores": by(
+        "NAME",
+        record(
+            {
+                "switch_ms": number("how long its switch took, in milliseconds"),
+                "downtime_s": number("how long it did not answer, in seconds"),
+                "counts": COUNTS,
+            }
+        ),
+    ),
+    "back": or_null(text("the command that returns"), "there is nothing to return from"),
+}
+
+PLAN = record(
+    {
+        "plan": record(
+            {
+                "set": or_null(text("the set that would be restored"), "the old sides of the last restore"),
+                "stores": by(
+                    "NAME",
+                    record(
+                        {
+                            "counts_now": or_null(COUNTS, "the store is absent"),
+                            "counts_after": or_null(COUNTS, "as the old side holds them"),
+                            "bytes_needed": whole("beside the live data"),
+                            "downtime_s": number("expected, in seconds"),
+                        }
+                    ),
+                ),
+                "services": several(text("what would be stopped meanwhile")),
+                "space": by("MOUNT", record({"needed": whole("bytes"), "free": whole("bytes")}), "by file system"),
+            }
+        )
+    },
+    "with `--plan` only",
+)
+
+AGED = record(
+    {
+        "set": text("the set's id"),
+        "at": moment("when the backup was begun, or the proof was made"),
+        "age_s": whole("seconds since then"),
+        "limit_s": or_null(whole("the age that the schedule allows: its longest gap and two hours"), "the verb has no schedule"),
+    }
+)
+
+STATUS = record(
+    {
+        "stacks": by(
+            "NAME",
+            record(
+                {
+                    "stores": by(
+                        "NAME",
+                        record(
+                            {
+                                "kind": text("postgresql, sqlite, chroma or files"),
+                                "state": or_null(
+                                    one_of(["up", "unknown"], "what the store itself answered"), "it was not asked (`--live`)"
+                                ),
+                                "bytes": or_null(whole("its size"), "not known yet"),
+                                "counts": or_null(COUNTS, "not known yet"),
+                                "as_of": or_null(moment("when these figures were true"), "not known yet"),
+                                "last_proof": or_null(AGED, "never proven"),
+                            }
+                        ),
+                        "figures of the newest backup, or with `--live` of the store itself",
+                    ),
+                    "last_backup": or_null(AGED, "there is no usable backup"),
+                    "last_proof": or_null(AGED, "no backup is proven"),
+                    "next_run": or_null(moment("the next scheduled backup"), "none is scheduled"),
+                    "findings": {"type": "null", "description": "counts of disagreements by class, in a later version"},
+                    "alerts": several(
+                        record(
+                            {
+                                "store": or_null(text("the store it is about"), "the whole stack"),
+                                "message": text("what needs attention"),
+                                "next": or_null(text("what to do"), "nothing in particular"),
+                            }
+                        )
+                    ),
+                    "backups": or_null(
+                        record(
+                            {
+                                "usable": whole("verified and proven sets"),
+                                "proven": whole("proven sets"),
+                                "bytes": whole("what all sets hold; shared files count in each"),
+                                "free": whole("bytes left where they are kept"),
+                            }
+                        ),
+                        "they could not be read",
+                    ),
+                }
+            ),
+        )
+    }
+)
+
+JOBS = record(
+    {
+        "jobs": several(
+            record(
+                {
+                    "id": text("the run's id"),
+                    "verb": text("the verb"),
+                    "stack": text("the stack"),
+                    "started": moment("when it began"),
+                    "outcome": or_null(one_of([str(each) for each in EXIT_CODES], "how it ended"), "it is running"),
+                    "path": text("its record, which holds its whole document"),
+                    "seconds": or_null(number("how long it took"), "it is running, or was interrupted"),
+                    "interrupted": flag("whether it ended without a record of its end"),
+                    "message": or_null(text("the first sentence of what it had to say"), "nothing"),
+                }
+            ),
+            "oldest first",
+        )
+    }
+)
+
+MISSING = record(
+    {
+        "what": text("what is missing"),
+        "stack": or_null(text("the stack that needs it"), "the host"),
+        "store": or_null(text("the store that needs it"), "the whole stack"),
+        "command": or_null(text("the command that mends it"), "there is none"),
+    }
+)
+
+PINNED = record({"id": text("the set's id"), "pinned": flag("whether it is pinned now")})
+
+RESULTS: dict[str, list[Schema]] = {
+    "backup": [record({"set": SET, "retention": record(PRUNED, "what retention did afterwards")})],
+    "list": [record({"sets": several(SET, "oldest first")})],
+    "verify": [LOOKED_AT],
+    "prove": [LOOKED_AT],
+    "restore": [record(RESTORED), PLAN],
+    "resume": [
+        record(
+            {"ended": or_null(one_of(["done", "went back", "abandoned"], "how the interrupted restore ended"), "none was open"), **RESTORED}
+        ),
+        record({"ended": {"type": "null", "description": "no restore was open"}}),
+    ],
+    "prune": [record({**PRUNED, "dry_run": flag("whether nothing was removed")})],
+    "pin": [PINNED],
+    "unpin": [PINNED],
+    "jobs": [JOBS],
+    "status": [STATUS],
+    "doctor": [record({"missing": several(MISSING)})],
+}
+
+PROBLEM = record(
+    {
+        "stack": or_null(text("the stack it is about"), "the host"),
+        "store": or_null(text("the store it is about"), "the whole stack"),
+        "severity": one_of([str(each) for each in Severity], "how grave it is"),
+        "message": text("a sentence"),
+        "next": or_null(text("what to do, mostly a command to paste"), "nothing in particular"),
+    }
+)
+
+
+def document_schema(verb: str) -> Schema:
+    """The schema of every document that a verb can answer with."""
+    shell = {
+        "schema": {"const": SCHEMA, "description": "the version of this contract"},
+        "verb": one_of([verb], "the verb"),
+        "stack": or_null(text("the stack"), "the verb was not about one stack, or the words could not be read"),
+        "host": text("`uname -n`"),
+        "outcome": one_of([str(each) for each in EXIT_CODES], "how it ended; the exit code follows from it"),
+        "started": moment("when it began"),
+        "seconds": number("how long it took"),
+        "result": or_null({"anyOf": RESULTS[verb], "description": "by verb, see below"}, "the verb could not answer; `problems` says why"),
+        "problems": several(PROBLEM, "what a person should know; the gravest is not always the first"),
+    }
+    return record(shell, f"what `storekeeper {verb} --json` prints")
+
+
+def usage_schema() -> Schema:
+    """The schema of the answer to words that could not be read: `verb` is the one that was recognised, if any."""
+    found = document_schema("list")
+    verb = or_null(one_of(list(BY_NAME), "the verb that was recognised"), "none was")
+    return {**found, "properties": {**found["properties"], "verb": verb, "result": {"type": "null"}}}
