@@ -30,19 +30,20 @@ def test_imports_point_downward_only() -> None:
     assert found.returncode == 0, found.stdout
 
 
-def test_an_import_that_points_upward_is_found(tmp_path: Path) -> None:
-    """The control: the same contract fails when the lowest room imports the highest."""
-    for room in ("cli", "host"):
-        (tmp_path / "storekeeper" / room).mkdir(parents=True)
-        (tmp_path / "storekeeper" / room / "__init__.py").touch()
-    (tmp_path / "operations").mkdir()
-    (tmp_path / "operations" / "__init__.py").touch()
-    (tmp_path / "storekeeper" / "__init__.py").touch()
+def test_an_import_that_points_upward_or_sideways_is_found(tmp_path: Path) -> None:
+    """The control: the same contract fails when the lowest room imports the highest, and when one kind of store imports another."""
+    kinds = [f"storekeeper/stores/{kind}" for kind in ("postgresql", "sqlite", "chroma", "files")]
+    for package in ("storekeeper", "storekeeper/cli", "storekeeper/host", "storekeeper/stores", *kinds, "operations"):
+        (tmp_path / package).mkdir()
+        (tmp_path / package / "__init__.py").touch()
     (tmp_path / "storekeeper" / "outcomes.py").touch()
     (tmp_path / ".importlinter").write_bytes((ROOT / ".importlinter").read_bytes())
     assert lint(tmp_path).returncode == 0
-    (tmp_path / "storekeeper" / "host" / "low.py").write_text("import storekeeper.cli\n")
-    assert lint(tmp_path).returncode == 1
+    for file, line in (("host/low.py", "import storekeeper.cli"), ("stores/sqlite/copy.py", "import storekeeper.stores.chroma")):
+        wrong = tmp_path / "storekeeper" / file
+        wrong.write_text(f"{line}\n")
+        assert lint(tmp_path).returncode == 1
+        wrong.unlink()
 
 
 def test_the_host_program_never_imports_pyinfra() -> None:
