@@ -38,7 +38,7 @@ def main() -> None:
 
 
 def _walk(root: Path, application: Application) -> None:
-    application.create()
+    _as_the_application(root, "create")
     whole = application.counts()
     _tell("application", f"{DOCUMENTS} documents in PostgreSQL, SQLite, Chroma and files: {_spoken(whole)}")
     _deploy("site")
@@ -58,14 +58,18 @@ def _walk(root: Path, application: Application) -> None:
     second = _sets()[-1]
     _expect(second["state"] == "damaged", "verify finds the damaged set")
     _tell("verify", f"{second['id']} is {second['state']}, {proven['id']} is {_sets()[0]['state']}")
-    left = application.damage()
-    _tell("break", f"rows, chats and files deleted: {_spoken(left)} left")
+    _as_the_application(root, "damage")
+    _tell("break", f"a tenth of everything deleted: {_spoken(application.counts())} left")
     _deploy("restore", "set=latest", f"confirm={place.STACK}@{os.uname().nodename}", "nobody_uses=vectors,papers")
     back = application.counts()
     _expect(back == whole, f"everything is back: {_spoken(back)}")
     _tell("restore", f"from {proven['id']}, all stores on one side: {_spoken(back)}")
     _deploy("status", f"report={root / 'report.html'}")
     _tell("report", f"{(root / 'report.html').stat().st_size / 1000:.1f} kB")
+
+
+def _as_the_application(root: Path, what: str) -> None:
+    subprocess.run([sys.executable, "-m", "demo.application", str(root), what], cwd=place.CHECKOUT, check=True)
 
 
 def _deploy(name: str, *data: str, fails: bool = False) -> None:

@@ -1,15 +1,22 @@
-"""The demo's application: 500 documents, each a row with a vector, a chat, chunks and a file; the same on every run."""
+"""The demo's application: 500 documents, each a row with a vector, a chat, chunks and a file; the same on every run.
+
+    python -m demo.application PLACE create|damage
+
+Every change is made by a process that ends, so that nobody has the stores open when they are restored.
+"""
 
 from __future__ import annotations
 
 import random
 import sqlite3
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import chromadb
 import psycopg
+from chromadb.api import ClientAPI
 from chromadb.config import Settings
 
 DOCUMENTS = 500
@@ -57,26 +64,34 @@ class Application:
         with sqlite3.connect(f"file:{self._data}/chats.db?mode=ro", uri=True) as chats:
             told = chats.execute("select count(distinct document) from messages").fetchone()
         chats.close()
+        with sqlite3.connect(f"file:{self._data}/vectors/chroma.sqlite3?mode=ro", uri=True) as vectors:
+            chunks = vectors.execute("select count(*) from embeddings").fetchone()
+        vectors.close()
         return {
-            "records": row[0] if row else 0,
+            "rows": row[0] if row else 0,
             "chats": told[0],
+            "chunks": chunks[0],
             "papers": sum(1 for _ in (self._data / "papers").rglob("*.md")),
         }
 
-    def damage(self) -> dict[str, int]:
-        """What a bad night does: rows, chats and files gone."""
+    def damage(self) -> None:
+        """What a bad night does: rows, chats, chunks and files gone."""
         with self._connect() as connection:
             connection.execute("delete from documents where id < 'doc-0050'")
         chats = sqlite3.connect(self._data / "chats.db")
         with chats:
             chats.execute("delete from messages where document < 'doc-0050'")
         chats.close()
+        collection = self._client().get_collection("papers")
+        collection.delete(ids=[f"doc-{number:04d}-{chunk}" for number in range(50) for chunk in range(_CHUNKS)])
         for paper in sorted((self._data / "papers").rglob("*.md"))[:50]:
             paper.unlink()
-        return self.counts()
 
     def _connect(self) -> psycopg.Connection[tuple[int]]:
         return psycopg.connect(host=str(self._socket), user="postgres", dbname="demo")
+
+    def _client(self) -> ClientAPI:
+        return chromadb.PersistentClient(str(self._data / "vectors"), Settings(anonymized_telemetry=False))
 
     def _create_records(self, made: list[Document]) -> None:
         with psycopg.connect(host=str(self._socket), user="postgres", dbname="postgres", autocommit=True) as server:
@@ -101,8 +116,7 @@ class Application:
         chats.close()
 
     def _create_vectors(self, made: list[Document]) -> None:
-        client = chromadb.PersistentClient(str(self._data / "vectors"), Settings(anonymized_telemetry=False))
-        collection = client.create_collection("papers")
+        collection = self._client().create_collection("papers")
         for start in range(0, len(made), 100):
             part = made[start : start + 100]
             embeddings: list[Sequence[float] | Sequence[int]] = [list(vector) for document in part for vector in document.vectors]
@@ -118,3 +132,8 @@ class Application:
             folder = self._data / "papers" / document.id[:6]
             folder.mkdir(parents=True, exist_ok=True)
             (folder / f"{document.id}.md").write_text(f"# {document.title}\n\n{document.body}\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    application = Application(Path(sys.argv[1]))
+    {"create": application.create, "damage": application.damage}[sys.argv[2]]()
