@@ -15,7 +15,7 @@ from typing import Any
 
 from storekeeper.host import durable, locks
 from storekeeper.host.progress import Progress
-from storekeeper.outcomes import Problem, Refused, Severity
+from storekeeper.outcomes import Failed, Problem, Refused, Severity
 from storekeeper.sets.artefacts import check_artefacts, stranger
 from storekeeper.sets.manifest import MANIFEST, BadManifest
 from storekeeper.sets.names import read_id
@@ -127,7 +127,10 @@ def _empty_trash(sets: StackSets) -> int:
     folders = [sets.trash / name for name in sets.in_trash()]
     freed = _bytes_freed(folders)
     for folder in folders:
-        durable.remove_tree(folder)
+        try:
+            durable.remove_tree(folder)
+        except OSError as error:
+            raise Failed(f"{folder} could not be removed: {error.strerror}; its set is gone, its space is not") from error
     return freed
 
 
