@@ -1,0 +1,133 @@
+"""A stack with a store of every kind, on real servers: restored as one, returned as one, never half of it."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from storekeeper.outcomes import Failed
+from storekeeper.restore.journal import Journal, Step, journals, unfinished
+from storekeeper.verbs.restore import RestoreRequest, restore
+from storekeeper.verbs.resume import resume
+from tests.harness import chroma
+from tests.harness.postgresql import Server, start_server
+from tests.harness.stacks import Lab, chroma_part, in_child, make_lab, postgresql_part
+
+WORDS = ("first", "second")
+LINES = None if os.environ.get("STOREKEEPER_FAULTS") == "full" else 6  # how many lines of the journal are tried
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    with start_server() as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def directories(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
+    """A Chroma directory for each word, with its vectors in files of their own."""
+    made = {word: tmp_path_factory.mktemp(word) for word in WORDS}
+    for word, path in made.items():
+        chroma.execute(path, "load(collection(arguments['name'], sync=100), 300, 8)", name=f"{word}-papers")
+    return made
+
+
+@pytest.fixture
+def lab(tmp_path: Path, server: Server, directories: Mapping[str, Path]) -> Iterator[Lab]:
+    first = {"records": postgresql_part(server), "vectors": chroma_part(tmp_path / "live" / "vectors", directories)}
+    made = make_lab(tmp_path, sqlites=1, services=1, first=first)
+    yield made
+    made.close()
+    for (database,) in _databases(server):
+        server.run(f'drop database "{database}" with (force)')
+
+
+def _databases(server: Server) -> list[Any]:
+    with server.connect() as connection:
+        return connection.execute("select datname from pg_database where not datistemplate and datname <> 'postgres'").fetchall()
+
+
+def test_every_kind_of_store_is_restored_and_returned_as_one(lab: Lab) -> None:
+    entry = lab.take("first")
+    lab.write("second")
+    plan = restore(lab.context, RestoreRequest(set=entry.id, plan=True)).result["plan"]
+    assert list(plan["stores"]) == ["records", "vectors", "main", "papers"]
+    assert lab.all_hold("second")
+    report = restore(lab.context, RestoreRequest(set=entry.id))
+    assert lab.all_hold("first"), lab.sides()
+    assert all(store["switch_ms"] > 0 for store in report.result["stores"].values())
+    restore(lab.context, RestoreRequest(back=True))
+    assert lab.all_hold("second"), lab.sides()
+    restore(lab.context, RestoreRequest(set=entry.id))
+    assert lab.all_hold("first"), lab.sides()
+
+
+@pytest.mark.parametrize("method", ["switch", "probe"])
+def test_the_fourth_of_four_kinds_fails_and_the_three_before_it_go_back(lab: Lab, method: str) -> None:
+    entry = lab.take("first")
+    lab.write("second")
+
+    def fail(*_: object) -> None:
+        raise Failed("the disk of this store is on fire")
+
+    setattr(lab.context.stores["papers"], method, fail)
+    with pytest.raises(Failed, match="all stores are back as they were before"):
+        restore(lab.context, RestoreRequest(set=entry.id))
+    assert lab.all_hold("second"), lab.sides()
+    assert journals(lab.context.state)[-1].stores(Step.BACK)[-1] == "records"
+
+
+def test_a_way_back_that_fails_leaves_every_kind_restored(lab: Lab) -> None:
+    """The return is a walk of its own: when one store cannot, those before it are switched once more."""
+    entry = lab.take("first")
+    lab.write("second")
+    restore(lab.context, RestoreRequest(set=entry.id))
+
+    def fail(*_: object) -> None:
+        raise Failed("the disk of this store is on fire")
+
+    papers = lab.context.stores["papers"]
+    papers.switch_back = fail  # type: ignore[method-assign]
+    with pytest.raises(Failed):
+        restore(lab.context, RestoreRequest(back=True))
+    del papers.switch_back
+    if unfinished(lab.context.state) is not None:
+        resume(lab.context)
+    assert lab.all_hold("first"), lab.sides()
+    restore(lab.context, RestoreRequest(back=True))
+    assert lab.all_hold("second"), lab.sides()
+
+
+@pytest.mark.slow
+def test_kill_9_while_stores_of_every_kind_are_switched_leaves_them_on_one_side(lab: Lab) -> None:
+    entry = lab.take("first")
+    lab.write("second")
+    restore(lab.context, RestoreRequest(set=entry.id))
+    lines = journals(lab.context.state)[-1].path.read_bytes().splitlines()
+    begin = next(number for number, line in enumerate(lines, 1) if b'"step":"switching"' in line)
+    tried = list(range(begin, len(lines)))
+    for number in tried if LINES is None else tried[:: max(1, len(tried) // LINES)]:
+        lab.write("second")
+        assert in_child(lambda number=number: _killed(lab, entry.id, number)) == -signal.SIGKILL
+        assert resume(lab.context).result["ended"] == "done"
+        assert lab.all_hold("first"), (number, lines[number - 1], lab.sides())
+        assert lab.services[0].is_running()
+
+
+def _killed(lab: Lab, set_id: str, number: int) -> None:
+    real, written = Journal.write, 0
+
+    def write(journal: Journal, step: Step, store: str | None = None, **facts: object) -> None:
+        nonlocal written
+        real(journal, step, store, **facts)
+        written += 1
+        if written == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    Journal.write = write  # type: ignore[method-assign]
+    restore(lab.context, RestoreRequest(set=set_id))
