@@ -29,6 +29,7 @@ lint: setup
 
 docs: setup
 	$(BIN)/python -m storekeeper.stack.schema
+	$(BIN)/python -m storekeeper.stack.reference
 	$(BIN)/python -m storekeeper.cli.reference
 
 bench: setup

@@ -29,57 +29,68 @@ from storekeeper.stack.types import (
 class RuntimeModel(Declared):
     """How a process is run. Exactly one way; containers are not known to this version."""
 
-    systemd: UnitName
+    systemd: Annotated[UnitName, Field(description="the unit's name, such as `maestro-backend`")]
 
 
 class Admin(Declared):
     """The role that makes and swaps databases during a restore, where the store's own user may not."""
 
-    user: SqlName = "postgres"
-    password: SecretReference | None = None
+    user: Annotated[SqlName, Field(description="its name")] = "postgres"
+    password: Annotated[SecretReference | None, Field(description="where its password is; none means peer or trust")] = None
 
 
 class StoreModel(Declared):
-    runtime: RuntimeModel | None = None
+    runtime: Annotated[
+        RuntimeModel | None, Field(description="how the process that serves the store is run; a Chroma server's is stopped for a restore")
+    ] = None
 
 
 class PostgresqlModel(StoreModel):
     """A PostgreSQL database. No password means peer or trust; `~/.pgpass` is never read."""
 
-    kind: Literal["postgresql"]
-    database: SqlName
-    user: SqlName
-    host: HostName | None = None
-    port: Annotated[int, Field(ge=1, le=65535)] = 5432
-    password: SecretReference | None = None
-    programs: AbsolutePath | None = None
-    sql: bool = False
-    admin: Admin | None = None
+    kind: Annotated[Literal["postgresql"], Field(description="the kind of store")]
+    database: Annotated[SqlName, Field(description="the database's name")]
+    user: Annotated[SqlName, Field(description="the role that reads it for a backup, usually its owner")]
+    host: Annotated[HostName | None, Field(description="a name, an address, or the directory of a socket; libpq's own when left out")] = (
+        None
+    )
+    port: Annotated[int, Field(ge=1, le=65535, description="the server's port, also with a socket")] = 5432
+    password: Annotated[SecretReference | None, Field(description="where the password is")] = None
+    programs: Annotated[
+        AbsolutePath | None, Field(description="the directory of pg_dump and its like; found by the server's major version when left out")
+    ] = None
+    sql: Annotated[bool, Field(description="keep a plain SQL file too, made from the dump")] = False
+    admin: Annotated[
+        Admin | None,
+        Field(description="who makes and swaps databases; `postgres` over the socket when the program runs as root, else `user`"),
+    ] = None
 
 
 class SqliteModel(StoreModel):
     """A SQLite database file."""
 
-    kind: Literal["sqlite"]
-    path: AbsolutePath
+    kind: Annotated[Literal["sqlite"], Field(description="the kind of store")]
+    path: Annotated[AbsolutePath, Field(description="the database file")]
 
 
 class ChromaModel(StoreModel):
-    """A Chroma directory; `url` where a server keeps it, `python` the interpreter that has chromadb."""
+    """A Chroma directory, embedded in an application or kept by a server."""
 
-    kind: Literal["chroma"]
-    path: AbsolutePath
-    url: HttpUrl | None = None
-    python: AbsolutePath | None = None
+    kind: Annotated[Literal["chroma"], Field(description="the kind of store")]
+    path: Annotated[AbsolutePath, Field(description="the directory that holds chroma.sqlite3")]
+    url: Annotated[HttpUrl | None, Field(description="the server's address, where a server keeps the directory")] = None
+    python: Annotated[
+        AbsolutePath | None, Field(description="the application's interpreter, which has chromadb; a proof reads every embedding with it")
+    ] = None
 
 
 class FilesModel(StoreModel):
     """A tree of files: the whole of `path`, or only the entries in `include`, less what `exclude` matches."""
 
-    kind: Literal["files"]
-    path: AbsolutePath
-    include: tuple[InnerPath, ...] = ()
-    exclude: tuple[InnerPath, ...] = ()
+    kind: Annotated[Literal["files"], Field(description="the kind of store")]
+    path: Annotated[AbsolutePath, Field(description="the root of the tree; links are recorded and never followed")]
+    include: Annotated[tuple[InnerPath, ...], Field(description="only these entries below the root; all of it when left out")] = ()
+    exclude: Annotated[tuple[InnerPath, ...], Field(description="patterns of what is left out; a restore leaves it as it is")] = ()
 
 
 AnyStore = Annotated[PostgresqlModel | SqliteModel | ChromaModel | FilesModel, Field(discriminator="kind")]
@@ -88,34 +99,42 @@ AnyStore = Annotated[PostgresqlModel | SqliteModel | ChromaModel | FilesModel, F
 class Keep(Declared):
     """Which verified sets are kept: the union of all that these say."""
 
-    days: Annotated[int, Field(ge=0, le=36500)] = 30
-    daily: Annotated[int, Field(ge=0, le=10000)] = 7
-    weekly: Annotated[int, Field(ge=0, le=10000)] = 4
-    monthly: Annotated[int, Field(ge=0, le=10000)] = 6
-    at_least: Annotated[int, Field(ge=1, le=10000)] = 3
+    days: Annotated[int, Field(ge=0, le=36500, description="every set younger than this many days")] = 30
+    daily: Annotated[int, Field(ge=0, le=10000, description="the newest set of each of the last so many days that have one (UTC)")] = 7
+    weekly: Annotated[int, Field(ge=0, le=10000, description="the same for ISO weeks")] = 4
+    monthly: Annotated[int, Field(ge=0, le=10000, description="the same for months")] = 6
+    at_least: Annotated[int, Field(ge=1, le=10000, description="the newest so many, however old")] = 3
 
 
 class BackupModel(Declared):
-    keep: Keep = Keep()
+    """How sets are taken and kept."""
+
+    keep: Annotated[Keep, Field(description="which sets are kept")] = Keep()
 
 
 class RestoreModel(Declared):
     """How long the way back stays open after a restore."""
 
-    keep_old: Duration = timedelta(days=7)
-    keep_safety: Duration = timedelta(days=30)
+    keep_old: Annotated[Duration, Field(description="how long what was live before stays beside it, for `restore --back`")] = timedelta(
+        days=7
+    )
+    keep_safety: Annotated[Duration, Field(description="how long the safety set is pinned")] = timedelta(days=30)
 
 
 class Stack(Declared):
     """One application's stores, which must agree with each other."""
 
-    stack: StackName
-    stores: Annotated[dict[StoreName, AnyStore], Field(min_length=1)]
-    services: tuple[RuntimeModel, ...] = ()
-    backup: BackupModel = BackupModel()
-    restore: RestoreModel = RestoreModel()
-    schedule: Schedules = ()
-    ping: HttpUrl | None = None
+    stack: Annotated[StackName, Field(description="its name, which is also the file's")]
+    stores: Annotated[dict[StoreName, AnyStore], Field(min_length=1, description="the stores by name")]
+    services: Annotated[
+        tuple[RuntimeModel, ...], Field(description="what uses the stores, stopped while a restore switches: a list of runtimes")
+    ] = ()
+    backup: Annotated[BackupModel, Field(description="how sets are taken and kept")] = BackupModel()
+    restore: Annotated[RestoreModel, Field(description="how long the way back stays open")] = RestoreModel()
+    schedule: Annotated[Schedules, Field(description="which verbs run when, in the host's time zone")] = ()
+    ping: Annotated[
+        HttpUrl | None, Field(description="an address that is called after each backup, with `/fail` after one that failed")
+    ] = None
 
     @model_validator(mode="after")
     def _does_not_contradict_itself(self) -> Stack:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import AfterValidator, BeforeValidator, PlainSerializer, PlainValidator, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, PlainValidator, WithJsonSchema
 
 from storekeeper.stack.cron import CronTime
 from storekeeper.stack.types import Declared, Matching, expected
@@ -50,9 +50,9 @@ Time = Annotated[
 class ScheduleEntry(Declared):
     """One verb, with its arguments after the stack's name, and when it runs in the host's own zone."""
 
-    verb: Verb
-    arguments: tuple[Argument, ...] = ()
-    at: Time
+    verb: Annotated[Verb, Field(description="the verb")]
+    arguments: Annotated[tuple[Argument, ...], Field(description="what is typed after the stack's name")] = ()
+    at: Annotated[Time, Field(description="five cron fields: numbers, `*`, lists, ranges and steps")]
 
 
 def _entries(value: object) -> object:

@@ -12,6 +12,7 @@ from pydantic import (
     AfterValidator,
     BaseModel,
     ConfigDict,
+    Field,
     GetCoreSchemaHandler,
     GetJsonSchemaHandler,
     PlainSerializer,
@@ -126,8 +127,10 @@ Duration = Annotated[
 class SecretReference(Declared):
     """Where a secret is, never what it is: a private file, or a variable of the caller's environment."""
 
-    file: AbsolutePath | None = None
-    env: EnvironmentName | None = None
+    file: Annotated[AbsolutePath | None, Field(description="a file that only its owner can read, with nothing but the secret in it")] = None
+    env: Annotated[EnvironmentName | None, Field(description="a variable of the caller's environment; not in a stack with a schedule")] = (
+        None
+    )
 
     @model_validator(mode="after")
     def _exactly_one(self) -> SecretReference:

@@ -1,0 +1,72 @@
+"""`make demo`, whole, interrupted, and again."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> dict[str, str]:
+    """The demo in a place that the server's user can reach."""
+    for parent in (tmp_path, *tmp_path.parents[:2]):
+        parent.chmod(0o755)
+    return {**os.environ, "STOREKEEPER_DEMO": str(tmp_path / "demo")}
+
+
+def _begin(environment: Mapping[str, str]) -> subprocess.Popen[str]:
+    return subprocess.Popen([sys.executable, "-m", "demo"], cwd=CHECKOUT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def _left_running(place: str) -> list[str]:
+    """Processes that still speak of the demo's directory."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and int(entry.name) != os.getpid():
+            try:
+                words = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            except OSError:
+                continue
+            if place in words:
+                found.append(words)
+    return found
+
+
+@pytest.mark.slow
+def test_the_demo_keeps_proves_breaks_catches_and_puts_back_and_does_so_again(environment: Mapping[str, str]) -> None:
+    for _ in range(2):
+        demo = _begin(environment)
+        said, _ = demo.communicate(timeout=150)
+        assert demo.returncode == 0, said
+        steps = [line.split()[0] for line in said.splitlines() if line.startswith("  ")]
+        assert steps == ["server", "application", "site", "backup", "prove", "break", "verify", "break", "restore", "report"]
+        assert "450 rows, 450 chats, 1800 chunks, 450 papers left" in said
+        assert "all stores on one side: 500 rows, 500 chats, 2000 chunks, 500 papers" in said
+        assert not _left_running(environment["STOREKEEPER_DEMO"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("step", ["application", "prove"])
+def test_an_interrupted_demo_leaves_nothing_running(environment: Mapping[str, str], step: str) -> None:
+    demo = _begin(environment)
+    assert demo.stdout is not None
+    while (line := demo.stdout.readline()) and not line.startswith(f"  {step}"):
+        pass
+    assert _left_running(environment["STOREKEEPER_DEMO"]), "the server runs, so there is something to leave behind"
+    demo.send_signal(signal.SIGTERM)
+    said, _ = demo.communicate(timeout=60)
+    assert demo.returncode == 1, said
+    assert "interrupted" in said
+    deadline = time.monotonic() + 20
+    while _left_running(environment["STOREKEEPER_DEMO"]) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert not _left_running(environment["STOREKEEPER_DEMO"])
