@@ -23,6 +23,7 @@ import pytest
 
 from storekeeper.stack.model import PostgresqlModel
 from storekeeper.stack.types import SecretReference
+from storekeeper.stores.surroundings import Surroundings
 
 SUPERUSER = "postgres"
 PASSWORD = "canary-Pa55word"  # of the superuser, over TCP; no output may ever hold it
@@ -84,12 +85,7 @@ class Server:
 
     def start(self) -> None:
         """Start the server and wait until it answers."""
-        command = [self.programs / "postgres", "-D", self.data, *self.options]
-        with open(self.data.parent / "log", "ab") as log:
-            self._process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=_environment(), cwd="/", **_as_user()
-            )
-        self.pid = self._process.pid
+        self._start_process()
         deadline = time.monotonic() + 60
         while True:
             try:
@@ -100,6 +96,18 @@ class Server:
                 time.sleep(0.05)
             else:
                 return
+
+    def start_soon(self) -> None:
+        """Start the server without waiting, which a thread beside the test may do."""
+        self._start_process()
+
+    def _start_process(self) -> None:
+        command = [self.programs / "postgres", "-D", self.data, *self.options]
+        with open(self.data.parent / "log", "ab") as log:
+            self._process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=_environment(), cwd="/", **_as_user()
+            )
+        self.pid = self._process.pid
 
     def stop(self, how: int = signal.SIGINT) -> None:
         """Stop by pid: SIGINT is a fast shutdown, SIGQUIT an immediate one. Harmless when it has stopped."""
@@ -182,6 +190,19 @@ def server_user() -> str:
         except KeyError:
             continue
     return pytest.skip("no unprivileged user to run PostgreSQL as")
+
+
+@contextmanager
+def surroundings() -> Iterator[Surroundings]:
+    """A store's surroundings in a place that the server's user can pass through, and where `sets` is an empty private directory."""
+    home = reachable_directory()
+    try:
+        for name, mode in (("private", 0o700), ("scratch", 0o711), ("sets", 0o700)):
+            (home / name).mkdir()
+            (home / name).chmod(mode)
+        yield Surroundings("tested", home / "private", home / "scratch")
+    finally:
+        shutil.rmtree(home)
 
 
 def reachable_directory(prefix: str = "sk-") -> Path:

@@ -7,6 +7,7 @@ Nothing is taken from the caller's PG* variables, from ~/.pgpass or from service
 from __future__ import annotations
 
 import os
+import socket
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -26,7 +27,7 @@ from storekeeper.stack.types import SecretReference
 Connection = psycopg.Connection[TupleRow]
 
 CONNECT_SECONDS = 10
-_PAUSE_BEFORE_RETRY = 2.0
+PAUSE_BEFORE_RETRY = 2.0
 _SOCKET_PLACES = (Path("/var/run/postgresql"), Path("/run/postgresql"), Path("/tmp"))  # noqa: S108 - libpq's own default
 _HOPELESS = ("authentication failed", "no password supplied", "does not exist", "no pg_hba.conf entry", "permission denied for database")
 _environment_lock = threading.Lock()
@@ -52,6 +53,9 @@ _SETTINGS = {
     "standard_conforming_strings": "on",
     "client_min_messages": "warning",
 }
+
+# Said in the startup packet, where nothing comes before it: a database's own statement_timeout may be shorter than the first query.
+_AT_ONCE = " ".join(f"-c {name}=0" for name in ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout"))
 
 
 @dataclass(frozen=True)
@@ -90,21 +94,29 @@ class Access:
         except psycopg.OperationalError as error:
             if any(words in str(error) for words in _HOPELESS):
                 raise self._unreachable(database, error) from None
-            time.sleep(_PAUSE_BEFORE_RETRY)
+            time.sleep(PAUSE_BEFORE_RETRY)
             try:
                 connection = self._connect(database, password)
             except psycopg.OperationalError as again:
                 raise self._unreachable(database, again) from None
-        with asking("the session's settings could not be fixed"):
+        with asking("the session's settings could not be fixed"), bounded(connection, CONNECT_SECONDS):
             _fix_settings(connection)
         return connection
 
+    def answers(self, database: str) -> bool:
+        """Whether the server lets this role in, asked once."""
+        try:
+            self._connect(database, None if self.password is None else self._secret()).close()
+        except psycopg.OperationalError:
+            return False
+        return True
+
     @contextmanager
-    def session(self, database: str) -> Iterator[Connection]:
-        """`connect` for a block; errors of the server inside it become Failed."""
+    def session(self, database: str, seconds: float | None = None) -> Iterator[Connection]:
+        """`connect` for a block, of at most so many seconds where given; errors of the server inside it become Failed."""
         connection = self.connect(database)
         try:
-            with asking(f"database {database}"):
+            with asking(f"database {database}"), bounded(connection, seconds):
                 yield connection
         finally:
             connection.close()
@@ -151,6 +163,7 @@ class Access:
                 client_encoding="UTF8",
                 autocommit=True,
                 prepare_threshold=None,
+                options=_AT_ONCE,
             )
 
     @property
@@ -202,6 +215,21 @@ def asking(what: str) -> Iterator[None]:
         raise Failed(f"{what}: {sentence_of(error)}") from None
 
 
+@contextmanager
+def bounded(connection: Connection, seconds: float | None) -> Iterator[None]:
+    """Cut the connection when the block takes longer: a server that hangs does not keep its own timeouts."""
+    if seconds is None:
+        yield
+        return
+    timer = threading.Timer(seconds, _cut, [connection.fileno()])
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        timer.join()
+
+
 def sentence_of(error: psycopg.Error) -> str:
     return error.diag.message_primary or " ".join(str(error).split("\n")[0].split()) or type(error).__name__
 
@@ -243,6 +271,11 @@ def _named(reference: SecretReference) -> str:
     return f"the variable {reference.env}" if reference.env else f"{reference.file}"
 
 
+def _cut(descriptor: int) -> None:
+    with socket.socket(fileno=os.dup(descriptor)) as same:
+        same.shutdown(socket.SHUT_RDWR)
+
+
 @contextmanager
 def _without_libpq_environment() -> Iterator[None]:
     kept = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith("PG")}
@@ -254,7 +287,10 @@ def _without_libpq_environment() -> Iterator[None]:
 
 @contextmanager
 def _effective(user: User | None) -> Iterator[None]:
-    """Have a user's effective ids while connecting: the server asks the socket who we are (unix(7), SO_PEERCRED)."""
+    """Have a user's effective ids while connecting: the server asks the socket who we are (unix(7), SO_PEERCRED).
+
+    They are the whole process's for that long: no other thread may open files meanwhile.
+    """
     if user is None:
         yield
         return

@@ -16,10 +16,12 @@ from storekeeper.host import clock
 from storekeeper.outcomes import Failed, StorekeeperError
 from storekeeper.stores.postgresql import catalogue
 from storekeeper.stores.postgresql.catalogue import Table, named
-from storekeeper.stores.postgresql.connection import Access, Connection, asking, rows, sentence_of, value
+from storekeeper.stores.postgresql.connection import Access, Connection, asking, bounded, rows, sentence_of, value
 from storekeeper.stores.protocol import PinOrder
 
 LOCK_SECONDS = 5.0
+PIN_SECONDS = 10.0
+PREPARE_SECONDS = 120.0  # for a server that does not answer at all
 _LOCK_SECONDS_WHILE_PINNING = 1.0  # other stores' writers may be waiting by then
 _TRIES = 3
 _AT_ONCE = 100  # tables named by one LOCK statement
@@ -58,13 +60,18 @@ class SnapshotHold:
     def prepare(self) -> None:
         self._connection = self._access.connect(self._database)
         for _ in range(_TRIES):
-            if self._lock_all(self._lock_seconds):
-                return
+            with bounded(self.connection, PREPARE_SECONDS):
+                if self._lock_all(self._lock_seconds):
+                    return
         raise Failed(
             "tables come and go faster than they can be locked: no snapshot was taken", next="try again when the migration is over"
         )
 
     def pin(self) -> datetime:
+        with bounded(self.connection, PIN_SECONDS):
+            return self._pin()
+
+    def _pin(self) -> datetime:
         for attempt in range(_TRIES):
             if attempt == 0 or self._lock_all(_LOCK_SECONDS_WHILE_PINNING):
                 with asking("the snapshot could not be taken"):

@@ -69,7 +69,7 @@ def find_for_restore(declared: Path | None, record_version: str, archive_version
         raise Unknown(error.message, next=error.next) from error
     if programs.major < needed:
         raise Unknown(
-            f"the archive was written by pg_dump {archive_version}, which pg_restore {programs.version} in {programs.directory} cannot read",
+            f"the archive was written by pg_dump {archive_version}, pg_restore in {programs.directory} is only {programs.version}",
             next=_install("pg_restore", needed),
         )
     return programs

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import ClassVar
 
-from storekeeper.outcomes import Failed, Problem, Refused, Severity, StorekeeperError, Unknown
+from storekeeper.outcomes import Failed, Problem, Refused, Severity, Unknown
 from storekeeper.runtimes.protocol import Runtime
 from storekeeper.runtimes.registry import open_runtime
 from storekeeper.stack.model import PostgresqlModel
@@ -27,6 +27,7 @@ from storekeeper.stores.surroundings import Surroundings
 _TESTED = range(15, 19)
 _SWAP_SECONDS = 1.0  # at most 0.35 s in 30 swaps with clients that reconnect without pause
 _ADMIN = "postgres"
+_LOOK_SECONDS, _COUNT_SECONDS = 60.0, 900.0
 
 
 class PostgresqlStore:
@@ -50,7 +51,7 @@ class PostgresqlStore:
         return None if self._declared.runtime is None else open_runtime(self._declared.runtime)
 
     def preflight(self) -> Sequence[Problem]:
-        with self._access.session(self._declared.database) as connection:
+        with self._access.session(self._declared.database, _LOOK_SECONDS) as connection:
             version = server_version(connection)
             find_for_backup(self._declared.programs, version)
             catalogue.require_readable(catalogue.tables(connection))
@@ -60,7 +61,7 @@ class PostgresqlStore:
 
     def inspect(self) -> Inspection:
         try:
-            with self._access.session(self._declared.database) as connection:
+            with self._access.session(self._declared.database, _COUNT_SECONDS) as connection:
                 size = value(connection, "select pg_database_size(current_database())")
                 return Inspection(server_version(connection), size, catalogue.counts(connection))
         except Failed as error:
@@ -150,7 +151,7 @@ class PostgresqlStore:
             sides.drop(sides.old)
 
     def _counts(self) -> dict[str, int]:
-        with self._access.session(self._declared.database) as connection:
+        with self._access.session(self._declared.database, _COUNT_SECONDS) as connection:
             return catalogue.counts(connection)
 
     @contextmanager
@@ -172,11 +173,7 @@ class PostgresqlStore:
             return access_to(self._declared.host, self._declared.port, admin.user, admin.password, self._surroundings.private)
         if os.geteuid() == 0 and self._access.is_socket and self._access.user != _ADMIN:
             postgres = access_to(self._declared.host, self._declared.port, _ADMIN, None, self._surroundings.private)
-            try:
-                postgres.connect(maintenance).close()
-            except StorekeeperError:
-                return self._access
-            return postgres
+            return postgres if postgres.answers(maintenance) else self._access
         return self._access
 
 
