@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -21,9 +22,10 @@ from storekeeper.outcomes import Failed
 from storekeeper.sets.context import Context
 from storekeeper.sets.publishing import take_set
 from storekeeper.sets.repository import Repository, SetEntry
-from storekeeper.stack.model import AnyStore, FilesModel, RestoreModel, SqliteModel, Stack
+from storekeeper.stack.model import AnyStore, ChromaModel, FilesModel, RestoreModel, SqliteModel, Stack
 from storekeeper.stores.registry import open_store
 from storekeeper.stores.surroundings import Surroundings
+from tests.harness.postgresql import Server, reachable_directory
 
 ROWS = 300
 PAPERS = {"raw/a.pdf": 40_000, "raw/deep/b.pdf": 10, "notes/c.md": 3_000}
@@ -59,6 +61,8 @@ class Service:
         )
         process.returncode = 0  # it outlives this object: the file is how it is found again
         self._file.write_text(str(process.pid))
+        while not self.is_running():
+            time.sleep(0.002)  # its name stands in /proc a moment after it was started
 
     def stop(self) -> None:
         pid = self._pid()
@@ -111,54 +115,77 @@ class Lab:
     def close(self) -> None:
         for service in self.services:
             service.stop()
+        shutil.rmtree(self.context.scratch)
+
+
+@dataclass(frozen=True)
+class Part:
+    """A store of a lab: how it is declared, and how the test itself reads and writes its one word."""
+
+    declared: AnyStore
+    read: Callable[[], str]
+    write: Callable[[str], None]
 
 
 def make_lab(
-    root: Path,
-    *,
-    sqlites: int = 2,
-    services: int = 2,
-    papers: bool = True,
-    keep: RestoreModel | None = None,
-    more: Mapping[str, AnyStore] | None = None,
+    root: Path, *, sqlites: int = 2, services: int = 2, keep: RestoreModel | None = None, first: Mapping[str, Part] | None = None
 ) -> Lab:
-    """SQLite databases `main`, `meta`, ... and a tree of files `papers` with two included entries."""
-    names = ["main", "meta", "third", "fourth"][:sqlites]
-    for folder in ("live", "private", "scratch", "services", "state"):
-        (root / folder).mkdir(mode=0o700)
-    declared: dict[str, AnyStore] = {name: SqliteModel(kind="sqlite", path=root / "live" / f"{name}.db") for name in names}
-    if papers:
-        declared["papers"] = FilesModel(kind="files", path=root / "live" / "papers", include=("raw", "notes"))
-    declared.update(more or {})
+    """The stores in `first`, then SQLite databases `main`, `meta`, ... and a tree of files `papers` with two included entries."""
+    for folder in ("live", "private", "services", "state"):
+        (root / folder).mkdir(mode=0o700, exist_ok=True)
+    live = root / "live"
+    parts = dict(first or {})
+    parts |= {name: sqlite_part(live / f"{name}.db") for name in ["main", "meta", "third"][:sqlites]}
+    parts["papers"] = papers_part(live / "papers")
     running = tuple(Service(f"service-{number}", root / "services") for number in range(services))
     for service in running:
         service.start()
-    databases = {name: root / "live" / f"{name}.db" for name in names}
-    trees = {"papers": root / "live" / "papers"} if papers else {}
+    stack = Stack(stack="demo", stores={name: part.declared for name, part in parts.items()}, restore=keep or RestoreModel())
     return Lab(
         root,
-        open_context(root, Stack(stack="demo", stores=declared, restore=keep or RestoreModel()), running),
-        {name: partial(read_sqlite, path) for name, path in databases.items()}
-        | {name: partial(read_papers, path) for name, path in trees.items()},
-        {name: partial(write_sqlite, path) for name, path in databases.items()}
-        | {name: partial(write_papers, path) for name, path in trees.items()},
+        open_context(root, stack, running, scratch=reachable_directory() if first else None),
+        {name: part.read for name, part in parts.items()},
+        {name: part.write for name, part in parts.items()},
         running,
     )
 
 
-def open_context(root: Path, stack: Stack, services: tuple[Service, ...] = (), *, vouched: bool = True) -> Context:
+def sqlite_part(path: Path) -> Part:
+    return Part(SqliteModel(kind="sqlite", path=path), partial(read_sqlite, path), partial(write_sqlite, path))
+
+
+def papers_part(path: Path) -> Part:
+    return Part(FilesModel(kind="files", path=path, include=("raw", "notes")), partial(read_papers, path), partial(write_papers, path))
+
+
+def postgresql_part(server: Server, database: str = "app") -> Part:
+    """A database of a real server, with a table and a sequence."""
+    server.run(f"create database {database}")
+    return Part(server.declared(database), partial(_read_postgresql, server, database), partial(_write_postgresql, server, database))
+
+
+def chroma_part(path: Path, made: Mapping[str, Path]) -> Part:
+    """An embedded Chroma directory; `made` has one for each word, which is copied into place."""
+    return Part(ChromaModel(kind="chroma", path=path), partial(_read_chroma, path), partial(_write_chroma, path, made))
+
+
+def open_context(
+    root: Path, stack: Stack, services: tuple[Service, ...] = (), *, vouched: bool = True, scratch: Path | None = None
+) -> Context:
     """A context of this stack, as a new process would open it.
 
     With `vouched` a person has said that nobody uses the files: where tests run, not every process can be looked into.
     """
-    surroundings = Surroundings(stack.stack, root / "private", root / "scratch", nobody_uses=vouched)
+    scratch = scratch or root / "scratch"
+    scratch.mkdir(exist_ok=True)
+    surroundings = Surroundings(stack.stack, root / "private", scratch, nobody_uses=vouched)
     return Context(
         stack=stack,
         stores={name: open_store(name, declared, surroundings) for name, declared in stack.stores.items()},
         services=services,
         sets=Repository.open_or_create(root / "repository", root / "state").stack(stack.stack),
         state=root / "state" / stack.stack,
-        scratch=root / "scratch",
+        scratch=scratch,
         host="here",
         progress=Progress(),
     )
@@ -221,6 +248,34 @@ def digest_of_tree(root: Path) -> str:
         if path.is_file() and not path.is_symlink():
             digest.update(path.read_bytes())
     return digest.hexdigest()
+
+
+def _write_postgresql(server: Server, database: str, word: str) -> None:
+    server.run(
+        f"drop table if exists things; create table things (id serial primary key, word text not null);"
+        f"insert into things (word) select '{word}' from generate_series(1, {ROWS + len(word)})",
+        database,
+    )
+
+
+def _read_postgresql(server: Server, database: str) -> str:
+    with server.connect(database) as connection:
+        found = connection.execute("select word, count(*) from things group by word").fetchall()
+    return _one({word for word, count in found if count == ROWS + len(word)} if len(found) == 1 else set(), Path(database), found)
+
+
+def _write_chroma(path: Path, made: Mapping[str, Path], word: str) -> None:
+    shutil.rmtree(path, ignore_errors=True)
+    shutil.copytree(made[word], path)
+
+
+def _read_chroma(path: Path) -> str:
+    """The collection is named by the word, and the directory of vectors by the segment that the catalogue names."""
+    with closing(sqlite3.connect(f"file:{path}/chroma.sqlite3?mode=ro", uri=True)) as connection:
+        names = {name for (name,) in connection.execute("select name from collections")}
+        segments = {name for (name,) in connection.execute("select id from segments where scope = 'VECTOR'")}
+    whole = all((path / segment).is_dir() for segment in segments)
+    return _one({name.partition("-")[0] for name in names} if whole else set(), path, names)
 
 
 def _paper(word: str, name: str, size: int) -> bytes:
