@@ -16,13 +16,14 @@ import time
 from contextlib import suppress
 
 _INPUT, _OUTPUT = 0, 1
+_INTERVAL_S = 0.002
 
 
 def main(uri: str, cap_s: float) -> None:
     with suppress(PermissionError):  # it leads a group of its own already
         os.setsid()  # a stop or an interrupt typed at the program's terminal must not freeze the lock as well
     try:
-        connection = sqlite3.connect(uri, uri=True, isolation_level=None)
+        connection = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=0)
         connection.execute("pragma wal_autocheckpoint=0")
         _answer("ready")
         _serve(connection, cap_s)
@@ -46,17 +47,26 @@ def _serve(connection: sqlite3.Connection, cap_s: float) -> None:
 
 
 def _take(connection: sqlite3.Connection, wait_ms: int) -> float | None:
-    connection.execute(f"pragma busy_timeout={wait_ms}")
+    """Ask again and again at short intervals: SQLite's own waiting asks ever less often, and a busy writer would starve it."""
+    deadline = time.monotonic() + wait_ms / 1000
+    while not _begin(connection):
+        if time.monotonic() > deadline:
+            _answer("busy")
+            return None
+        time.sleep(_INTERVAL_S)
+    taken = time.monotonic()
+    _answer(f"taken {time.time_ns()}")
+    return taken
+
+
+def _begin(connection: sqlite3.Connection) -> bool:
     try:
         connection.execute("begin immediate")
     except sqlite3.OperationalError as error:
         if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
             raise
-        _answer("busy")
-        return None
-    taken = time.monotonic()
-    _answer(f"taken {time.time_ns()}")
-    return taken
+        return False
+    return True
 
 
 def _command(timeout_s: float | None) -> list[str]:

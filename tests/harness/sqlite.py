@@ -84,6 +84,17 @@ OPENER = """
     print("open", flush=True)
     time.sleep(1000)
 """
+# Leaves three thousand committed rows that stand in the log only.
+LOGGER = """
+    import sqlite3, sys, time
+    connection = sqlite3.connect(sys.argv[1], isolation_level=None)
+    connection.execute("pragma wal_autocheckpoint=0")
+    connection.execute("begin")
+    connection.executemany("insert into papers (title, body) values (?, ?)", ((f"stale {n}", "x" * 200) for n in range(3000)))
+    connection.execute("commit")
+    print("written", flush=True)
+    time.sleep(1000)
+"""
 # Inserts one row a transaction and prints its title once SQLite has acknowledged it.
 WRITER = """
     import itertools, sqlite3, sys

@@ -17,7 +17,7 @@ from storekeeper.host import durable
 from storekeeper.outcomes import Failed
 from storekeeper.stores import databases, rawcopy
 from storekeeper.stores.sqlite import contents
-from storekeeper.stores.sqlite.others import refuse_others, spoken_others
+from storekeeper.stores.sqlite.others import refuse_newcomers, refuse_others, spoken_others
 from storekeeper.stores.sqlite.place import Place, unfinished
 
 
@@ -65,7 +65,7 @@ def unused(live: Path, *, nobody_uses: bool) -> Iterator[str]:
         mode = contents.journal_mode(connection)
         roll_up(connection, live)
         connection.execute("begin exclusive")
-        refuse_others(live, why, nobody_uses=nobody_uses)
+        refuse_newcomers(live, why)
         yield mode
         connection.execute("rollback")
 

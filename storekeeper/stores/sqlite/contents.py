@@ -42,11 +42,11 @@ class Shape:
         return cls(int(facts["page_size"]), int(facts["auto_vacuum"]), str(facts["encoding"]))
 
     def difference(self, other: Shape) -> str | None:
-        """`page_size 4096 instead of 1024`, of the first that differs; None when none does."""
+        """`page_size 4096, not 1024`, of the first that differs; None when none does."""
         for name in _SHAPE:
             mine, others = getattr(self, name), getattr(other, name)
             if mine != others:
-                return f"{name} {mine} instead of {others}"
+                return f"{name} {mine}, not {others}"
         return None
 
 

@@ -59,11 +59,11 @@ def refuse_newer(artefact: Path) -> None:
 def refuse_other_shape(live: Path, wanted: contents.Shape, *, nobody_uses: bool) -> None:
     """Raises Refused when the file must be had alone for the switch, and others have it open now."""
     with databases.explained(live), closing(databases.open_read_only(live)) as connection:
-        difference = contents.shape(connection).difference(wanted)
+        difference = wanted.difference(contents.shape(connection))
     if difference is None:
         return
     try:
-        refuse_others(live, f"the set has {difference.replace(' instead of ', ', not ')}", nobody_uses=nobody_uses)
+        refuse_others(live, f"the set has {difference}", nobody_uses=nobody_uses)
     except Failed as error:
         raise Refused(error.message) from error
 

@@ -11,8 +11,19 @@ from storekeeper.stores import databases
 
 
 def others(live: Path) -> list[Holder]:
-    """The other processes that have the file, its journal or its log open. Raises Unknown when that cannot be seen."""
+    """The other processes that have the file, its journal or its log open. Raises Unknown when that cannot be seen.
+
+    Where a process cannot be looked at, only the kernel can tell, and it counts our own connections: have none open.
+    """
     return holders_of([databases.beside(live, suffix) for suffix in ("", *databases.SUFFIXES)], except_pids={os.getpid()})
+
+
+def may_be_used(live: Path) -> bool:
+    """Whether another process has the file open; what cannot be seen counts as open."""
+    try:
+        return bool(others(live))
+    except Unknown:
+        return True
 
 
 def refuse_others(live: Path, why: str, *, nobody_uses: bool) -> None:
@@ -25,6 +36,11 @@ def refuse_others(live: Path, why: str, *, nobody_uses: bool) -> None:
         raise
     if found:
         raise Failed(f"{live} is open in {_spoken(found)}, and {why}: stop it first")
+
+
+def refuse_newcomers(live: Path, why: str) -> None:
+    """The same again under the lock, for who came since: only those that can be seen, as our own connection is open now."""
+    refuse_others(live, why, nobody_uses=True)
 
 
 def spoken_others(live: Path) -> str:

@@ -6,6 +6,7 @@ import os
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
+from itertools import cycle
 from pathlib import Path
 
 from storekeeper.host import clock, durable, processes
@@ -15,8 +16,13 @@ from storekeeper.stores.sqlite.others import spoken_others
 from storekeeper.stores.sqlite.place import unfinished
 
 PATIENCE_S = 30.0
-_TURN_S = 1.0  # new readers are kept out for so long at a time, else a lock on the whole file might never be had
-_PAUSE_S = 0.05
+# How long each try waits, in turn: many short ones find a gap between the transactions of a busy writer, and the long one keeps
+# new readers out until those who read now have ended, which is needed where there is a rollback journal.
+_TURNS_S = (0.05, 0.05, 0.05, 0.05, 1.0)
+
+
+class _InTheWay(Exception):
+    """Somebody else's lock is in the way."""
 
 
 class Overwriting:
@@ -31,45 +37,41 @@ class Overwriting:
         self._saved = saved
         self._announce = announce
         self._patience_s = patience_s
-        self._deadline = 0.0
         self._locked = False
 
     def run(self) -> None:
         """Raises Failed, with `live` untouched, when the lock cannot be had in time; one reader is enough where there is no log."""
-        self._deadline = clock.monotonic() + self._patience_s
-        while not self._is_written():
-            self._refuse_past_deadline()
+        deadline = clock.monotonic() + self._patience_s
+        for turn_s in cycle(_TURNS_S):
+            if self._is_written(turn_s):
+                return
+            if clock.monotonic() > deadline:
+                said = spoken_others(self._live)
+                raise Failed(f"{self._live} could not be locked within {self._patience_s:g} s and was not touched: {said}")
 
-    def _is_written(self) -> bool:
+    def _is_written(self, turn_s: float) -> bool:
         """One try; False when somebody else's lock was in the way."""
         try:
             with closing(databases.open_read_only(self._source)) as origin:
-                self._write(origin)
-        except sqlite3.Error as error:
-            if databases.is_busy(error) and not self._locked:
+                origin.execute("begin")
+                if origin.execute("pragma page_count").fetchone()[0] < 2:
+                    raise Failed(f"{self._source} has a single page: it would be written before the live file is saved")
+                with closing(databases.open_writable(self._live, wait_s=turn_s)) as destination:
+                    # One page a step: the first has locked the live file and left it unchanged on disk, and the last is another one.
+                    origin.backup(destination, pages=1, progress=self._watch)
+        except (_InTheWay, sqlite3.Error) as error:
+            if not self._locked and (isinstance(error, _InTheWay) or databases.is_busy(error)):
                 return False
             raise Failed(f"{self._live} could not be overwritten with {self._source}: {error}") from error
         return True
 
-    def _write(self, origin: sqlite3.Connection) -> None:
-        with closing(databases.open_writable(self._live, wait_s=_TURN_S)) as destination:
-            origin.execute("begin")
-            if origin.execute("pragma page_count").fetchone()[0] < 2:
-                raise Failed(f"{self._source} has a single page: it would be written before the live file is saved")
-            # One page a step: the first has locked the live file and left it unchanged on disk, and the last is another one.
-            origin.backup(destination, pages=1, progress=self._watch, sleep=_PAUSE_S)
-
     def _watch(self, status: int, _remaining: int, _total: int) -> None:
         if status & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-            self._refuse_past_deadline()
-        elif not self._locked:
+            raise _InTheWay("somebody else has it locked")
+        if not self._locked:
             self._locked = True
             self._save()
             self._announce()
-
-    def _refuse_past_deadline(self) -> None:
-        if clock.monotonic() > self._deadline:
-            raise Failed(f"{self._live} could not be locked within {self._patience_s:g} s and was not touched: {spoken_others(self._live)}")
 
     def _save(self) -> None:
         part = unfinished(self._saved)

@@ -21,7 +21,7 @@ from storekeeper.stores.protocol import Content, Dumped, Facts, Foresight, Inspe
 from storekeeper.stores.record import StoreRecord
 from storekeeper.stores.sqlite import arrival, contents, foresight, overwriting
 from storekeeper.stores.sqlite.holds import COPY, CopyHold, SnapshotHold, hold
-from storekeeper.stores.sqlite.others import others
+from storekeeper.stores.sqlite.others import may_be_used
 from storekeeper.stores.sqlite.place import Place, remove
 from storekeeper.stores.sqlite.switching import Switching, drop_markers
 from storekeeper.stores.surroundings import Surroundings
@@ -173,7 +173,7 @@ class SqliteStore:
         missing = sorted(set(expected.counts) - set(found))
         if missing:
             raise Failed(f"{live} has no table {missing[0]}, which the set has")
-        if not others(live):
+        if not may_be_used(live):
             wrong = [name for name, count in expected.counts.items() if found[name] != count]
             raise Failed(f"{live} does not hold what the set holds: {wrong[0] if wrong else 'its schema'} differs")
 

@@ -23,7 +23,7 @@ from storekeeper.outcomes import Failed
 from storekeeper.stores import databases
 from storekeeper.stores.protocol import SwitchLog
 from storekeeper.stores.sqlite import arrival, contents, overwriting
-from storekeeper.stores.sqlite.others import refuse_others
+from storekeeper.stores.sqlite.others import refuse_newcomers, refuse_others
 from storekeeper.stores.sqlite.place import Place, remove
 
 RESTORED = "restored"
@@ -31,6 +31,7 @@ BEFORE = "before"
 _STEP = "exchange"  # of every note here: the newest says which side is live, or what will tell
 _ANNOUNCED, _DONE = "announced", "done"
 _WRITE, _RENAME = "write", "rename"
+_ALONE = "its page size, auto_vacuum or encoding changes, which open connections would not notice"
 
 
 class Switching:
@@ -88,7 +89,7 @@ class Switching:
 
         def announce() -> None:
             if mode is not None:
-                self._refuse_others()
+                refuse_newcomers(place.live, _ALONE)
             self._note(to, _ANNOUNCED, way=_WRITE, marker=marker, mode=mode)
 
         overwriting.Overwriting(source, place.live, saved, announce, self._patience_s).run()
@@ -100,18 +101,14 @@ class Switching:
         Returns its journal mode before; None where the files are alike, and may be used by others meanwhile.
         """
         live = self._place.live
-        with databases.explained(live), closing(databases.open_writable(live)) as now, closing(databases.open_sealed(source)) as then:
-            if contents.shape(now).difference(contents.shape(then)) is None:
-                return None
-            self._refuse_others()
-            mode = str(self._newest.get("mode") or contents.journal_mode(now))
+        if _shape(live).difference(_shape(source)) is None:
+            return None
+        refuse_others(live, _ALONE, nobody_uses=self._nobody_uses)
+        with databases.explained(live), closing(databases.open_writable(live)) as connection:
+            mode = str(self._newest.get("mode") or contents.journal_mode(connection))
             self._note(_other(to), _DONE, way=_WRITE, mode=mode)
-            arrival.roll_up(now, live)
-            return mode
-
-    def _refuse_others(self) -> None:
-        why = "its page size, auto_vacuum or encoding changes, which open connections would not notice"
-        refuse_others(self._place.live, why, nobody_uses=self._nobody_uses)
+            arrival.roll_up(connection, live)
+        return mode
 
     def _arrive(self) -> None:
         inode = arrival.bring_near(self._place)
@@ -147,7 +144,7 @@ class Switching:
 
 def drop_markers(live: Path) -> bool:
     """Remove the tables that told of a switch; False, without waiting long, when somebody's transaction is in the way."""
-    with databases.explained(live), closing(databases.open_writable(live, wait_s=0.5)) as connection:
+    with databases.explained(live), closing(databases.open_writable(live, wait_s=2.0)) as connection:
         try:
             _drop(connection)
         except sqlite3.OperationalError as error:
@@ -170,6 +167,11 @@ def _drop(connection: sqlite3.Connection) -> None:
     found = connection.execute("select name from sqlite_master where type = 'table' and name glob ?", (contents.MARKER + "*",)).fetchall()
     for (name,) in found:
         connection.execute(f"drop table {contents.quoted(name)}")
+
+
+def _shape(path: Path) -> contents.Shape:
+    with databases.explained(path), closing(databases.open_read_only(path)) as connection:
+        return contents.shape(connection)
 
 
 def _has_table(live: Path, name: str) -> bool:
