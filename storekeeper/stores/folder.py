@@ -177,7 +177,7 @@ class TreeWriter:
             self.linked += 1
             self._progress(size)
         else:
-            sha256, size = self._copy(source, target)
+            sha256, size = self._copy(source, target, before.st_size)
         self.bytes += size
         whole = {**entry, "size": size, "sha256": sha256}
         if source_of(os.fstat(source.fileno())) != identity:
@@ -214,10 +214,11 @@ class TreeWriter:
         for directory in self._directories:
             durable.sync_directory(directory)
 
-    def _copy(self, source: IO[bytes], target: Path) -> tuple[str, int]:
+    def _copy(self, source: IO[bytes], target: Path, limit: int) -> tuple[str, int]:
+        """Copy at most `limit` bytes: a file that grows as fast as it is read would never end."""
         digest, size = hashlib.sha256(), 0
         with open(target, "xb", buffering=0) as file:
-            while chunk := source.read(CHUNK):
+            while chunk := source.read(min(CHUNK, limit - size)):
                 write_sparse(file, chunk)
                 digest.update(chunk)
                 size += len(chunk)

@@ -58,12 +58,7 @@ class Tree:
         return f"/proc/self/fd/{self.directory(parent_of(path))}/{name_of(path)}"
 
     def _open(self, path: str) -> int:
-        start = path
-        while start not in self.places:
-            if not start:
-                raise FileNotFoundError(f"no directory is known for {path!r}")
-            start = parent_of(start)
-        descriptor = os.open(self.places[start], _DIRECTORY)
+        start, descriptor = self._start(path)
         for name in path[len(start) :].strip("/").split("/") if path != start else ():
             try:
                 below = os.open(name, _DIRECTORY, dir_fd=descriptor)
@@ -71,6 +66,17 @@ class Tree:
                 os.close(descriptor)
             descriptor = below
         return descriptor
+
+    def _start(self, path: str) -> tuple[str, int]:
+        """The nearest directory at or above a path that is open or known, opened once more."""
+        start = path
+        while start not in self.places:
+            if self._cached is not None and self._cached[0] == start:
+                return start, os.dup(self._cached[1])
+            if not start:
+                raise FileNotFoundError(f"no directory is known for {path!r}")
+            start = parent_of(start)
+        return start, os.open(self.places[start], _DIRECTORY)
 
 
 @contextmanager
