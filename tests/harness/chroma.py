@@ -46,9 +46,12 @@ def collection(name, space="l2", sync=1000, ef=20, neighbours=8):
     return client.get_or_create_collection(name, embedding_function=None, configuration={"hnsw": hnsw})
 
 
-def load(into, count, dimension, first=0, batch=5000, seed=1):
+def load(into, count, dimension, first=0, batch=5000, seed=1, bare=False):
     for start in range(first, first + count, batch):
         numbers = range(start, min(start + batch, first + count))
+        if bare:
+            into.add(ids=[f"chunk-{number:07}" for number in numbers], embeddings=vectors(len(numbers), dimension, seed + start))
+            continue
         into.add(
             ids=[f"chunk-{number:07}" for number in numbers],
             embeddings=vectors(len(numbers), dimension, seed + start),
@@ -66,7 +69,7 @@ target = collection("papers", sync=arguments["sync"])
 batch, number, slowest = arguments["batch"], 0, 0.0
 while True:
     began = time.monotonic()
-    load(target, batch, arguments["dimension"], first=10_000_000 + number * batch, batch=batch)
+    load(target, batch, arguments["dimension"], first=10_000_000 + number * batch, batch=batch, bare=True)
     number, slowest = number + 1, max(slowest, time.monotonic() - began)
     say([number, slowest])
 """
@@ -74,7 +77,9 @@ while True:
 
 def execute(directory: Path, code: str, **arguments: Any) -> list[Any]:
     """Run code on an embedded client in a process of its own; returns what it said (`say`)."""
-    finished = subprocess.run(_argv(directory, code, arguments), capture_output=True, env=_ENVIRONMENT, check=False, timeout=PATIENCE_S * 4)
+    finished = subprocess.run(
+        argv_of(directory, code, arguments), capture_output=True, env=_ENVIRONMENT, check=False, timeout=PATIENCE_S * 4
+    )
     if finished.returncode != 0:
         raise RuntimeError(finished.stderr.decode()[-4000:])
     return [json.loads(line) for line in finished.stdout.splitlines()]
@@ -83,7 +88,7 @@ def execute(directory: Path, code: str, **arguments: Any) -> list[Any]:
 @contextmanager
 def running(directory: Path, code: str, **arguments: Any) -> Iterator[subprocess.Popen[bytes]]:
     """The same, still running while the block does."""
-    process = subprocess.Popen(_argv(directory, code, arguments), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=_ENVIRONMENT)
+    process = subprocess.Popen(argv_of(directory, code, arguments), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=_ENVIRONMENT)
     try:
         yield process
     finally:
@@ -123,7 +128,7 @@ class Writer:
 
 
 @contextmanager
-def writing(directory: Path, *, dimension: int, batch: int = 250, sync: int = 1000) -> Iterator[Writer]:
+def writing(directory: Path, *, dimension: int, batch: int = 250, sync: int = 500) -> Iterator[Writer]:
     with running(directory, _WRITER, dimension=dimension, batch=batch, sync=sync) as process:
         writer = Writer(process)
         writer.wait_for(1)
@@ -211,7 +216,9 @@ class Log:
 class Keeper:
     """One Chroma store with a place for its sets: backs up and restores it as the verbs do."""
 
-    def __init__(self, directory: Path, room: Path, *, runtime: ServerRuntime | None = None, nobody_uses: bool = False, **declared: Any) -> None:
+    def __init__(
+        self, directory: Path, room: Path, *, runtime: ServerRuntime | None = None, nobody_uses: bool = False, **declared: Any
+    ) -> None:
         self.directory = directory
         self.room = room
         self.scratch = room / "scratch"
@@ -245,7 +252,18 @@ class Keeper:
 
     def record(self, hold: ChromaHold, pinned: datetime, into: StoreFolder, dumped: Dumped) -> StoreRecord:
         made = StoreRecord(
-            "chroma", dumped.klass, "", pinned, hold.pause_ms, 0.0, 0.0, into.bytes, dumped.counts, dumped.digests, into.artefacts, dumped.details
+            "chroma",
+            dumped.klass,
+            "",
+            pinned,
+            hold.pause_ms,
+            0.0,
+            0.0,
+            into.bytes,
+            dumped.counts,
+            dumped.digests,
+            into.artefacts,
+            dumped.details,
         )
         return StoreRecord.from_json(json.loads(json.dumps(made.to_json())))
 
@@ -271,5 +289,5 @@ def _answers(url: str) -> bool:
         return False
 
 
-def _argv(directory: Path, code: str, arguments: dict[str, Any]) -> list[str]:
+def argv_of(directory: Path, code: str, arguments: dict[str, Any]) -> list[str]:
     return [sys.executable, "-c", _PRELUDE + textwrap.dedent(code), str(directory), json.dumps(arguments)]
