@@ -42,6 +42,14 @@ def take_set(context: Context, *, purpose: str, accept_shrink: frozenset[str] = 
     `purpose` is `backup`, or what the set is the safety of. A backup fails where a store shrank to a tenth of its last good
     set, unless `accept_shrink` names it; a safety set takes what is there. Raises the first store's error; then nothing is published.
     """
+    try:
+        return _take(context, purpose, accept_shrink)
+    except OSError as error:
+        where = f" ({error.filename})" if error.filename else ""
+        raise Failed(f"no set was published: {error.strerror or type(error).__name__}{where}") from error
+
+
+def _take(context: Context, purpose: str, accept_shrink: frozenset[str]) -> SetEntry:
     context.sets.sweep()
     previous = context.sets.previous_good()
     found = _preflight(context)

@@ -128,9 +128,18 @@ class Part:
 
 
 def make_lab(
-    root: Path, *, sqlites: int = 2, services: int = 2, keep: RestoreModel | None = None, first: Mapping[str, Part] | None = None
+    root: Path,
+    *,
+    sqlites: int = 2,
+    services: int = 2,
+    keep: RestoreModel | None = None,
+    first: Mapping[str, Part] | None = None,
+    disk: Path | None = None,
 ) -> Lab:
-    """The stores in `first`, then SQLite databases `main`, `meta`, ... and a tree of files `papers` with two included entries."""
+    """The stores in `first`, then SQLite databases `main`, `meta`, ... and a tree of files `papers` with two included entries.
+
+    The repository and the state are on `disk`, when there is one.
+    """
     for folder in ("live", "private", "services", "state"):
         (root / folder).mkdir(mode=0o700, exist_ok=True)
     live = root / "live"
@@ -143,7 +152,7 @@ def make_lab(
     stack = Stack(stack="demo", stores={name: part.declared for name, part in parts.items()}, restore=keep or RestoreModel())
     return Lab(
         root,
-        open_context(root, stack, running, scratch=reachable_directory() if first else None),
+        open_context(root, stack, running, scratch=reachable_directory() if first else None, disk=disk),
         {name: part.read for name, part in parts.items()},
         {name: part.write for name, part in parts.items()},
         running,
@@ -170,21 +179,27 @@ def chroma_part(path: Path, made: Mapping[str, Path]) -> Part:
 
 
 def open_context(
-    root: Path, stack: Stack, services: tuple[Service, ...] = (), *, vouched: bool = True, scratch: Path | None = None
+    root: Path,
+    stack: Stack,
+    services: tuple[Service, ...] = (),
+    *,
+    vouched: bool = True,
+    scratch: Path | None = None,
+    disk: Path | None = None,
 ) -> Context:
     """A context of this stack, as a new process would open it.
 
     With `vouched` a person has said that nobody uses the files: where tests run, not every process can be looked into.
     """
-    scratch = scratch or root / "scratch"
+    scratch, disk = scratch or root / "scratch", disk or root
     scratch.mkdir(exist_ok=True)
     surroundings = Surroundings(stack.stack, root / "private", scratch, nobody_uses=vouched)
     return Context(
         stack=stack,
         stores={name: open_store(name, declared, surroundings) for name, declared in stack.stores.items()},
         services=services,
-        sets=Repository.open_or_create(root / "repository", root / "state").stack(stack.stack),
-        state=root / "state" / stack.stack,
+        sets=Repository.open_or_create(disk / "repository", disk / "state").stack(stack.stack),
+        state=disk / "state" / stack.stack,
         scratch=scratch,
         host="here",
         progress=Progress(),

@@ -1,0 +1,221 @@
+"""Making a set while it is killed, out of room, or its bytes rot: nothing invalid ever has a name."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import sqlite3
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from storekeeper.host import space
+from storekeeper.host.progress import Progress
+from storekeeper.outcomes import Failed, Refused
+from storekeeper.sets import publishing
+from storekeeper.sets.artefacts import check_artefacts
+from storekeeper.sets.manifest import MANIFEST, read_manifest
+from storekeeper.sets.publishing import take_set
+from storekeeper.sets.repository import StackSets
+from tests.harness.stacks import Lab, in_child, make_lab
+
+KILLS = int(os.environ.get("STOREKEEPER_FAULT_COUNT", "20"))
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Iterator[Lab]:
+    made = make_lab(tmp_path, sqlites=1, services=0)
+    made.write("one")
+    yield made
+    made.close()
+
+
+def _faults(sets: StackSets) -> list[str]:
+    """What is wrong with any listed set, read back in full."""
+    found = []
+    for entry in sets.entries():
+        manifest = entry.manifest
+        if manifest is None:
+            found.append(f"{entry.id}: {entry.reason}")
+        else:
+            found += [fault.message for fault in check_artefacts(entry.path, manifest, Progress())]
+    return found
+
+
+def _partials(lab: Lab) -> list[Path]:
+    return sorted(lab.context.sets.path.glob(".*.partial"))
+
+
+def _kill_after(seconds: float, action: Callable[[], object]) -> int:
+    """Run something in a child and SIGKILL it after that time, if it still runs; minus the signal, or its exit code."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            action()
+        finally:
+            os._exit(0)
+    time.sleep(seconds)
+    os.kill(pid, signal.SIGKILL)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def test_a_backup_killed_at_any_moment_never_leaves_an_invalid_set_and_the_next_run_sweeps_what_is_left(lab: Lab) -> None:
+    started = time.monotonic()
+    assert in_child(lambda: take_set(lab.context, purpose="backup")) == 0
+    usual = time.monotonic() - started
+    chance, killed_in_the_middle = random.Random(5), 0
+    for _ in range(KILLS):
+        _kill_after(chance.uniform(0, usual * 1.1), lambda: take_set(lab.context, purpose="backup"))
+        assert not _faults(lab.context.sets)
+        killed_in_the_middle += bool(_partials(lab))
+    assert killed_in_the_middle > KILLS // 4, "the kills must hit backups that were under way"
+    newest = take_set(lab.context, purpose="backup")
+    assert newest.state == "verified"
+    assert not _partials(lab)
+
+
+def test_control_what_a_kill_leaves_would_be_an_invalid_set_had_it_a_name(lab: Lab) -> None:
+    def killed_before_the_manifest(*_: object) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def take() -> None:
+        publishing.check_artefacts = killed_before_the_manifest  # type: ignore[assignment]
+        take_set(lab.context, purpose="backup")
+
+    assert in_child(take) == -signal.SIGKILL
+    (left,) = _partials(lab)
+    left.rename(left.with_name(left.name[1 : -len(".partial")]))
+    assert _faults(lab.context.sets)
+
+
+def test_a_living_run_is_not_swept_by_another(lab: Lab) -> None:
+    with lab.context.sets.begin(publishing.clock.now()) as partial:
+        assert lab.context.sets.sweep() == []
+        assert partial.path.is_dir()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_bytes_that_rot_between_write_and_read_back_are_found_and_nothing_is_published(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    monkeypatch.setattr(publishing._Making, "read_back", _after_rot(publishing._Making.read_back, seed))
+    with pytest.raises(Failed, match="could not be read back"):
+        take_set(lab.context, purpose="backup")
+    assert lab.context.sets.entries() == []
+    assert not _partials(lab)
+
+
+def test_control_without_the_read_back_the_rotten_set_is_published(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(publishing._Making, "read_back", _after_rot(lambda *_: None, 1))
+    take_set(lab.context, purpose="backup")
+    assert _faults(lab.context.sets)
+
+
+def _after_rot(then: Callable[..., None], seed: int) -> Callable[..., None]:
+    def rot(making: Any, manifest: Any) -> None:
+        chance = random.Random(seed)
+        files = sorted(path for path in making._partial.path.rglob("*") if path.is_file() and path.stat().st_size)
+        _flip(chance.choice(files), chance)
+        then(making, manifest)
+
+    return rot
+
+
+def _flip(path: Path, chance: random.Random) -> None:
+    data = bytearray(path.read_bytes())
+    data[chance.randrange(len(data))] ^= 1 << chance.randrange(8)
+    path.chmod(0o600)
+    path.write_bytes(data)
+    path.chmod(0o400)
+
+
+def test_without_foreseeable_room_a_backup_is_refused_before_any_store_is_held(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    held: list[str] = []
+    for name, store in lab.context.stores.items():
+        monkeypatch.setattr(store, "hold", lambda work, name=name: held.append(name))
+    monkeypatch.setattr(space, "free_bytes", lambda path: 10)
+    with pytest.raises(Refused, match=r"a backup needs .* has 10 bytes"):
+        take_set(lab.context, purpose="backup")
+    assert held == []
+    assert not _partials(lab)
+
+
+@pytest.fixture
+def full_lab(tmp_path: Path) -> Iterator[Lab]:
+    """A lab whose repository is a file system of 2 MiB."""
+    if os.geteuid() != 0:
+        pytest.skip("a full disk needs root")
+    repository = tmp_path / "repository"
+    repository.mkdir(mode=0o700)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m,mode=0700", "tmpfs", repository], check=True)
+    try:
+        made = make_lab(tmp_path, sqlites=1, services=0)
+        made.write("one")
+        yield made
+        made.close()
+    finally:
+        subprocess.run(["umount", repository], check=True)
+
+
+def test_a_disk_that_fills_in_the_middle_fails_the_backup_frees_its_room_and_leaves_earlier_sets(
+    full_lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = take_set(full_lab.context, purpose="backup")
+    before = space.free_bytes(full_lab.context.sets.path)
+    (full_lab.root / "live/papers/raw/big").write_bytes(os.urandom(3 << 20))
+    monkeypatch.setattr(space, "check", lambda *_, **__: [])
+    with pytest.raises(Failed, match="No space left on device"):
+        take_set(full_lab.context, purpose="backup")
+    assert [entry.id for entry in full_lab.context.sets.entries()] == [first.id]
+    assert not _faults(full_lab.context.sets)
+    assert not _partials(full_lab)
+    assert space.free_bytes(full_lab.context.sets.path) >= before - 65536
+
+
+def test_a_store_that_lost_nine_tenths_fails_the_backup_unless_a_person_accepts_it(lab: Lab) -> None:
+    take_set(lab.context, purpose="backup")
+    _keep_rows(lab, 10)
+    with pytest.raises(Failed, match=r"holds 10 objects, the set .* held 303; nothing was published") as failure:
+        take_set(lab.context, purpose="backup")
+    assert failure.value.next == "storekeeper backup demo --accept-shrink main"
+    accepted = take_set(lab.context, purpose="backup", accept_shrink=frozenset({"main"}))
+    assert accepted.state == "verified"
+
+
+def test_a_store_that_lost_half_is_a_warning_and_a_safety_set_takes_what_is_there(lab: Lab) -> None:
+    take_set(lab.context, purpose="backup")
+    _keep_rows(lab, 100)
+    entry = take_set(lab.context, purpose="backup")
+    assert entry.manifest is not None
+    assert [problem.store for problem in entry.manifest.problems if "objects" in problem.message] == ["main"]
+    _keep_rows(lab, 1)
+    assert take_set(lab.context, purpose="restore").state == "verified"
+
+
+def _keep_rows(lab: Lab, count: int) -> None:
+    with closing(sqlite3.connect(lab.root / "live/main.db")) as connection, connection:
+        connection.execute("delete from things where id not in (select id from things limit ?)", (count,))
+
+
+def test_unchanged_files_are_hard_links_to_the_set_before_and_changed_ones_are_not(lab: Lab) -> None:
+    first = take_set(lab.context, purpose="backup")
+    (lab.root / "live/papers/notes/c.md").write_text("changed")
+    second = take_set(lab.context, purpose="backup")
+    same = [(entry.path / "papers/content/raw/a.pdf").stat().st_ino for entry in (first, second)]
+    other = [(entry.path / "papers/content/notes/c.md").stat().st_ino for entry in (first, second)]
+    assert same[0] == same[1]
+    assert other[0] != other[1]
+
+
+def test_a_published_set_can_be_read_by_its_owner_only(lab: Lab) -> None:
+    entry = take_set(lab.context, purpose="backup")
+    for path in (entry.path, *entry.path.rglob("*")):
+        mode = path.stat().st_mode & 0o777
+        assert mode == (0o700 if path.is_dir() else 0o400), path
+    assert read_manifest(entry.path / MANIFEST).id == entry.id
