@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import urllib.request
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,10 @@ import pytest
 
 from storekeeper.outcomes import Failed
 from storekeeper.restore.journal import Journal, Step, journals, unfinished
+from storekeeper.sets.publishing import take_set
+from storekeeper.stack.model import ChromaModel
+from storekeeper.stores.chroma.store import ChromaStore
+from storekeeper.stores.surroundings import Surroundings
 from storekeeper.verbs.restore import RestoreRequest, restore
 from storekeeper.verbs.resume import resume
 from tests.harness import chroma
@@ -101,6 +108,41 @@ def test_a_way_back_that_fails_leaves_every_kind_restored(lab: Lab) -> None:
     assert lab.all_hold("first"), lab.sides()
     restore(lab.context, RestoreRequest(back=True))
     assert lab.all_hold("second"), lab.sides()
+
+
+def test_a_chroma_server_is_stopped_for_the_switch_and_serves_the_restored_directory_afterwards(
+    tmp_path: Path, directories: Mapping[str, Path]
+) -> None:
+    live = tmp_path / "live" / "vectors"
+    lab = make_lab(tmp_path, sqlites=1, services=1, first={"vectors": chroma_part(live, directories)})
+    lab.write("first")
+    with chroma.serving(live) as server:
+        declared = ChromaModel(kind="chroma", path=live, url=server.url)
+        surroundings = Surroundings("demo", tmp_path / "private", lab.context.scratch)
+        stores = {**lab.context.stores, "vectors": ChromaStore("vectors", declared, surroundings, server)}
+        context = replace(lab.context, stores=stores)
+        entry = take_set(context, purpose="backup")
+        server.stop()
+        lab.write("second")
+        server.start()
+        before = server.pid
+        plan = restore(context, RestoreRequest(set=entry.id, plan=True)).result["plan"]
+        assert plan["services"] == ["service-0", server.label]
+        assert server.pid == before
+        vectors = restore(context, RestoreRequest(set=entry.id)).result["stores"]["vectors"]
+        assert server.pid != before
+        assert _collections(server.url) == ["first-papers"]
+        assert vectors["downtime_s"] > vectors["switch_ms"] / 1000
+        restore(context, RestoreRequest(back=True))
+        assert _collections(server.url) == ["second-papers"]
+    lab.close()
+
+
+def _collections(url: str) -> list[str]:
+    """What the server itself answers."""
+    where = f"{url}/api/v2/tenants/default_tenant/databases/default_database/collections"
+    with urllib.request.urlopen(where, timeout=10) as answer:
+        return sorted(each["name"] for each in json.load(answer))
 
 
 @pytest.mark.slow
