@@ -10,7 +10,7 @@ from pathlib import Path
 from storekeeper.outcomes import Refused
 from storekeeper.sets.manifest import MANIFEST, BadManifest, Manifest, NewerManifest, read_manifest
 from storekeeper.sets.names import SetId
-from storekeeper.sets.records import Pin, Records, SetState, state_of
+from storekeeper.sets.records import Known, Pin, Records, SetState, state_of
 
 
 class SetGone(Refused):
@@ -59,10 +59,10 @@ class Resolved:
     skipped: tuple[SetEntry, ...]
 
 
-def read_entry(path: Path, name: SetId, stack: str, records: Records) -> SetEntry:
-    """Read one set's manifest and records. A bad manifest is a state, not an error."""
-    known = records.known(path.name)
-    pin = records.pinned(path.name)
+def read_entry(path: Path, name: SetId, stack: str, records: Records | None) -> SetEntry:
+    """Read one set's manifest and its records, where it has any. A bad manifest is a state, not an error."""
+    known = records.known(path.name) if records else Known()
+    pin = records.pinned(path.name) if records else None
     try:
         manifest = read_manifest(path / MANIFEST, expect_id=path.name, expect_stack=stack)
     except NewerManifest as error:
