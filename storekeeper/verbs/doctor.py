@@ -13,6 +13,7 @@ from typing import Any
 from storekeeper.host import space
 from storekeeper.host.processes import SEARCH_PATH, Command, ProgramFailed, run
 from storekeeper.outcomes import Outcome, Problem, Refused, Severity, StorekeeperError
+from storekeeper.runtimes.registry import open_runtime
 from storekeeper.sets.repository import REMEMBERED, Repository
 from storekeeper.stack.config import Places, stack_names
 from storekeeper.stack.model import AnyStore, ChromaModel, PostgresqlModel, Stack
@@ -80,8 +81,14 @@ def _look_at_stack(places: Places, name: str, missing: Missing) -> None:
         with missing.noting(name, store_name):
             _look_at_secrets(store_name, declared)
         with missing.noting(name, store_name):
-            opened = opening.open_store_of(stack, store_name, places)
-            _look_at_store(opened, declared, name, missing)
+            store = opening.open_store_of(stack, store_name, places)
+            _look_at_backup_needs(store, name, missing)
+            _look_for_programs_of_a_proof(store, declared)
+        with missing.noting(name, store_name):
+            _look_for_chromadb(declared)
+    for service in stack.services:
+        with missing.noting(name):
+            open_runtime(service).is_running()
     with missing.noting(name):
         _look_at_room(places, name)
     if stack.schedule:
@@ -95,35 +102,37 @@ def _look_at_secrets(name: str, declared: AnyStore) -> None:
                 read_secret(reference, f"the password of {name}")
 
 
-def _look_at_store(store: Store, declared: AnyStore, stack: str, missing: Missing) -> None:
-    """What a backup needs, by the store's own preflight, then what a proof needs."""
+def _look_at_backup_needs(store: Store, stack: str, missing: Missing) -> None:
+    """The store's own preflight, and whether its supervisor answers."""
     warnings = store.preflight()
     missing.found += [Problem(each.message, Severity.WARNING, store.name, each.next, stack) for each in warnings]
     if store.runtime is not None:
         store.runtime.is_running()
+
+
+def _look_for_programs_of_a_proof(store: Store, declared: AnyStore) -> None:
+    """Raises Refused where a scratch server of the same major version could not be started."""
     if isinstance(declared, PostgresqlModel):
         from storekeeper.stores.postgresql import programs  # noqa: PLC0415 only where the stack has such a store
 
         found = programs.find(declared.programs, programs.major_of(store.inspect().version))
         for program in ("initdb", "postgres"):
             found.path(program)
-    if isinstance(declared, ChromaModel):
-        _look_for_chromadb(declared)
 
 
-def _look_for_chromadb(declared: ChromaModel) -> None:
+def _look_for_chromadb(declared: AnyStore) -> None:
     """Raises Refused unless the application's interpreter, or this one, can open a Chroma directory."""
+    if not isinstance(declared, ChromaModel):
+        return
     if declared.python is None:
         if importlib.util.find_spec("chromadb") is None:
             raise Refused(
                 "a proof needs an interpreter that has chromadb", next="name the application's interpreter in the stack file: python: PATH"
             )
         return
+    looking = "import importlib.util, sys; sys.exit(importlib.util.find_spec('chromadb') is None)"
     try:
-        run(
-            Command([declared.python, "-c", "import importlib.util, sys; sys.exit(importlib.util.find_spec('chromadb') is None)"]),
-            timeout=_PATIENCE,
-        )
+        run(Command([declared.python, "-c", looking]), timeout=_PATIENCE)
     except ProgramFailed as error:
         raise Refused(
             f"{declared.python} cannot be used for a proof: it has no chromadb", next=f"{declared.python} -m pip install chromadb"
