@@ -2,11 +2,14 @@
 
 from pathlib import Path
 
-from pyinfra import config
+from pyinfra import config, state
 
 import operations
 
 config.REQUIRE_PYINFRA_VERSION = ">=3.10,<3.11"
 
-if Path(operations.__file__).resolve().parent != Path(__file__).resolve().parent / "operations":
+if Path(operations.__file__ or "").resolve().parent != Path(__file__).resolve().parent / "operations":
     raise SystemExit(f"{operations.__file__} would be used as `operations`: run pyinfra from the checkout's root, in its .venv")
+
+# A deploy says why it changed nothing, also without -v.
+state.print_noop_info = True

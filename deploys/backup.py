@@ -7,8 +7,8 @@ from pyinfra import host
 
 from operations import declared, sets
 
-sudo = bool(host.data.get("storekeeper_sudo"))
-within = host.data.get("within")
+sudo = declared.sudo(host)
+within = declared.within(host)
 for stack in host.loop(declared.chosen_stacks(host)):
     if within:
         sets.recent(name=f"Have a set of {stack} within {within}", stack=stack, within=within, _sudo=sudo)

@@ -7,12 +7,10 @@ from pyinfra import host
 
 from operations import declared, sets
 
-sudo = bool(host.data.get("storekeeper_sudo"))
+sudo = declared.sudo(host)
+chosen = declared.chosen_set(host)
+within = declared.within(host)
+if chosen and within:
+    raise SystemExit("a proof takes --data set=SET or --data within=TIME, not both")
 for stack in host.loop(declared.chosen_stacks(host)):
-    sets.prove(
-        name=f"Prove {host.data.get('set') or 'the newest set'} of {stack}",
-        stack=stack,
-        set=host.data.get("set"),
-        within=host.data.get("within"),
-        _sudo=sudo,
-    )
+    sets.prove(name=f"Prove {chosen or 'the newest set'} of {stack}", stack=stack, set=chosen, within=within, _sudo=sudo)

@@ -7,6 +7,6 @@ from pyinfra import host
 
 from operations import declared, sets
 
-sudo = bool(host.data.get("storekeeper_sudo"))
+sudo = declared.sudo(host)
 for stack in host.loop(declared.chosen_stacks(host)):
     sets.prune(name=f"Prune {stack}", stack=stack, dry_run=declared.flag(host, "plan"), _sudo=sudo)

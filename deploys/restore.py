@@ -5,22 +5,27 @@ pyinfra INVENTORY deploys/restore.py --data stack=maestro --data set=latest --da
 """
 
 from pyinfra import host
+from pyinfra.api import OperationValueError
 
 from operations import declared, sets
 
-sudo = bool(host.data.get("storekeeper_sudo"))
-stack, *others = declared.chosen_stacks(host)
-if others:
-    raise SystemExit("a restore works on one stack: pass --data stack=NAME")
-sets.restore(
-    name=f"Restore {stack}",
-    stack=stack,
-    set=host.data.get("set"),
-    back=declared.flag(host, "back"),
-    only=declared.names(host, "only"),
-    nobody_uses=declared.names(host, "nobody_uses"),
-    no_owners=declared.names(host, "no_owners"),
-    plan=declared.flag(host, "plan"),
-    confirm=host.data.get("confirm"),
-    _sudo=sudo,
-)
+stacks = declared.chosen_stacks(host)
+if len(stacks) != 1:
+    raise SystemExit(f"a restore works on one stack: pass --data stack=NAME ({host.name} has {', '.join(stacks) or 'none'})")
+wanted = {
+    "stack": stacks[0],
+    "set": declared.chosen_set(host),
+    "back": declared.flag(host, "back"),
+    "only": declared.names(host, "only"),
+    "nobody_uses": declared.names(host, "nobody_uses"),
+    "no_owners": declared.names(host, "no_owners"),
+    "accept_unreadable": declared.names(host, "accept_unreadable"),
+    "stage_dir": declared.text(host, "stage_dir"),
+    "plan": declared.flag(host, "plan"),
+    "confirm": declared.text(host, "confirm"),
+}
+try:
+    sets.restore_words(**wanted)  # before any host is touched, not when its turn comes
+except OperationValueError as error:
+    raise SystemExit(f"{error}") from error
+sets.restore(name=f"{'Plan the restore of' if wanted['plan'] else 'Restore'} {stacks[0]}", **wanted, _sudo=declared.sudo(host))

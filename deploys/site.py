@@ -10,22 +10,26 @@ from pyinfra.operations import files
 
 from operations import declared
 from operations.program import Program
-from operations.schedule import cron_lines
+from operations.schedule import cron_lines, owner_of
 
 data = host.data
-sudo = bool(data.get("storekeeper_sudo"))
+sudo = declared.sudo(host)
 owner = data.get("storekeeper_user")
 config = data.get("storekeeper_config")
+schedules = data.get("storekeeper_cron")
+schedules_owner = owner_of(schedules, owner)
 stacks = declared.stacks(host)
 
-for purpose, directory, mode in (
-    ("configuration", config, "700"),
-    ("stack files", f"{config}/stacks", "700"),
-    ("state", data.get("storekeeper_state"), "700"),
-    ("repository", data.get("storekeeper_repository"), "700"),
-    ("schedules", data.get("storekeeper_cron"), "755"),
+for purpose, directory, user, mode in host.loop(
+    (
+        ("configuration", config, owner, "700"),
+        ("stack files", f"{config}/stacks", owner, "700"),
+        ("state", data.get("storekeeper_state"), owner, "700"),
+        ("repository", data.get("storekeeper_repository"), owner, "700"),
+        ("schedules", schedules, schedules_owner, "755"),
+    )
 ):
-    files.directory(name=f"Directory of the {purpose}", path=directory, user=owner, mode=mode, _sudo=sudo)
+    files.directory(name=f"Directory of the {purpose}", path=directory, user=user, mode=mode, _sudo=sudo)
 
 files.template(
     name="Configuration",
@@ -48,14 +52,14 @@ for stack in host.loop(stacks):
         mode="600",
         _sudo=sudo,
     )
-    cron_file = f"{data.get('storekeeper_cron')}/storekeeper-{stack.name}"
+    cron_file = f"{schedules}/storekeeper-{stack.name}"
     lines = cron_lines(stack.stack, Program.of(host))
     if lines:
         files.template(
             name=f"Schedule of {stack.name}",
             src="templates/cron.j2",
             dest=cron_file,
-            user=owner,
+            user=schedules_owner,
             mode="644",
             stack=stack.name,
             lines=lines,

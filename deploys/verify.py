@@ -7,7 +7,7 @@ from pyinfra import host
 
 from operations import declared, sets
 
-sudo = bool(host.data.get("storekeeper_sudo"))
-chosen = host.data.get("set")
+sudo = declared.sudo(host)
+chosen = declared.chosen_set(host)
 for stack in host.loop(declared.chosen_stacks(host)):
     sets.verify(name=f"Verify {chosen or 'all sets'} of {stack}", stack=stack, set=chosen, all=chosen is None, _sudo=sudo)

@@ -6,11 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from pyinfra.api import Host
+from pyinfra import logger
+from pyinfra.api import Host, OperationValueError
 
 from storekeeper.outcomes import Refused
 from storekeeper.stack.loader import check_text
 from storekeeper.stack.model import Stack
+
+from .sets import span
+
+_NOT_GIVEN = object()
 
 
 @dataclass(frozen=True)
@@ -47,12 +52,19 @@ def stacks(target: Host) -> list[DeclaredStack]:
 def chosen_stacks(target: Host) -> list[str]:
     """The names of the stacks an operating deploy works on: `--data stack=NAME`, else all that the host has."""
     names = sorted(target.data.get("storekeeper_stacks", {}))
-    wanted = target.data.get("stack")
+    wanted = text(target, "stack")
     if wanted is None:
+        if not names:
+            target.log_styled("no stack is declared for this host: nothing is done", fg="yellow", log_func=logger.warning)
         return names
     if wanted not in names:
         raise SystemExit(f"{target.name} has no stack {wanted!r}; it has {', '.join(names) or 'none'}")
     return [wanted]
+
+
+def sudo(target: Host) -> bool:
+    """Whether everything on the host is done with sudo: host data `storekeeper_sudo`."""
+    return flag(target, "storekeeper_sudo")
 
 
 def flag(target: Host, key: str) -> bool:
@@ -65,10 +77,39 @@ def flag(target: Host, key: str) -> bool:
     raise SystemExit(f"--data {key}= takes yes or no, not {value!r}")
 
 
+def text(target: Host, key: str) -> str | None:
+    """A word of `--data`; None when it was not given. Raises SystemExit for an empty one, and for one that is no word."""
+    given = target.data.get(key, _NOT_GIVEN)
+    if given is _NOT_GIVEN:
+        return None
+    if isinstance(given, int) and not isinstance(given, bool):
+        given = str(given)  # pyinfra reads digits as a number
+    if not isinstance(given, str) or not given:
+        raise SystemExit(f"--data {key}= takes a word, not {given!r}")
+    return given
+
+
+def chosen_set(target: Host) -> str | None:
+    """The set of `--data set=SET`. pyinfra reads a time such as 20250109_030000 as a number, which is undone here."""
+    given = text(target, "set")
+    is_time = isinstance(target.data.get("set"), int) and given is not None and len(given) == 14
+    return f"{given[:8]}_{given[8:]}" if given is not None and is_time else given
+
+
+def within(target: Host) -> str | None:
+    """The length of time of `--data within=26h`. Raises SystemExit for what is none."""
+    given = text(target, "within")
+    if given is not None:
+        try:
+            span(given)
+        except OperationValueError as error:
+            raise SystemExit(f"--data within=: {error}") from error
+    return given
+
+
 def names(target: Host, key: str) -> tuple[str, ...]:
     """The names in a `--data` value, separated by commas."""
-    value = str(target.data.get(key) or "")
-    return tuple(name for name in value.split(",") if name)
+    return tuple(name for name in (text(target, key) or "").split(",") if name)
 
 
 def _read(source: str | Path, name: str) -> tuple[str, str]:

@@ -9,13 +9,15 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from pyinfra import host, logger
-from pyinfra.api import Host, OperationValueError, QuoteString, State, StringCommand
+from pyinfra.api import FunctionCommand, Host, OperationValueError, QuoteString, State, StringCommand
 from pyinfra.connectors.util import CommandOutput, OutputLine
 
 PROGRAM = "/opt/storekeeper/current/bin/storekeeper"
 CONFIG = "/etc/storekeeper"
+_SCHEMA = 1  # of the documents that are understood here
 _ACCEPTED = (0, 4)  # ok, and ok with warnings that a person is told
 _OUTCOME_COLOURS = {"ok": "green", "warning": "yellow", "unknown": "yellow"}
+_LONGEST = 4096  # bytes of one word: no path, name or set is longer
 
 
 @dataclass(frozen=True)
@@ -31,12 +33,33 @@ class Program:
 
     def words(self, verb: str, *arguments: str) -> tuple[str, ...]:
         """The argument list of a verb that answers with a document. Raises OperationValueError for a word that no verb takes."""
-        for word in (self.path, self.config, verb, *arguments):
-            if not isinstance(word, str) or not word or any(ord(sign) < 32 or ord(sign) == 127 for sign in word):
-                raise OperationValueError(f"{word!r} cannot be a word of a command")
-        if not PurePosixPath(self.path).is_absolute():
-            raise OperationValueError(f"storekeeper_program is no absolute path: {self.path!r}")
-        return (self.path, "--config", self.config, "--json", verb, *arguments)
+        for what, path in (("storekeeper_program", self.path), ("storekeeper_config", self.config)):
+            if not PurePosixPath(value(what, path)).is_absolute():
+                raise OperationValueError(f"{what} is no absolute path: {path!r}")
+        return (self.path, "--config", self.config, "--json", verb, *(_word(f"a word of {verb}", word) for word in arguments))
+
+
+def value(what: str, given: object) -> str:
+    """What a person or an inventory gave, as one word. Raises OperationValueError, naming it, for what could be read as an option."""
+    word = _word(what, given)
+    if word.startswith("-"):
+        raise OperationValueError(f"{what} cannot begin with a dash: {_short(word)}")
+    return word
+
+
+def _word(what: str, given: object) -> str:
+    if not isinstance(given, str) or not given:
+        raise OperationValueError(f"{what} is no word: {_short(given)}")
+    if any(ord(sign) < 32 or 127 <= ord(sign) < 160 or 0xD800 <= ord(sign) < 0xE000 for sign in given):
+        raise OperationValueError(f"{what} cannot hold control characters: {_short(given)}")
+    if len(given.encode()) > _LONGEST:
+        raise OperationValueError(f"{what} is longer than {_LONGEST} bytes: {_short(given)}")
+    return given
+
+
+def _short(given: object) -> str:
+    text = ascii(given)
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 class Verb(StringCommand):
@@ -59,13 +82,23 @@ class Verb(StringCommand):
         return status, CommandOutput(said)
 
 
+def unread(what: str) -> FunctionCommand:
+    """A command that fails its own host because `what`, on which the decision rests, could not be read. Nothing is typed."""
+    return FunctionCommand(_say_unread, (what,), {})
+
+
+def _say_unread(state: State, host: Host, what: str) -> bool:  # noqa: ARG001 pyinfra looks for both names
+    host.log_styled(f"{what} could not be read, so nothing was decided", fg="red", log_func=logger.error)
+    return False
+
+
 def parse_document(lines: Sequence[str]) -> dict[str, Any] | None:
-    """The one document that a verb printed; None when what came is none."""
+    """The one document that a verb printed; None when what came is none, or one of another version."""
     try:
         document = json.loads("\n".join(lines))
     except ValueError:
         return None
-    if not isinstance(document, dict) or document.get("schema") != 1 or "outcome" not in document:
+    if not isinstance(document, dict) or document.get("schema") != _SCHEMA or "outcome" not in document:
         return None
     return document
 
@@ -73,13 +106,14 @@ def parse_document(lines: Sequence[str]) -> dict[str, Any] | None:
 def tell(target: Host, document: dict[str, Any]) -> None:
     """Print what a document says to people: one line of figures, then each problem with its next command."""
     colour = _OUTCOME_COLOURS.get(document["outcome"], "red")
-    target.log_styled(f"{document['outcome']}: {headline(document)}", fg=colour, log_func=logger.info)
+    target.log_styled(_line(f"{document['outcome']}: {headline(document)}"), fg=colour, log_func=logger.info)
     for problem in document.get("problems", ()):
         subject = " ".join(word for word in (document.get("stack"), problem.get("store")) if word)
         log = logger.info if problem["severity"] == "info" else logger.warning
-        target.log_styled(f"{subject}: {problem['message']}", fg="yellow" if problem["severity"] == "warning" else None, log_func=log)
+        said = _line(f"{subject or document['verb']}: {problem['message']}")
+        target.log_styled(said, fg="yellow" if problem["severity"] == "warning" else None, log_func=log)
         if problem.get("next"):
-            target.log(f"  next: {problem['next']}", log_func=log)
+            target.log(_line(f"  next: {problem['next']}"), log_func=log)
 
 
 def headline(document: dict[str, Any]) -> str:
@@ -96,7 +130,27 @@ def headline(document: dict[str, Any]) -> str:
     sets = result.get("sets")
     if isinstance(sets, list):
         words.append(", ".join(f"{each['id']} {each['state']}" for each in sets[-3:]) or "no set")
-    if "removed" in result and isinstance(result["removed"], list):
-        words.append(f"{len(result['kept'])} kept, {len(result['removed'])} removed")
+    if isinstance(result.get("plan"), dict):
+        words += _foreseen(result["plan"])
+    if isinstance(result.get("removed"), list):
+        words.append(f"{len(result['kept'])} kept, {len(result['removed'])} {'would be removed' if result.get('dry_run') else 'removed'}")
     words.append(f"{document['seconds']:.1f} s")
     return "  ".join(words)
+
+
+def _foreseen(plan: dict[str, Any]) -> list[str]:
+    """What a restore would do to each store, in numbers of what it holds."""
+    words = [f"plan: {plan['set'] or 'the old sides'}"]
+    for name, store in plan["stores"].items():
+        now, after = (_total(store[which]) for which in ("counts_now", "counts_after"))
+        words.append(f"{name} {now} -> {after}")
+    return [*words, f"stops {', '.join(plan['services']) or 'nothing'}"]
+
+
+def _total(counts: dict[str, int] | None) -> str:
+    return "absent" if counts is None else str(sum(count for name, count in counts.items() if name != "bytes"))
+
+
+def _line(text: str) -> str:
+    """One printable line: names of files are other people's words and must not drive the terminal."""
+    return "".join(sign if sign.isprintable() else "?" for sign in text)

@@ -18,6 +18,14 @@ class CronLine:
     command: str
 
 
+_SYSTEM = "/etc/cron.d"
+
+
+def owner_of(directory: str, user: str) -> str:
+    """Who must own a directory of schedules and the files in it: cron reads nothing but root's from its own, whoever the lines run as."""
+    return "root" if directory.rstrip("/") == _SYSTEM else user
+
+
 def cron_lines(stack: Stack, program: Program) -> list[CronLine]:
     """What cron runs for a stack. It prints nothing but what went wrong, which is what cron mails.
 

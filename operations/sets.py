@@ -1,23 +1,24 @@
 """Take, check, prove, restore and remove the backup sets of a host's stacks.
 
 Each operation is at most one fact, one decision and one verb of the host program. Exit codes 0 and 4 are success; a refusal or a
-failure fails its own host and leaves the others alone.
+failure fails its own host and leaves the others alone. A value that could be read as an option raises OperationValueError.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Generator, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, cast
 
 from pyinfra import host
-from pyinfra.api import OperationValueError, operation
+from pyinfra.api import FunctionCommand, OperationValueError, operation
 
 from .facts.sets import Sets
-from .program import Program, Verb
+from .program import Program, Verb, unread, value
 
 _UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+_USABLE = ("verified", "proven")
 
 
 @operation(is_idempotent=False)
@@ -33,13 +34,15 @@ def backup(stack: str) -> Generator[Verb, None, None]:
 
         sets.backup(name="Back up maestro", stack="maestro")
     """
-    yield Verb("backup", stack)
+    yield Verb("backup", value("stack", stack))
 
 
 @operation()
-def recent(stack: str, within: str = "26h", proven: bool = False) -> Generator[Verb, None, None]:
+def recent(stack: str, within: str = "26h", proven: bool = False) -> Generator[Verb | FunctionCommand, None, None]:
     """
-    Take a backup set only where the stack has no usable one that is young enough.
+    Take a backup set only where the stack has no usable one that is young enough. Where that cannot be told, the host fails.
+
+    A set's age is counted by the host's own clock; one that is dated after now is not young.
 
     + stack: the stack's name
     + within: the greatest age, such as ``30m``, ``26h`` or ``7d``
@@ -51,14 +54,14 @@ def recent(stack: str, within: str = "26h", proven: bool = False) -> Generator[V
 
         sets.recent(name="Have a backup of today", stack="maestro", within="26h")
     """
-    limit = _span(within)
-    usable = _usable(stack, "proven" if proven else "verified")
-    if usable is None:
+    limit = span(within)
+    listed = _listed(stack)
+    if listed is None:
+        yield unread(f"which sets {stack} has")
         return
-    newest = usable[-1] if usable else None
-    age = datetime.now(UTC) - datetime.fromisoformat(newest["time"]) if newest else None
-    if newest is not None and age is not None and age <= limit:
-        host.noop(f"newest {newest['state']} set {newest['id']} is {_spoken(age)} old, within {within}")
+    newest = _newest(listed, ("proven",) if proven else _USABLE)
+    if newest is not None and timedelta() <= (age := _age(listed, newest["time"])) <= limit:
+        host.noop(f"newest {newest['state']} set {newest['id']} of {stack} is {_spoken(age)} old, within {within}")
         return
     yield Verb("backup", stack)
     if proven:
@@ -82,17 +85,17 @@ def verify(stack: str, set: str | None = None, all: bool = False) -> Generator[V
     """
     if set is not None and all:
         raise OperationValueError("give a set or all, not both")
-    yield Verb("verify", stack, *([set] if set else []), *(["--all"] if all else []))
+    yield Verb("verify", value("stack", stack), *_named(set), *(["--all"] if all else []))
 
 
 @operation()
-def prove(stack: str, set: str | None = None, within: str | None = None) -> Generator[Verb, None, None]:
+def prove(stack: str, set: str | None = None, within: str | None = None) -> Generator[Verb | FunctionCommand, None, None]:
     """
     Restore a set into a scratch place and compare what came out with what went in.
 
     + stack: the stack's name
     + set: a set's id, time or start of an id; the newest one when not given
-    + within: do nothing where the newest set was proven no longer ago than this
+    + within: do nothing where the newest proven set was proven no longer ago than this
 
     **Example:**
 
@@ -100,16 +103,19 @@ def prove(stack: str, set: str | None = None, within: str | None = None) -> Gene
 
         sets.prove(name="Prove the newest set each week", stack="maestro", within="7d")
     """
+    if set is not None and within is not None:
+        raise OperationValueError("give a set or within, not both")
     if within is not None:
-        limit = _span(within)
-        usable = _usable(stack, "proven")
-        if usable is None:
+        limit = span(within)
+        listed = _listed(stack)
+        if listed is None:
+            yield unread(f"which sets {stack} has")
             return
-        proven = [each for each in usable if set in (None, each["id"])]
-        if proven and (age := datetime.now(UTC) - datetime.fromisoformat(proven[-1]["proven_at"])) <= limit:
-            host.noop(f"set {proven[-1]['id']} was proven {_spoken(age)} ago, within {within}")
+        newest = _newest(listed, ("proven",))
+        if newest is not None and timedelta() <= (age := _age(listed, newest["proven_at"])) <= limit:
+            host.noop(f"set {newest['id']} of {stack} was proven {_spoken(age)} ago, within {within}")
             return
-    yield Verb("prove", stack, *([set] if set else []))
+    yield Verb("prove", value("stack", stack), *_named(set))
 
 
 @operation(is_idempotent=False)
@@ -120,6 +126,8 @@ def restore(
     only: Sequence[str] = (),
     nobody_uses: Sequence[str] = (),
     no_owners: Sequence[str] = (),
+    accept_unreadable: Sequence[str] = (),
+    stage_dir: str | None = None,
     plan: bool = False,
     confirm: str | None = None,
 ) -> Generator[Verb, None, None]:
@@ -132,6 +140,8 @@ def restore(
     + only: the stores to restore, all when empty
     + nobody_uses: stores whose files no other program has open, where the host cannot see that by itself
     + no_owners: stores to restore without the owners of their files
+    + accept_unreadable: stores that cannot be read, of which a raw copy is kept instead of a safety set
+    + stage_dir: where to stage instead of beside the live data
     + plan: only say what would happen
     + confirm: ``STACK@HOST``, needed for everything but a plan
 
@@ -141,15 +151,8 @@ def restore(
 
         sets.restore(name="Put maestro back", stack="maestro", set="latest", confirm="maestro@prod-ai-1")
     """
-    if (set is None) == (not back):
-        raise OperationValueError("give either a set or back=True")
-    if not plan and confirm is None:
-        raise OperationValueError(f"a restore changes live data: pass confirm='{stack}@HOST'")
-    words = ["--back"] if back else [str(set)]
-    for option, stores in (("--only", only), ("--nobody-uses", nobody_uses), ("--no-owners", no_owners)):
-        words += [word for store in stores for word in (option, store)]
-    words += ["--plan"] if plan else ["--confirm", str(confirm)]
-    yield Verb("restore", stack, *words)
+    words = restore_words(stack, set, back, only, nobody_uses, no_owners, accept_unreadable, stage_dir, plan, confirm)
+    yield Verb("restore", value("stack", stack), *words)
 
 
 @operation()
@@ -166,24 +169,65 @@ def prune(stack: str, dry_run: bool = False) -> Generator[Verb, None, None]:
 
         sets.prune(name="Remove old sets", stack="maestro")
     """
-    yield Verb("prune", stack, *(["--dry-run"] if dry_run else []))
+    yield Verb("prune", value("stack", stack), *(["--dry-run"] if dry_run else []))
 
 
-def _usable(stack: str, state: str) -> list[dict[str, Any]] | None:
-    """The usable sets, oldest first. None where they could not be read: pyinfra has failed that host already, and said why."""
-    program = Program.of(host)
-    found = cast("dict[str, Any] | None", host.get_fact(Sets, stack=stack, program=program.path, program_config=program.config))
-    if found is None:
-        return None
-    wanted = ("proven",) if state == "proven" else ("verified", "proven")
-    return [each for each in found["result"]["sets"] if each["state"] in wanted]
+def restore_words(
+    stack: str,
+    set: str | None,
+    back: bool,
+    only: Sequence[str],
+    nobody_uses: Sequence[str],
+    no_owners: Sequence[str],
+    accept_unreadable: Sequence[str],
+    stage_dir: str | None,
+    plan: bool,
+    confirm: str | None,
+) -> list[str]:
+    """What is typed after `restore STACK`. Raises OperationValueError for a contradiction and for a missing confirmation."""
+    if (set is None) == (not back):
+        raise OperationValueError("give either a set or back=True")
+    if not plan and confirm is None:
+        raise OperationValueError(f"a restore changes live data: look at the plan, then pass confirm='{stack}@HOST'")
+    if plan and confirm is not None:
+        raise OperationValueError("a plan changes nothing and takes no confirm")
+    words = ["--back"] if back else _named(set)
+    named = {"--only": only, "--nobody-uses": nobody_uses, "--no-owners": no_owners, "--accept-unreadable": accept_unreadable}
+    for option, stores in named.items():
+        if isinstance(stores, str):
+            raise OperationValueError(f"{option} takes a list of stores, found the text {stores!r}")
+        words += [word for store in stores for word in (option, value(option, store))]
+    words += ["--stage-dir", value("stage_dir", stage_dir)] if stage_dir is not None else []
+    return [*words, "--plan"] if plan else [*words, "--confirm", value("confirm", confirm)]
 
 
-def _span(text: str) -> timedelta:
-    found = re.fullmatch(r"([1-9][0-9]{0,4})([mhdw])", text)
+def span(text: str) -> timedelta:
+    """A length of time. Raises OperationValueError for anything but a number and one of m, h, d, w."""
+    found = re.fullmatch(r"([1-9][0-9]{0,4})([mhdw])", text) if isinstance(text, str) else None
     if not found:
         raise OperationValueError(f"expected a duration such as 30m, 26h or 7d, found {text!r}")
     return timedelta(**{_UNITS[found[2]]: int(found[1])})
+
+
+def _named(set: str | None) -> list[str]:
+    return [] if set is None else [value("set", set)]
+
+
+def _listed(stack: str) -> dict[str, Any] | None:
+    """The list of a stack's sets. None where it could not be read: unknown is not empty."""
+    program = Program.of(host)
+    return cast("dict[str, Any] | None", host.get_fact(Sets, stack=stack, program=program.path, program_config=program.config))
+
+
+def _newest(listed: dict[str, Any], states: Sequence[str]) -> dict[str, Any] | None:
+    """The newest set by sequence, which is the order that counts, of those in one of the states."""
+    found: list[dict[str, Any]] = [each for each in listed["result"]["sets"] if each["state"] in states]
+    return found[-1] if found else None
+
+
+def _age(listed: dict[str, Any], moment: str) -> timedelta:
+    """How long ago something was when the host answered, by the host's own clock."""
+    return datetime.fromisoformat(listed["started"]) - datetime.fromisoformat(moment)
 
 
 def _spoken(age: timedelta) -> str:

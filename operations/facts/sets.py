@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Sequence
 from typing import Any
@@ -10,46 +9,55 @@ from typing import Any
 from pyinfra.api import FactBase
 from pyinfra.api.exceptions import FactProcessError
 
-from ..program import CONFIG, PROGRAM, Program
+from ..program import CONFIG, PROGRAM, Program, parse_document, value
 
-_END = "storekeeper-end:"
+_CODE = "storekeeper-code:"
+_END = "storekeeper-end"
+_ANSWERS = (0, 1, 2, 3, 4, 75)  # every code of the contract: a refusal is an answer too, where it is said
 
 
-def asked(program: str, config: str, *words: str) -> str:
-    """The shell words that ask a verb for its document and mark its end with the exit code."""
-    typed = " ".join(shlex.quote(word) for word in Program(program, config).words(*words))
-    return f"{typed}; printf '\\n{_END}%s\\n' $?"
+def asked(program: Program, *questions: Sequence[str]) -> str:
+    """The shell words that ask verbs for their documents, mark each with its exit code, and the end of all."""
+    typed = (" ".join(shlex.quote(word) for word in program.words(*question)) for question in questions)
+    return "; ".join([*(f"{each}; printf '\\n{_CODE}%s\\n' $?" for each in typed), f"printf '{_END}\\n'"])
 
 
 def answers(output: list[str], accepted: tuple[int, ...]) -> list[dict[str, Any]]:
-    """The documents of an output, each closed by its end marker. Raises FactProcessError for anything cut off, refused or failed."""
+    """The documents of an output. Raises FactProcessError for anything cut off, refused or failed."""
+    if not output or output[-1] != _END:
+        raise FactProcessError("the answer of the host program was cut off")
     documents, lines = [], []
-    for line in output:
-        if not line.startswith(_END):
+    for line in output[:-1]:
+        if not line.startswith(_CODE):
             lines.append(line)
             continue
-        documents.append(_document("\n".join(lines), line.removeprefix(_END), accepted))
+        documents.append(_document(lines, line.removeprefix(_CODE), accepted))
         lines = []
     if lines or not documents:
         raise FactProcessError("the answer of the host program was cut off")
     return documents
 
 
-def _document(text: str, code: str, accepted: tuple[int, ...]) -> dict[str, Any]:
-    try:
-        document = json.loads(text)
-    except ValueError as error:
-        raise FactProcessError(f"the host program did not answer with a document (it ended with {code})") from error
-    if not isinstance(document, dict) or not code.isdigit() or int(code) not in accepted:
-        problems = document.get("problems", []) if isinstance(document, dict) else []
-        said = "; ".join(str(problem.get("message")) for problem in problems)
-        raise FactProcessError(said or f"the host program ended with {code}")
+def _document(lines: list[str], code: str, accepted: tuple[int, ...]) -> dict[str, Any]:
+    document = parse_document(lines)
+    if document is None:
+        raise FactProcessError(f"the host program did not answer with a document that is understood here (it ended with {code})")
+    if not code.isdigit() or int(code) not in accepted:
+        raise FactProcessError(reasons(document) or f"the host program ended with {code}")
     return document
+
+
+def reasons(document: dict[str, Any]) -> str:
+    """Everything that a document complains about, in one line."""
+    said = "; ".join(str(problem.get("message")) for problem in document.get("problems", ()))
+    return "".join(sign if sign.isprintable() else "?" for sign in said)
 
 
 class Sets(FactBase[dict[str, Any]]):
     """
-    The backup sets of a stack, oldest first, as `storekeeper list STACK --json` gives them under `result`.
+    The backup sets of a stack, oldest first: the whole document of `storekeeper list STACK --json`.
+
+    A host whose sets cannot be read fails; it is never one without sets.
 
     **Example:**
 
@@ -60,17 +68,21 @@ class Sets(FactBase[dict[str, Any]]):
     """
 
     def command(self, stack: str, program: str = PROGRAM, program_config: str = CONFIG) -> str:
-        return asked(program, program_config, "list", stack)
+        return asked(Program(program, program_config), ("list", value("stack", stack)))
 
     def process(self, output: list[str]) -> dict[str, Any]:
-        return answers(output, accepted=(0, 4))[0]
+        found, *more = answers(output, accepted=(0, 4))
+        if more or found["verb"] != "list":
+            raise FactProcessError("the host program answered another question")
+        return found
 
 
 class Overview(FactBase[dict[str, Any]]):
     """
     The state of all stacks of a host (`status`) and the sets of those named (`list`), in one round trip.
 
-    Attention (4) and unknown (3) are answers too. Gives `{"status": DOCUMENT, "sets": {STACK: DOCUMENT}}`.
+    Attention (4) and unknown (3) are answers too, and a stack whose sets cannot be read has a document that says why.
+    Gives `{"status": DOCUMENT, "sets": {STACK: DOCUMENT}}`.
 
     **Example:**
 
@@ -80,10 +92,11 @@ class Overview(FactBase[dict[str, Any]]):
     """
 
     def command(self, stacks: Sequence[str], program: str = PROGRAM, program_config: str = CONFIG) -> str:
-        questions = [asked(program, program_config, "status")]
-        questions += [asked(program, program_config, "list", stack) for stack in stacks]
-        return "; ".join(questions)
+        lists = [("list", value("stack", stack)) for stack in stacks]
+        return asked(Program(program, program_config), ("status",), *lists)
 
     def process(self, output: list[str]) -> dict[str, Any]:
-        status, *lists = answers(output, accepted=(0, 3, 4))
+        status, *lists = answers(output, accepted=_ANSWERS)
+        if status["result"] is None:
+            raise FactProcessError(reasons(status) or "the host program knows no state")
         return {"status": status, "sets": {document["stack"]: document for document in lists}}

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from storekeeper.host import durable, locks
 from storekeeper.outcomes import Refused
-from storekeeper.sets.repository import REMEMBERED, Repository, StackSets
+from storekeeper.sets.repository import MARKER, REMEMBERED, Repository, StackSets
 from storekeeper.stack.config import Places, stack_names
 from storekeeper.stack.mistakes import suggestion
 
@@ -78,8 +78,8 @@ def lock_of(places: Places, name: str) -> Path:
 def known_sets(places: Places, name: str) -> StackSets | None:
     """The stack's sets, without a look at its stack file; None when this host has never had a repository. Raises Refused."""
     refuse_unknown_stack(places, name)
-    if not os.path.lexists(places.repository) and not os.path.lexists(places.state / REMEMBERED):
-        return None
+    if not os.path.lexists(places.repository / MARKER) and not os.path.lexists(places.state / REMEMBERED):
+        return None  # also where the directory was made in advance: the first backup makes a repository of it
     return Repository.open(places.repository, places.state).stack(name)
 
 

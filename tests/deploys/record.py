@@ -1,0 +1,131 @@
+"""Record what the host program answers, from real stacks that this script makes: `python -m tests.deploys.record`.
+
+The answers are kept as they were printed; only the place of the stack (/srv/app), the host's name and the interpreter are made neutral.
+`tests/deploys/test_recorded.py` makes them anew and compares, so that they cannot age.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from storekeeper.host import locks
+from tests.deploys.fake import RECORDED
+from tests.harness import chroma
+from tests.harness.program import Ended, Program
+
+HOST = "prod-ai-1"
+_PLACE = "/srv/app"
+
+
+def main() -> None:
+    RECORDED.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="record-") as root:
+        for name, text in answers(Path(root)).items():
+            (RECORDED / f"{name}.json").write_text(text, encoding="utf-8")
+            print(f"{name}: {json.loads(text)['outcome']}")
+
+
+def answers(root: Path) -> dict[str, str]:
+    """Every recording, made now below a directory: name -> the line that was printed."""
+    found: dict[str, str] = {}
+    for walk in (_a_good_stack, _a_stack_that_shrinks, _a_stack_in_trouble, _a_store_that_cannot_be_tried):
+        place = root / walk.__name__.removeprefix("_")
+        place.mkdir()
+        program = Program(place)
+        program.declare_small()
+        walk(program, lambda name, ended, place=place: found.update({name: _neutral(ended, place)}))  # type: ignore[misc]
+    return found
+
+
+Keep = Callable[[str, Ended], None]
+
+
+def _a_good_stack(program: Program, keep: Keep) -> None:
+    keep("list-empty", program.answer("list", "demo"))
+    keep("status-empty", program.answer("status"))
+    keep("backup", program.answer("backup", "demo"))
+    keep("list-unproven", program.answer("list", "demo"))
+    keep("prove", program.answer("prove", "demo"))
+    keep("list-proven", program.answer("list", "demo"))
+    keep("status", program.answer("status"))
+    keep("verify", program.answer("verify", "demo", "--all"))
+    _delete_rows(program, 30)
+    keep("restore-plan", program.answer("restore", "demo", "latest", "--plan"))
+    keep("restore-elsewhere", program.answer("restore", "demo", "latest", "--confirm", "demo@elsewhere"))
+    keep("restore", program.answer("restore", "demo", "latest", "--confirm", f"demo@{os.uname().nodename}"))
+    keep("prune-dry-run", program.answer("prune", "demo", "--dry-run"))
+    keep("prune", program.answer("prune", "demo"))
+    keep("list-no-stack", program.answer("list", "nosuch"))
+
+
+def _a_stack_that_shrinks(program: Program, keep: Keep) -> None:
+    program.answer("backup", "demo")
+    program.answer("prove", "demo")
+    _delete_rows(program, 27)
+    keep("backup-warning", program.answer("backup", "demo"))
+    keep("list-mixed", program.answer("list", "demo"))
+    with _flipped(Path(program.answer("list", "demo").document["result"]["sets"][-1]["path"]) / "main"):
+        keep("verify-failed", program.answer("verify", "demo", "--all"))
+        keep("list-damaged", program.answer("list", "demo"))
+        keep("status-attention", program.answer("status"))
+
+
+def _a_stack_in_trouble(program: Program, keep: Keep) -> None:
+    program.answer("backup", "demo")
+    with locks.hold(program.state / "demo" / "lock", "restore"):
+        keep("backup-busy", program.answer("backup", "demo"))
+    database = program.database().read_bytes()
+    program.database().write_bytes(b"no database at all" * 100)
+    keep("backup-failed", program.answer("backup", "demo"))
+    program.database().write_bytes(database)
+    file = program.config / "stacks/demo.yml"
+    file.write_text(file.read_text(encoding="utf-8").replace("kind: sqlite", "kind: sqllite") + "bakup: {}\n", encoding="utf-8")
+    keep("backup-refused", program.answer("backup", "demo"))
+    keep("status-unknown", program.answer("status"))
+
+
+def _a_store_that_cannot_be_tried(program: Program, keep: Keep) -> None:
+    vectors = program.root / "live/demo/vectors"
+    vectors.mkdir()
+    chroma.execute(vectors, 'load(collection("papers"), 100, 8)')
+    program.declare(f"stack: demo\nstores:\n  vectors: {{kind: chroma, path: {vectors}, python: /usr/bin/python3}}\n")
+    program.answer("backup", "demo")
+    keep("prove-unknown", program.answer("prove", "demo"))
+
+
+def _delete_rows(program: Program, above: int) -> None:
+    with closing(sqlite3.connect(program.database())) as database, database:
+        database.execute("delete from documents where id > ?", (40 - above,))
+
+
+@contextmanager
+def _flipped(folder: Path) -> Iterator[None]:
+    """One bit of the largest artefact is another."""
+    victim = max((each for each in folder.iterdir() if each.is_file()), key=lambda each: each.stat().st_size)
+    victim.chmod(0o600)
+    content = bytearray(victim.read_bytes())
+    content[len(content) // 2] ^= 1
+    victim.write_bytes(content)
+    victim.chmod(0o400)
+    yield
+
+
+def _neutral(ended: Ended, place: Path) -> str:
+    """What was printed, with nothing of this machine in it. The exit code must be the one of the outcome."""
+    text = ended.out.replace(str(place), _PLACE).replace(f'"host": "{os.uname().nodename}"', f'"host": "{HOST}"')
+    text = text.replace(f"@{os.uname().nodename}", f"@{HOST}").replace(f"-m storekeeper --config {_PLACE}/etc", "")
+    for private in (os.uname().nodename, str(Path(sys.prefix)), tempfile.gettempdir() + "/"):
+        if private in text:
+            raise SystemExit(f"{private} stands in {text}")
+    return text
+
+
+if __name__ == "__main__":
+    main()
