@@ -46,14 +46,10 @@ def _set_xattrs(entry: Entry, where: int | str, rights: Rights) -> None:
     for name, value in entry.get("xattrs", {}).items():
         if not rights.sets_xattr(name):
             continue
-        try:
-            if isinstance(where, int):
-                os.setxattr(where, name, base64.b64decode(value))
-            else:
-                os.setxattr(where, name, base64.b64decode(value), follow_symlinks=False)
-        except OSError as error:
-            if rights.strict or error.errno != errno.EOPNOTSUPP:
-                raise
+        if isinstance(where, int):
+            os.setxattr(where, name, base64.b64decode(value))
+        else:
+            os.setxattr(where, name, base64.b64decode(value), follow_symlinks=False)
 
 
 def copy_directory(source: int, name: str, parent: int) -> None:

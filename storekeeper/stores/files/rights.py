@@ -2,33 +2,45 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 _SET_ID = 0o6000
 _LABEL = "security.selinux"  # this host's policy gives one to every file
+# The least access list that there is (acl(5)): version 2; owner, group and others, each with no identity.
+_LEAST_ACL = struct.pack("<I", 2) + b"".join(struct.pack("<HHI", tag, bits, 0xFFFFFFFF) for tag, bits in ((1, 7), (4, 0), (0x20, 0)))
+_PROBES = {
+    "user.": ("user.storekeeper", b"1"),
+    "system.posix_acl": ("system.posix_acl_access", _LEAST_ACL),
+    "security.": ("security.storekeeper", b"1"),
+}
 
 
 @dataclass(frozen=True)
 class Rights:
-    """Which attributes a restore sets. What it does not set is left out of the comparison of digests, and of nothing else.
-
-    `strict` is False in a proof: what cannot be tried in its scratch directory is then taken as recorded.
-    """
+    """Which attributes a restore sets. What it does not set is left out of the comparison of digests, and of nothing else."""
 
     owners: bool
     root: bool
     groups: frozenset[int]
     user: int
-    strict: bool = True
+    unkept: tuple[str, ...] = ()  # beginnings of names of extended attributes
 
     @classmethod
-    def here(cls, *, no_owners: bool = False, strict: bool = True) -> Rights:
-        root = os.geteuid() == 0
-        groups = frozenset((*os.getgroups(), os.getegid()))
-        return cls(not no_owners and (root or strict), root, groups, os.geteuid(), strict)
+    def here(cls, *, no_owners: bool = False) -> Rights:
+        """For a restore: what is not this user's to set is refused, unless a person said `--no-owners`."""
+        return cls(not no_owners, os.geteuid() == 0, frozenset((*os.getgroups(), os.getegid())), os.geteuid())
+
+    @classmethod
+    def in_scratch(cls, directory: Path) -> Rights:
+        """For a proof in this empty directory: what cannot be tried there is taken as recorded."""
+        here = cls.here()
+        return replace(here, owners=here.root, unkept=tuple(begin for begin, probe in _PROBES.items() if not _keeps(directory, *probe)))
 
     def sets_owner(self, entry: Mapping[str, Any]) -> bool:
         return self.owners and self.may_own(entry)
@@ -37,7 +49,7 @@ class Rights:
         return self.root or (entry["uid"] == self.user and entry["gid"] in self.groups)
 
     def sets_xattr(self, name: str) -> bool:
-        return self.root or not name.startswith("security.")
+        return (self.root or not name.startswith("security.")) and not name.startswith(self.unkept)
 
     def mode(self, entry: Mapping[str, Any]) -> int:
         """The mode to set: without its owner, a file must not run as somebody else."""
@@ -66,8 +78,18 @@ class Rights:
         recorded = wanted.get("xattrs", {})
         there = found.get("xattrs", {})
         xattrs = {name: value for name, value in there.items() if self.sets_xattr(name) and (name != _LABEL or name in recorded)}
-        # A scratch directory's file system may keep no attributes.
-        untried = [name for name in recorded if not self.sets_xattr(name) or (not self.strict and name not in there)]
-        xattrs |= {name: recorded[name] for name in untried}
+        xattrs |= {name: value for name, value in recorded.items() if not self.sets_xattr(name)}
         rest = {key: value for key, value in found.items() if key != "xattrs"}
         return {**rest, "xattrs": xattrs} if xattrs else rest
+
+
+def _keeps(directory: Path, name: str, value: bytes) -> bool:
+    """Whether extended attributes like this one can be set here: some file systems keep none, some containers allow none."""
+    try:
+        os.setxattr(directory, name, value)
+    except OSError as error:
+        if error.errno in (errno.EOPNOTSUPP, errno.EPERM):
+            return False
+        raise
+    os.removexattr(directory, name)
+    return True

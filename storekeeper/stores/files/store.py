@@ -131,13 +131,13 @@ class FilesStore:
         checking.verify(folder, record, _scope_of(record))
 
     def prove(self, folder: Path, record: StoreRecord, scratch: Path) -> Content:
-        scope, rights = _scope_of(record), Rights.here(strict=False)
+        scope = _scope_of(record)
         roots = {parent: scratch / f"tree-{number}" for number, parent in enumerate(scope.parents)}
         try:
             for root in roots.values():
                 root.mkdir(mode=0o700)
             with opened(roots) as tree:
-                return staging.make(folder, scope, tree, rights)
+                return staging.make(folder, scope, tree, Rights.in_scratch(next(iter(roots.values()))))
         finally:
             for root in roots.values():
                 remove(root)

@@ -1,0 +1,432 @@
+"""A files store: what a tree may hold comes back as it was, and what moves meanwhile is said."""
+
+from __future__ import annotations
+
+import os
+import resource
+import socket
+import stat
+import tracemalloc
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from storekeeper.outcomes import Failed, Refused, Severity
+from storekeeper.sets.comparison import refuse_difference
+from storekeeper.stores import folder as folder_module
+from storekeeper.stores.files import copying, staging
+from storekeeper.stores.files.listing import Seen, shown, walk
+from storekeeper.stores.files.scope import Scope, order_of
+from storekeeper.stores.files.store import FilesHold, FilesStore
+from storekeeper.stores.files.tree import Tree, opened, remove
+from storekeeper.stores.folder import StoreFolder, read_lines
+from storekeeper.stores.protocol import Dumped
+from tests.harness.trees import as_user, everything, many, snapshot, store_at
+from tests.stores.walk import Journal, take, take_whole
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: owners, devices and other users")
+
+
+def dump_after(store: FilesStore, room: Path, between: Callable[[], None], name: str = "set") -> tuple[Path, Dumped]:
+    """A dump in which something happens between the pinned listing and the copy."""
+    folder, work = room / name, room / f"{name}-work"
+    folder.mkdir()
+    work.mkdir()
+    hold = store.hold(work)
+    hold.prepare()
+    hold.pin()
+    between()
+    into = StoreFolder(folder, None, lambda _: None)
+    try:
+        return folder, store.dump(hold, into)
+    finally:
+        hold.close()
+
+
+def entries(folder: Path) -> dict[str, dict]:
+    return {entry["path"]: entry for entry in read_lines(folder / "tree.jsonl")}
+
+
+def restored(store: FilesStore, root: Path, folder: Path, record) -> None:
+    place, log = store.place("0123abcd", None), Journal()
+    refuse_difference(store.stage(folder, record, place), record, "the stage")
+    store.switch(place, log)
+    store.probe(place, record)
+    store.discard_old(place)
+
+
+def test_a_tree_of_everything_comes_back_equal_in_every_attribute(tmp_path: Path) -> None:
+    root = everything(tmp_path / "live")
+    before = snapshot(root)
+    store = store_at(root, tmp_path)
+    folder, record = take(store, tmp_path / "sets")
+    store.verify(folder, record)
+    remove(root)
+    restored(store, root, folder, record)
+    after = snapshot(root)
+    assert after.keys() == before.keys()
+    assert {path for path in before if after[path] != before[path]} == set()
+
+
+def test_a_proof_holds_the_set_to_every_attribute_it_restores(tmp_path: Path) -> None:
+    root = everything(tmp_path / "live")
+    store = store_at(root, tmp_path)
+    folder, record = take(store, tmp_path / "sets")
+    (tmp_path / "scratch").mkdir()
+    refuse_difference(store.prove(folder, record, tmp_path / "scratch"), record, "the proof")
+    assert list((tmp_path / "scratch").iterdir()) == []
+
+
+@pytest.mark.parametrize("lost", ["chmod", "utime", "setxattr", "chown", "link"])
+def test_control_a_restore_that_forgets_one_attribute_is_found_by_the_digest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lost: str
+) -> None:
+    root = everything(tmp_path / "live")
+    store = store_at(root, tmp_path)
+    folder, record = take(store, tmp_path / "sets")
+
+    def copy_instead(source: str, target: str, *, src_dir_fd: int, dst_dir_fd: int, **_: object) -> None:
+        os.close(os.open(target, os.O_CREAT | os.O_WRONLY, dir_fd=dst_dir_fd))
+
+    real = os.setxattr
+
+    def only_tried(where: object, name: str, value: bytes, **_: object) -> None:
+        if "storekeeper" in name:  # whether the scratch directory keeps any is found out with this one
+            real(where, name, value)
+
+    replaced = {"link": copy_instead, "setxattr": only_tried}.get(lost, lambda *_, **__: None)
+    monkeypatch.setattr(os, lost, replaced)
+    (tmp_path / "scratch").mkdir()
+    found = store.prove(folder, record, tmp_path / "scratch")
+    monkeypatch.undo()
+    if lost == "chown" and os.geteuid() != 0:
+        return
+    with pytest.raises(Failed, match="differs from the set"):
+        refuse_difference(found, record, "the proof")
+
+
+def test_listings_are_sorted_by_whole_paths_as_bytes(tmp_path: Path) -> None:
+    everything(tmp_path / "live")
+    many(tmp_path / "live" / "many", 400)
+    with opened({"": tmp_path / "live"}) as tree:
+        paths = [path for path, _ in walk(tree, Scope())]
+    assert paths == sorted(paths, key=order_of)
+    assert paths.index("a-b") < paths.index("a/x"), "what sorting each directory by itself gets wrong"
+    assert len(paths) == len(set(paths)) == sum(len(folders) + len(files) for _, folders, files in os.walk(os.fsencode(tmp_path / "live")))
+
+
+def test_what_vanished_or_changed_after_the_moment_is_listed_and_said(tmp_path: Path) -> None:
+    root = many(tmp_path / "live", 60)
+    (root / "goes").mkdir()
+    (root / "goes" / "inner").write_text("x")
+    (root / "grows").write_text("x")
+    (root / "turns").write_text("x")
+
+    def meanwhile() -> None:
+        remove(root / "goes")
+        (root / "grows").write_text("longer")
+        (root / "turns").unlink()
+        os.symlink("/etc/passwd", root / "turns")
+        (root / "comes").write_text("later")
+
+    store = store_at(root, tmp_path)
+    folder, dumped = dump_after(store, tmp_path, meanwhile)
+    listed = entries(folder)
+    assert {path for path, entry in listed.items() if entry["type"] == "vanished"} == {"goes", "goes/inner", "turns"}
+    assert listed["grows"]["changed"] is True
+    assert (folder / "content" / "grows").read_text() == "longer"
+    assert "comes" not in listed
+    assert dumped.details["remarks"] == {"vanished": 3, "changed": 1}
+    said = " ".join(problem.message for problem in dumped.problems)
+    assert all(path in said for path in ("goes/inner", "turns", "grows"))
+    assert {problem.severity for problem in dumped.problems} == {Severity.WARNING}
+    assert dumped.counts["files"] == 61
+
+
+def test_a_directory_that_comes_back_after_it_was_missed_does_not_make_a_set_that_cannot_be_restored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = many(tmp_path / "live", 5)
+    (root / "d").mkdir()
+    (root / "d" / "x").write_text("x")
+    os.rename(root / "d", root / "aside")
+    store = store_at(root, tmp_path, exclude=["aside"])
+    original = copying.Copying._lose
+
+    def lose(self: copying.Copying, seen: Seen) -> None:
+        if os.path.exists(root / "aside"):
+            os.rename(root / "aside", root / "d")  # back again before its contents are looked at
+        original(self, seen)
+
+    os.rename(root / "aside", root / "d")
+    monkeypatch.setattr(copying.Copying, "_lose", lose)
+    folder, _ = dump_after(store, tmp_path, lambda: os.rename(root / "d", root / "aside"))
+    listed = entries(folder)
+    assert listed["d"]["type"] == listed["d/x"]["type"] == "vanished"
+
+
+def test_warnings_are_bounded_and_counted(tmp_path: Path) -> None:
+    root = many(tmp_path / "live", 500)
+    (root / "stays").write_text("x")
+
+    def meanwhile() -> None:
+        for path in root.rglob("*.txt"):
+            path.unlink()
+
+    _, dumped = dump_after(store_at(root, tmp_path), tmp_path, meanwhile)
+    assert len(dumped.problems) == 11
+    assert dumped.problems[-1].message == "490 more like this: vanished"
+
+
+def test_a_disk_that_goes_away_between_listing_and_copy_is_no_small_backup(tmp_path: Path) -> None:
+    root = many(tmp_path / "live", 5)
+    store = store_at(root, tmp_path)
+
+    def meanwhile() -> None:
+        for path in list(root.iterdir()):
+            remove(path)
+
+    with pytest.raises(Failed, match="every file vanished"):
+        dump_after(store, tmp_path, meanwhile)
+
+
+@needs_root
+def test_a_file_that_cannot_be_read_fails_the_store_by_name(tmp_path: Path) -> None:
+    root = many(tmp_path / "live", 5)
+    for folder, folders, files in os.walk(tmp_path):
+        for name in (*folders, *files, "."):
+            os.chown(os.path.join(folder, name), 65534, 65534)
+    (root / "0").chmod(0o700)
+    secret = next(path for path in sorted(root.rglob("*.txt")))
+    os.chown(secret, 0, 0)
+    secret.chmod(0o600)
+    with _passable(tmp_path), as_user(65534, 65534), pytest.raises(Failed, match=r"\.txt could not be copied: Permission denied"):
+        take(store_at(root, tmp_path), tmp_path / "sets")
+
+
+@needs_root
+def test_a_directory_that_cannot_be_read_fails_the_store_and_is_never_empty(tmp_path: Path) -> None:
+    root = many(tmp_path / "live", 5)
+    (root / "closed").mkdir(mode=0o700)
+    (root / "closed" / "x").write_text("x")
+    with _passable(tmp_path), as_user(65534, 65534), pytest.raises(Failed, match="closed cannot be read: Permission denied"):
+        store_at(root, tmp_path).inspect()
+
+
+def test_the_contents_of_a_link_s_target_are_never_taken(tmp_path: Path) -> None:
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside" / "secret").write_text("canary")
+    root = many(tmp_path / "live", 3)
+    os.symlink(tmp_path / "outside", root / "way out")
+    os.symlink(tmp_path / "outside" / "secret", root / "file out")
+    folder, _ = take(store_at(root, tmp_path), tmp_path / "sets")
+    assert entries(folder)["way out"]["type"] == entries(folder)["file out"]["type"] == "link"
+    assert not [path for path in folder.rglob("*") if path.is_file() and b"canary" in path.read_bytes()]
+
+
+def test_a_directory_replaced_by_a_link_after_the_listing_leads_nowhere(tmp_path: Path) -> None:
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside" / "x").write_text("canary")
+    root = many(tmp_path / "live", 3)
+    (root / "d").mkdir()
+    (root / "d" / "x").write_text("mine")
+
+    def meanwhile() -> None:
+        remove(root / "d")
+        os.symlink(tmp_path / "outside", root / "d")
+
+    folder, _ = dump_after(store_at(root, tmp_path), tmp_path, meanwhile)
+    assert entries(folder)["d/x"]["type"] == "vanished"
+    assert (root / "d" / "x").read_text() == "canary", "control: by its path the file is there"
+    assert not [path for path in folder.rglob("*") if path.is_file() and b"canary" in path.read_bytes()]
+
+
+def test_a_root_that_is_a_link_is_refused(tmp_path: Path) -> None:
+    many(tmp_path / "real", 3)
+    os.symlink(tmp_path / "real", tmp_path / "live")
+    store = store_at(tmp_path / "live", tmp_path)
+    for question in (store.preflight, store.inspect, lambda: take(store, tmp_path / "sets")):
+        with pytest.raises(Refused, match="symbolic link"):
+            question()
+
+
+def test_a_link_above_an_included_entry_is_refused_and_not_taken_for_an_absent_entry(tmp_path: Path) -> None:
+    many(tmp_path / "elsewhere" / "markdown", 3)
+    (tmp_path / "live").mkdir()
+    os.symlink(tmp_path / "elsewhere", tmp_path / "live" / "processed")
+    store = store_at(tmp_path / "live", tmp_path, include=["processed/markdown"])
+    with pytest.raises(Refused, match="processed is a symbolic link"):
+        store.preflight()
+    with pytest.raises(Failed, match="processed is a link"):
+        take(store, tmp_path / "sets")
+
+
+def test_only_included_entries_less_excluded_ones_are_in_the_set(tmp_path: Path) -> None:
+    root = tmp_path / "live"
+    for inner in ("raw/1.pdf", "raw/tmp/x", "raw/deep/a.tmp", "processed/md/1.md", "processed/other/x", "a/x/1", "a-b/1", "unrelated"):
+        (root / inner).parent.mkdir(parents=True, exist_ok=True)
+        (root / inner).write_text(inner)
+    store = store_at(root, tmp_path, include=["raw", "processed/md", "a/x", "a-b", "missing"], exclude=["raw/tmp", "**/*.tmp"])
+    taken = take_whole(store, tmp_path / "sets")
+    listed = [entry["path"] for entry in read_lines(taken.folder / "tree.jsonl")]
+    assert listed == ["a-b", "a-b/1", "a/x", "a/x/1", "missing", "processed/md", "processed/md/1.md", "raw", "raw/1.pdf", "raw/deep"]
+    assert [problem.message for problem in taken.problems] == ["missing is declared in `include` and does not exist: recorded as absent"]
+    store.verify(taken.folder, taken.record)
+    assert store.preflight()[0].message == "missing is declared in `include` and does not exist"
+
+
+@pytest.mark.parametrize(
+    ("pattern", "matching", "others"),
+    [
+        ("*.tmp", ["x.tmp"], ["a/x.tmp", "x.tmpl"]),
+        ("**/*.tmp", ["x.tmp", "a/x.tmp", "a/b/x.tmp"], ["x.tmp/y"]),
+        ("a/**", ["a/x", "a/b/c"], ["a", "b/a/x"]),
+        ("a?c/[xy]", ["abc/x", "a.c/y"], ["a/c/x", "abc/z"]),
+        ("[!a]*", ["b", "cc"], ["a", "b/c"]),
+        ("a[", ["a["], ["a"]),
+        ("caché (1)+$", ["caché (1)+$"], ["cache 1"]),
+    ],
+)
+def test_patterns_say_what_is_excluded(pattern: str, matching: list[str], others: list[str]) -> None:
+    scope = Scope(exclude=[pattern])
+    assert [path for path in matching if not scope.leaves_out(path)] == []
+    assert [path for path in others if scope.leaves_out(path)] == []
+
+
+def test_what_a_restore_keeps_beside_live_data_is_never_in_a_set(tmp_path: Path) -> None:
+    root = many(tmp_path / "live", 3)
+    (root / ".storekeeper-0123abcd-papers-0").mkdir()
+    (root / ".storekeeper-0123abcd-papers-0" / "x").write_text("x")
+    (root / ".storekeeper").write_text("the application's own")
+    folder, _ = take(store_at(root, tmp_path), tmp_path / "sets")
+    assert [path for path in entries(folder) if "storekeeper" in path] == [".storekeeper"]
+
+
+def test_unchanged_files_are_shared_with_the_set_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = folder_module.time.time_ns
+    monkeypatch.setattr(folder_module.time, "time_ns", lambda: real() + 10**10)
+    root = many(tmp_path / "live", 50)
+    store = store_at(root, tmp_path)
+    first, one = take(store, tmp_path / "1")
+    changed = next(path for path in sorted(root.rglob("*.txt")))
+    before = changed.stat()
+    changed.write_bytes(b"y" * before.st_size)
+    os.utime(changed, ns=(before.st_atime_ns, before.st_mtime_ns))
+    second, two = take(store, tmp_path / "2", previous=first)
+    assert (one.details["linked"], two.details["linked"]) == (0, 49)
+    assert (second / "content" / changed.relative_to(root)).read_bytes() == b"y" * before.st_size
+    assert os.stat(second / "tree.jsonl").st_ino != os.stat(first / "tree.jsonl").st_ino
+
+
+@needs_root
+def test_sockets_and_devices_are_listed_and_what_a_restore_makes_of_them_is_said(tmp_path: Path) -> None:
+    root = many(tmp_path / "live", 3)
+    os.mknod(root / "null", 0o666 | stat.S_IFCHR, os.makedev(1, 3))
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(root / "socket"))
+    store = store_at(root, tmp_path)
+    taken = take_whole(store, tmp_path / "sets")
+    assert entries(taken.folder)["null"]["device"] == [False, 1, 3]
+    assert {problem.message.split()[0] for problem in taken.problems} == {"null", "socket"}
+    restored(store, root, taken.folder, taken.record)
+    assert os.stat(root / "null").st_rdev == os.makedev(1, 3)
+    assert not (root / "socket").exists()
+
+
+def test_a_tree_deeper_than_there_are_descriptors_is_kept(tmp_path: Path) -> None:
+    root = tmp_path / "live"
+    root.mkdir()
+    deep = root / "/".join(["d"] * 150)
+    deep.mkdir(parents=True)
+    (deep / "x").write_text("deep")
+    store = store_at(root, tmp_path)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (64, hard))
+    try:
+        folder, record = take(store, tmp_path / "sets")
+        store.verify(folder, record)
+        restored(store, root, folder, record)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert (deep / "x").read_text() == "deep"
+
+
+def test_a_path_too_long_to_be_stored_fails_by_name(tmp_path: Path) -> None:
+    root = tmp_path / "live"
+    root.mkdir()
+    with opened({"": root}) as tree:
+        path = ""
+        for _ in range(18):
+            os.mkdir("d" * 250, dir_fd=tree.directory(path))
+            path = f"{path}/{'d' * 250}".lstrip("/")
+        os.close(os.open("x", os.O_CREAT | os.O_WRONLY, dir_fd=tree.directory(path)))
+    with pytest.raises(Failed, match="File name too long"):
+        take(store_at(root, tmp_path), tmp_path / "sets")
+    assert store_at(root, tmp_path).inspect().counts["files"] == 1, "control: it is there and can be read"
+    remove(root)
+
+
+def test_memory_stays_flat_whatever_the_number_of_files(tmp_path: Path) -> None:
+    def peak(files: int) -> int:
+        root = many(tmp_path / f"live-{files}", files)
+        tracemalloc.start()
+        (tmp_path / f"work-{files}").mkdir()
+        hold = FilesHold(root, Scope(), tmp_path / f"work-{files}")
+        hold.pin()
+        with StoreFolder_of(tmp_path / f"set-{files}") as writer:
+            copying.Copying(hold.tree, writer).copy(hold.listing)
+        hold.close()
+        found = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return found
+
+    peak(50)
+    assert peak(2000) < peak(200) + 700_000
+
+
+def StoreFolder_of(directory: Path):  # noqa: N802
+    directory.mkdir()
+    return StoreFolder(directory, None, lambda _: None).tree("tree.jsonl", "content")
+
+
+def test_names_are_shown_without_what_would_move_a_terminal() -> None:
+    assert shown("a\x1b[31m\nb\udcff\u202e") == "a\\x1b[31m\\nb\\xff\\u202e"
+
+
+def test_a_hash_of_what_stands_on_disk_is_made_not_of_what_was_meant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A proof reads its scratch files back: bytes that rot between writing and reading are found."""
+    root = many(tmp_path / "live", 5)
+    store = store_at(root, tmp_path)
+    folder, record = take(store, tmp_path / "sets")
+    original = staging.read_back
+
+    def rot(tree: Tree, *rest: object) -> object:
+        place = tree.places[""]
+        victim = next(path for path in sorted(place.rglob("*.txt")) if path.stat().st_size)
+        before = victim.stat()
+        data = victim.read_bytes()
+        victim.write_bytes(bytes([data[0] ^ 1]) + data[1:])
+        os.utime(victim, ns=(before.st_atime_ns, before.st_mtime_ns))
+        return original(tree, *rest)
+
+    monkeypatch.setattr(staging, "read_back", rot)
+    (tmp_path / "scratch").mkdir()
+    with pytest.raises(Failed, match="digest of tree"):
+        refuse_difference(store.prove(folder, record, tmp_path / "scratch"), record, "the proof")
+
+
+class _passable:  # noqa: N801 reads as a word in `with`
+    """pytest's own directories may be passed through by others while the block runs."""
+
+    def __init__(self, path: Path) -> None:
+        self._closed = [each for each in (path, *path.parents) if each.stat().st_uid == 0 and not each.stat().st_mode & 0o001]
+
+    def __enter__(self) -> None:
+        self._modes = [each.stat().st_mode for each in self._closed]
+        for each in self._closed:
+            each.chmod(0o711)
+
+    def __exit__(self, *_: object) -> None:
+        for each, mode in zip(self._closed, self._modes, strict=True):
+            each.chmod(mode & 0o7777)
