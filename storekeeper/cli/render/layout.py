@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -68,16 +68,18 @@ def table(rows: Sequence[Sequence[Cell | str]], paint: Paint, indent: str = "") 
     """Rows of aligned columns, two spaces apart; the first row is the heading."""
     cells = [[cell if isinstance(cell, Cell) else Cell(cell) for cell in row] for row in rows]
     widths = [max(len(row[column].text) for row in cells) for column in range(len(cells[0]))]
-    lines = []
-    for number, row in enumerate(cells):
-        fields = []
-        for cell, width, below in zip(row, widths, cells[-1], strict=True):
-            right = cell.right or (number == 0 and below.right)
-            padded = cell.text.rjust(width) if right else cell.text.ljust(width)
-            fields.append(paint.state(padded, cell.state) if cell.state else padded)
-        line = indent + "  ".join(fields)
-        lines.append(line.rstrip())
-    return lines
+    return [indent + "  ".join(_fields(row, widths, cells[-1], paint, is_heading=number == 0)) for number, row in enumerate(cells)]
+
+
+def _fields(row: Sequence[Cell], widths: Sequence[int], below: Sequence[Cell], paint: Paint, *, is_heading: bool) -> Iterator[str]:
+    """A row's padded and coloured texts, without the empty end of it; a heading stands over its column."""
+    last = max((number for number, cell in enumerate(row) if cell.text), default=-1)
+    for number, cell in enumerate(row[: last + 1]):
+        if cell.right or (is_heading and below[number].right):
+            padded = cell.text.rjust(widths[number])
+        else:
+            padded = cell.text if number == last else cell.text.ljust(widths[number])
+        yield paint.state(padded, cell.state) if cell.state else padded
 
 
 def size(count: int | None) -> str:
