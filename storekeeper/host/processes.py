@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import select
 import subprocess
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -98,11 +99,12 @@ def run(
 
 
 @contextmanager
-def reading(*commands: Command, stdin: IO[bytes] | None = None) -> Iterator[Iterator[bytes]]:
+def reading(*commands: Command, stdin: IO[bytes] | None = None, patience: float | None = None) -> Iterator[Iterator[bytes]]:
     """Run a pipeline and yield its output in chunks of at most 1 MiB.
 
     Each program's output is the next one's input. When the block ends normally every program has ended with 0, else
-    ProgramFailed is raised for the first that did not; when the block fails, all of them are ended.
+    ProgramFailed is raised for the first that did not; when the block fails, all of them are ended. It fails too when
+    nothing at all comes for `patience` seconds, where that is given.
     """
     running: list[_Running] = []
     try:
@@ -116,7 +118,7 @@ def reading(*commands: Command, stdin: IO[bytes] | None = None) -> Iterator[Iter
         if source is None:
             raise ValueError("a pipeline needs at least one program")
         with source:
-            yield _chunks(source)
+            yield _chunks(source) if patience is None else _chunks_unless_silent(source, commands[0], patience)
         for each in running:
             each.finish()
     finally:
@@ -221,4 +223,14 @@ def _failure(command: Command, code: int, stderr: str) -> ProgramFailed:
 
 def _chunks(source: IO[bytes]) -> Iterator[bytes]:
     while chunk := source.read(_CHUNK):
+        yield chunk
+
+
+def _chunks_unless_silent(source: IO[bytes], command: Command, patience: float) -> Iterator[bytes]:
+    while True:
+        if not select.select([source], [], [], patience)[0]:
+            raise ProgramFailed(f"{command.program} has given nothing for {patience:g} s", code=None, stderr="")
+        chunk = os.read(source.fileno(), _CHUNK)
+        if not chunk:
+            return
         yield chunk

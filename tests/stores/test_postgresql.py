@@ -6,6 +6,7 @@ import itertools
 import json
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 
 from storekeeper.outcomes import Failed
 from storekeeper.sets.comparison import refuse_difference
-from storekeeper.stores.postgresql import PostgresqlStore, build
+from storekeeper.stores.postgresql import PostgresqlStore, build, loading
 from storekeeper.stores.surroundings import Surroundings
 from tests.harness.postgresql import Server, start_server, surroundings
 from tests.stores.walk import Journal, Taken, check_sums, take_whole
@@ -321,6 +322,35 @@ def test_an_extension_in_a_schema_of_its_own_comes_back_there(newest: Server, ar
     store = opened(newest, database, around)
     taken = taken_of(store, around)
     proven(store, taken, around)
+
+
+@pytest.mark.parametrize(("encoding", "text"), [("LATIN1", "ünï"), ("SQL_ASCII", "plain"), ("UTF8", "表")])
+def test_a_database_in_another_encoding_is_proven_in_that_encoding(newest: Server, around: Surroundings, encoding: str, text: str) -> None:
+    database = fresh(
+        newest, f"create table t (body text); insert into t values ('{text}')", template="template0", encoding=f"'{encoding}'", locale="'C'"
+    )
+    store = opened(newest, database, around)
+    taken = taken_of(store, around)
+    assert json.loads((taken.folder / "database.json").read_text())["encoding"] == encoding
+    proven(store, taken, around)
+
+
+def test_a_large_graph_index_is_rebuilt_with_the_memory_that_it_needs(
+    newest: Server, around: Surroundings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At the server's own setting the index of a large table is built on disk, several times slower."""
+    store = opened(newest, fresh(newest, VECTORS), around)
+    taken = taken_of(store, around)
+    assert taken.record.details["index_memory"] == 3 * (3 * 4 + 300)
+    large = replace(taken.record, details={**taken.record.details, "index_memory": 400 << 20})
+    monkeypatch.setattr(loading, "_free_memory", lambda: 4 << 30)
+    assert loading._options(large)["maintenance_work_mem"] == f"{500 << 10}kB"
+    monkeypatch.setattr(loading, "_free_memory", lambda: 600 << 20)
+    assert loading._options(large)["maintenance_work_mem"] == f"{300 << 10}kB"
+    assert "maintenance_work_mem" not in loading._options(taken.record)
+    place = store.place("66666666", None)
+    refuse_difference(store.stage(taken.folder, large, place), taken.record, "the stage")
+    store.discard_stage(place)
 
 
 def test_a_name_of_63_bytes_leaves_room_for_the_side_and_the_old_name(newest: Server, around: Surroundings) -> None:

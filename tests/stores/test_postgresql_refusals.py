@@ -15,8 +15,11 @@ import psycopg
 import pytest
 
 from storekeeper.host import clock
+from storekeeper.host.progress import Progress
 from storekeeper.outcomes import Failed, Refused, Unknown
-from storekeeper.stores.postgresql import PostgresqlStore, build, connection, hold
+from storekeeper.sets.point import one_point
+from storekeeper.stores.folder import StoreFolder
+from storekeeper.stores.postgresql import PostgresqlStore, build, connection, digests, dump, hold
 from storekeeper.stores.surroundings import Surroundings
 from tests.harness.postgresql import PASSWORD, Server, programs_of, start_server, surroundings
 from tests.stores.walk import take_whole
@@ -161,6 +164,43 @@ def test_a_backend_that_hangs_in_the_middle_of_a_query_ends_at_the_overall_timeo
     finally:
         os.kill(backend, signal.SIGCONT)
         held.close()
+
+
+@pytest.mark.parametrize("what", ["pg_dump", "digests"])
+def test_a_server_that_hangs_in_the_middle_of_a_dump_fails_the_store_and_leaves_no_program(
+    around: Surroundings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    monkeypatch.setattr(dump if what == "pg_dump" else digests, "SILENCE_SECONDS", 1.0)
+    with start_server(major=18) as hung:
+        hung.run("create table t as select i, repeat(md5(i::text), 30) as body from generate_series(1, 100000) i")
+        store = opened(hung, "postgres", around)
+        held, into = store.hold(tmp_path), StoreFolder(tmp_path, None, lambda _: stop())
+        stopped: list[int] = []
+
+        def stop() -> None:
+            """Stop every process of the server that works for us, as a hung disk would."""
+            if what == "pg_dump":
+                stopped.extend(stop_backends(hung))
+
+        if what == "digests":
+            of_table = digests.of_table
+            monkeypatch.setattr(digests, "of_table", lambda *words: (stopped.extend(stop_backends(hung)), of_table(*words))[1])
+        try:
+            with pytest.raises(Failed, match=r"nothing for 1 s|could not be read"), one_point({"main": held}, Progress()):
+                store.dump(held, into)
+        finally:
+            for pid in stopped:
+                os.kill(pid, signal.SIGCONT)
+    assert subprocess.run(["pgrep", "-f", f"pg_dump.*{held.snapshot}"], capture_output=True, check=False).returncode == 1
+
+
+def stop_backends(server: Server) -> list[int]:
+    """SIGSTOP for the server's backends, found by their parent."""
+    found = subprocess.run(["pgrep", "-P", str(server.pid), "-f", "postgres postgres"], capture_output=True, text=True, check=False).stdout
+    pids = [int(pid) for pid in found.split()]
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    return pids
 
 
 def test_a_wrong_password_fails_at_once_names_the_file_and_never_the_secret(

@@ -10,7 +10,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -228,6 +228,30 @@ def bounded(connection: Connection, seconds: float | None) -> Iterator[None]:
     finally:
         timer.cancel()
         timer.join()
+
+
+@contextmanager
+def unless_silent(connection: Connection, seconds: float) -> Iterator[Callable[[], None]]:
+    """Cut the connection when the function that the block gets is not called for so long."""
+    last, ended = clock.monotonic(), threading.Event()
+
+    def beat() -> None:
+        nonlocal last
+        last = clock.monotonic()
+
+    def watch() -> None:
+        while not ended.wait(min(seconds, 5.0)):
+            if clock.monotonic() - last > seconds:
+                _cut(connection.fileno())
+                return
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield beat
+    finally:
+        ended.set()
+        watcher.join()
 
 
 def sentence_of(error: psycopg.Error) -> str:

@@ -16,7 +16,7 @@ from psycopg import sql
 
 from storekeeper.stores.postgresql import catalogue
 from storekeeper.stores.postgresql.catalogue import LARGE_OBJECTS, Column, Table
-from storekeeper.stores.postgresql.connection import Connection, rows, value
+from storekeeper.stores.postgresql.connection import Connection, rows, unless_silent, value
 from storekeeper.stores.protocol import Content
 
 _MODULUS = 1 << 256
@@ -24,8 +24,7 @@ _HEADER_BYTES = 19  # signature, flags and length of the extension area (manual 
 _ROW = struct.Struct("!hi4Q")  # one field of 32 bytes
 _PIECE = 1 << 20
 _AT_ONCE = 1 << 18
-
-Heartbeat = Callable[[], None]
+SILENCE_SECONDS = 1800.0  # without a single piece of rows: the server hangs
 
 
 @dataclass
@@ -46,30 +45,31 @@ class Multiset:
 
 def content(connection: Connection, tables: Sequence[Table]) -> Content:
     """Counts and digests of all rows and large objects that this session's transaction sees."""
-    counts, digests = {}, {}
-    columns = catalogue.columns(connection, tables)
-    for table in tables:
-        if table.has_rows:
-            found = of_table(connection, table, columns[table.oid])
-            counts[table.key], digests[table.key] = found.count, found.digest
-    large = of_large_objects(connection)
+    found = {}
+    with unless_silent(connection, SILENCE_SECONDS) as beat:
+        columns = catalogue.columns(connection, tables)
+        for table in tables:
+            if table.has_rows:
+                found[table.key] = of_table(connection, table, columns[table.oid], beat)
+        large = of_large_objects(connection, beat)
     if large.count:
-        counts[LARGE_OBJECTS], digests[LARGE_OBJECTS] = large.count, large.digest
-    return Content(counts, digests)
+        found[LARGE_OBJECTS] = large
+    return Content({key: each.count for key, each in found.items()}, {key: each.digest for key, each in found.items()})
 
 
-def of_table(connection: Connection, table: Table, columns: Sequence[Column]) -> Multiset:
-    """The table's own rows, without those of tables that inherit from it."""
+def of_table(connection: Connection, table: Table, columns: Sequence[Column], beat: Callable[[], None]) -> Multiset:
+    """The table's own rows, without those of tables that inherit from it. `beat` is called for every piece that arrives."""
+    beat()
     fields = sql.SQL(", ").join(_field(column) for column in columns)
     encoding = value(connection, "select getdatabaseencoding()")
     statement = sql.SQL("copy (select sha256(convert_to(row({})::text, {})) from only {}) to stdout (format binary)").format(
         fields, encoding, table.identifier
     )
     with connection.cursor() as cursor, cursor.copy(statement) as stream:
-        return _sum_of(bytes(chunk) for chunk in stream)
+        return _sum_of((bytes(chunk) for chunk in stream), beat)
 
 
-def of_large_objects(connection: Connection) -> Multiset:
+def of_large_objects(connection: Connection, beat: Callable[[], None]) -> Multiset:
     """Number and contents of all large objects, read piece by piece."""
     found = Multiset()
     for (oid,) in rows(connection, "select oid from pg_largeobject_metadata order by oid"):
@@ -77,6 +77,7 @@ def of_large_objects(connection: Connection) -> Multiset:
         while piece := bytes(value(connection, "select lo_get(%s::oid, %s::bigint, %s)", (oid, offset, _PIECE))):
             digest.update(piece)
             offset += len(piece)
+            beat()
         found.add(digest.digest())
     return found
 
@@ -86,12 +87,13 @@ def _field(column: Column) -> sql.Composable:
     return name if column.send is None else sql.SQL("sha256({}({}))").format(sql.Identifier(*column.send), name)
 
 
-def _sum_of(chunks: Iterable[bytes]) -> Multiset:
+def _sum_of(chunks: Iterable[bytes], beat: Callable[[], None]) -> Multiset:
     """Add up the rows of a binary COPY of one sha256 a row."""
     high = upper = lower = low = count = 0
     waiting = bytearray()
     skip = _HEADER_BYTES
     for chunk in _gathered(chunks):
+        beat()
         waiting += chunk[skip:]
         skip = 0
         whole = len(waiting) // _ROW.size * _ROW.size

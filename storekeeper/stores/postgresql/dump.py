@@ -12,13 +12,14 @@ from storekeeper.host.processes import reading
 from storekeeper.stores.folder import StoreFolder, to_line
 from storekeeper.stores.postgresql import catalogue, digests, properties, roles
 from storekeeper.stores.postgresql.archive import ARCHIVE, Archive, Compression, best_compression
-from storekeeper.stores.postgresql.connection import Access, asking, server_version, value
+from storekeeper.stores.postgresql.connection import Access, asking, bounded, server_version, value
 from storekeeper.stores.postgresql.hold import SnapshotHold
 from storekeeper.stores.postgresql.programs import Programs, find_for_backup, zstd_program
 from storekeeper.stores.protocol import Dumped, Facts
 
 DATABASE, ROLES, SEQUENCES, SHAPE = "database.json", "roles.jsonl", "sequences.jsonl", "shape.jsonl"
 _PLAIN = "plain.sql"
+SILENCE_SECONDS = 1800.0  # without a byte from pg_dump: the server hangs
 _LOCK_WAIT = "30s"  # of pg_dump, for tables that the hold does not lock
 
 
@@ -27,15 +28,18 @@ def dump(hold: SnapshotHold, access: Access, database: str, declared_programs: P
     with asking("the pinned database could not be read"):
         programs = find_for_backup(declared_programs, server_version(hold.connection))
         compression = best_compression(programs)
-        before = catalogue.sequences(hold.connection)
+        with bounded(hold.connection, SILENCE_SECONDS):
+            before = catalogue.sequences(hold.connection)
         began = clock.monotonic()
         archive = _write_archive(hold, access, database, programs, compression, into)
         dumped = clock.monotonic()
-        into.write(SEQUENCES, _sequence_lines(before, catalogue.sequences(hold.connection)))
+        with bounded(hold.connection, SILENCE_SECONDS):
+            into.write(SEQUENCES, _sequence_lines(before, catalogue.sequences(hold.connection)))
         content = digests.content(hold.connection, hold.tables)
         digested = clock.monotonic()
-        details = _write_surroundings(hold, content.counts, into)
-        hold.require_alive()
+        with bounded(hold.connection, SILENCE_SECONDS):
+            details = _write_surroundings(hold, content.counts, into)
+            hold.require_alive()
     if sql:
         _write_plain(Archive(archive, programs), into)
     seconds = {"snapshot_s": hold.held_seconds, "pg_dump_s": dumped - began, "digests_s": digested - dumped}
@@ -57,7 +61,7 @@ def _write_archive(
     words = ["--format=custom", compression.word, f"--snapshot={hold.snapshot}", "--no-password", f"--lock-wait-timeout={_LOCK_WAIT}"]
     with access.environment(database) as environment:
         command = access.command(programs.path("pg_dump"), *words, f"--dbname={database}", environment=environment)
-        with reading(*compression.pipeline(command)) as chunks:
+        with reading(*compression.pipeline(command), patience=SILENCE_SECONDS) as chunks:
             artefact = into.write(ARCHIVE + compression.suffix, chunks)
     return into.path / artefact.path
 

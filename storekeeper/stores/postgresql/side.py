@@ -1,6 +1,7 @@
 """The side database that a restore loads, and the swap of names that makes it live.
 
 A restore uses three names: the live database's, `<name>_side_<token>` for what is staged and `<name>_old_<token>` for what was live.
+What is not live lets nobody in, so that no row can go astray.
 Which database has which name in pg_database is all the memory that the swap needs; the journal tells whether there was a live one.
 """
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import ClassVar
 
-from storekeeper.outcomes import Failed, Problem, Refused, Severity, Unknown
+from storekeeper.outcomes import Failed, Problem, Refused, Severity, StorekeeperError, Unknown
 from storekeeper.runtimes.protocol import Runtime
 from storekeeper.runtimes.registry import open_runtime
 from storekeeper.stack.model import PostgresqlModel
@@ -64,14 +64,14 @@ class PostgresqlStore:
             with self._access.session(self._declared.database, _COUNT_SECONDS) as connection:
                 size = value(connection, "select pg_database_size(current_database())")
                 return Inspection(server_version(connection), size, catalogue.counts(connection))
-        except Failed as error:
+        except StorekeeperError as error:
             raise Unknown(error.message, next=error.next) from error
 
     def is_absent(self) -> bool:
         try:
             with self._admin() as (_, connection):
                 there = value(connection, "select exists (select from pg_database where datname = %s)", (self._declared.database,))
-        except Failed as error:
+        except StorekeeperError as error:
             raise Unknown(error.message, next=error.next) from error
         return not there
 
