@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from storekeeper.host import clock
 from storekeeper.host.clock import rfc3339
 from storekeeper.sets.repository import SetEntry
 from storekeeper.stores.record import StoreRecord
@@ -23,7 +24,7 @@ def describe_set(entry: SetEntry) -> dict[str, Any]:
         "pause_ms": manifest.pause_ms if manifest else None,
         "verified_at": rfc3339(entry.verified_at) if entry.verified_at else None,
         "proven_at": rfc3339(entry.proven_at) if entry.proven_at else None,
-        "pinned": entry.pinned is not None,
+        "pinned": entry.pinned is not None and entry.pinned.holds(clock.now()),
         "stores": {name: _describe_store(record) for name, record in manifest.stores.items()} if manifest else {},
     }
 
@@ -38,5 +39,5 @@ def _describe_store(record: StoreRecord) -> dict[str, Any]:
         "pause_ms": record.pause_ms,
         "downtime_s": record.downtime_s,
         "counts": dict(record.counts),
-        "digests": {name: digest if digest.startswith("sha256:") else f"sha256:{digest}" for name, digest in record.digests.items()},
+        "digests": dict(record.digests),
     }
