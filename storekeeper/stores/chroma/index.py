@@ -13,8 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from storekeeper.stores.chroma import layout
-from storekeeper.stores.chroma.pickled import BadPickle, labels, total_added
+from storekeeper.stores.chroma import layout, pickled
 
 _HEADER = struct.Struct("<iQQQQQQiIQQQdQ")  # version, level-0 offset, capacity, count, bytes an element, label offset, data offset, ...
 _LABEL = struct.Struct("<Q")
@@ -56,8 +55,8 @@ def is_settled(segment: Path) -> bool:
     try:
         if not (segment / layout.PICKLE).exists():
             return True
-        return total_added(_map(segment / layout.PICKLE)) == read_header(segment).count
-    except (Damaged, BadPickle):
+        return pickled.total_added(_map(segment / layout.PICKLE)) == read_header(segment).count
+    except (Damaged, pickled.BadPickle):
         return False
 
 
@@ -75,8 +74,8 @@ def check_sizes(segment: Path) -> None:
 def read_labels(segment: Path) -> Iterator[tuple[str, int]]:
     """The ids and labels of all vectors that are not deleted. Raises Damaged."""
     try:
-        yield from labels(_map(segment / layout.PICKLE))
-    except BadPickle as error:
+        yield from pickled.labels(_map(segment / layout.PICKLE))
+    except pickled.BadPickle as error:
         raise Damaged(f"{layout.PICKLE} cannot be read: {error}") from error
 
 
@@ -120,10 +119,13 @@ class Vectors:
 
 
 def _read_pickle(segment: Path) -> int:
-    """How many vectors the map says were ever added; the map itself is read to its end."""
-    for _ in read_labels(segment):
-        pass
-    return total_added(_map(segment / layout.PICKLE))
+    """How many vectors the map says were ever added, after all of it was read."""
+    try:
+        data = _map(segment / layout.PICKLE)
+        pickled.check(data)
+        return pickled.total_added(data)
+    except pickled.BadPickle as error:
+        raise Damaged(f"{layout.PICKLE} cannot be read: {error}") from error
 
 
 def _check_links(path: Path, count: int) -> None:

@@ -38,15 +38,20 @@ def total_added(data: _Data) -> int:
 
 
 def labels(data: _Data) -> Iterator[tuple[str, int]]:
-    """The pairs of `id_to_label`. Reads on to the end, so that a truncated file is never taken for a whole one."""
+    """The pairs of `id_to_label`; what follows them is not looked at."""
     tokens = _tokens(data)
     for name, after in pairwise(tokens):
         if name == "id_to_label" and isinstance(after, _Structure) and after == "dict":
             yield from _pairs(tokens)
-            break
-    else:
-        raise BadPickle("it has no id_to_label")
-    for _ in tokens:
+            return
+    raise BadPickle("it has no id_to_label")
+
+
+def check(data: _Data) -> None:
+    """Read all of it. Raises BadPickle unless it is whole."""
+    for _ in labels(data):
+        pass
+    for _ in _tokens(data):
         pass
 
 

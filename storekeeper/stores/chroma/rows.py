@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from storekeeper.outcomes import Failed
 from storekeeper.stores.chroma.catalogue import Catalogue, Change, Collection, Operation
@@ -25,12 +24,13 @@ select e.embedding_id, a.key, a.string_value, a.int_value, a.float_value, a.bool
 from embeddings e join embedding_metadata_array a on a.id = e.id
 where e.segment_id = ? order by e.embedding_id, a.rowid"""
 
+_encode = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
+
 Metadata = dict[str, Any]
 Item = TypeVar("Item")
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(NamedTuple):
     """`vector` is float32 as it is stored, at `position` in the segment's file.
 
     `pending` is True while it is only in the queue (`position` is then -1): Chroma may answer such a vector rounded.
@@ -149,7 +149,7 @@ class CollectionRows:
 def line_of(document_id: str, text: str | None, uri: str | None, metadata: Metadata) -> bytes:
     """A document without its vector as one line: what digests are made of, here and from what Chroma answers."""
     plain = {key: value for key, value in metadata.items() if not key.startswith(_RESERVED)}
-    return (json.dumps([document_id, text, uri, plain], sort_keys=True, separators=(",", ":")) + "\n").encode()
+    return (_encode([document_id, text, uri, plain]) + "\n").encode("ascii")
 
 
 class _Stream(Generic[Item]):
