@@ -19,6 +19,7 @@ from storekeeper.sets.repository import Resolved, SetEntry
 from storekeeper.stack.model import covered_paths
 from storekeeper.stores.protocol import Foresight, Store
 
+MEND = "mend it, or move it aside: what is absent is restored without being saved first"
 _ROOM = 1.2  # times the size of the newest set must be free for the safety set, as for every set
 
 
@@ -119,10 +120,15 @@ def choose(context: Context, manifest: Manifest, only: Sequence[str]) -> dict[st
 
 
 def look_for_unreadable(context: Context, accepted: frozenset[str]) -> tuple[str, ...]:
-    """The stores that are absent, of which nothing can be saved. Raises where one is there and cannot be read."""
+    """The stores that are absent, of which nothing can be saved. Raises where one is there and cannot be read.
+
+    That is refused also where a person accepts it (`accepted`): a raw copy is not known to this version.
+    """
     strange = sorted(accepted - context.stores.keys())
     if strange:
         raise Refused(f"the stack declares no store {strange[0]}: {', '.join(context.stores)}")
+    if accepted:
+        raise Refused("a raw copy of a store that cannot be read is not made by this version", store=min(accepted), next=MEND)
     absent: list[str] = []
     errors: list[StorekeeperError] = []
     for name, store in context.stores.items():
@@ -130,11 +136,10 @@ def look_for_unreadable(context: Context, accepted: frozenset[str]) -> tuple[str
         try:
             if store.is_absent():
                 absent.append(name)
-            elif name not in accepted:
+            else:
                 store.inspect()
         except StorekeeperError as error:
-            if name not in accepted:
-                errors.append(_unreadable(error, name))
+            errors.append(_unreadable(error, name))
     raise_all(errors)
     return tuple(absent)
 
@@ -209,7 +214,7 @@ def _size(store: Store) -> int:
 def _unreadable(error: StorekeeperError, name: str) -> StorekeeperError:
     said = f"it is there and cannot be read, so it cannot be saved first: {error.message}"
     kind = Unknown if isinstance(error, Unknown) else Refused
-    return kind(said, store=name, next=error.next or f"mend it, or keep a raw copy only: --accept-unreadable {name}")
+    return kind(said, store=name, next=error.next or MEND)
 
 
 def _differ(declared: Iterable[str], held: Iterable[str], set_id: str) -> str:

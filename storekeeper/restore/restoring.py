@@ -34,7 +34,7 @@ def restore_set(context: Context, plan: Plan, request: RestoreRequest, *, undoes
     whose kept sides are gone, where this set is its safety set.
     """
     refuse_damaged(context, plan.entry)
-    safety = take_safety_set(context, f"restore of {plan.entry.id}", plan.absent, request.accept_unreadable)
+    safety = take_safety_set(context, f"restore of {plan.entry.id}", plan.absent)
     facts = {"set": plan.entry.id, "stores": list(plan.foreseen), "undoes": undoes.token if undoes else None}
     journal = begin(context, RESTORE, safety, plan.absent, facts)
     walk = Walk(context, journal, Interruption())
@@ -58,13 +58,11 @@ def begin(context: Context, purpose: str, safety: SetEntry | None, absent: Seque
     return Journal.create(context.state, {**common, **facts})
 
 
-def take_safety_set(context: Context, purpose: str, absent: Sequence[str], accepted: frozenset[str]) -> SetEntry | None:
+def take_safety_set(context: Context, purpose: str, absent: Sequence[str]) -> SetEntry | None:
     """Save what is live now, and pin it; None where every store is absent."""
     present = {name: store for name, store in context.stores.items() if name not in absent}
     if not present:
         return None
-    if accepted:
-        raise Refused("a raw copy of a store that cannot be read is not made by this version", store=min(accepted))
     entry = take_set(replace(context, stores=present), purpose=f"the safety of a {purpose}")
     context.sets.records.pin(entry.id, f"taken before the {purpose}", clock.now() + context.stack.restore.keep_safety)
     return entry

@@ -54,7 +54,7 @@ def _to_old_sides(context: Context, request: RestoreRequest, change: Journal) ->
         each = {name: _foreseen(None if name in absent else dict(store.inspect().counts)) for name, store in stores.items()}
         plan = {"set": None, "stores": each, "services": Stoppable.of(context, stores).running(), "space": told_space(found)}
         return Restored({"plan": plan}, tuple(notes))
-    safety = take_safety_set(context, "return to the old sides", absent, request.accept_unreadable)
+    safety = take_safety_set(context, "return to the old sides", absent)
     journal = begin(context, BACK, safety, absent, {"set": None, "undoes": change.token, "stores": list(stores)})
     walk = Walk(context, journal, Interruption())
     walk.finish()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import signal
 import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
@@ -18,6 +19,7 @@ from storekeeper.host import clock
 from storekeeper.outcomes import Failed, Outcome, Problem, Refused, Severity, StorekeeperError
 from storekeeper.restore.journal import journals
 from storekeeper.restore.kept import expire_old_sides
+from storekeeper.restore.plan import ManyRefused
 from storekeeper.sets.repository import SetEntry
 from storekeeper.stack.model import FilesModel, RestoreModel, SqliteModel, Stack
 from storekeeper.verbs.report import Report
@@ -178,7 +180,45 @@ def test_a_store_that_is_there_and_unreadable_is_refused(lab: Lab) -> None:
         restore(lab.context, to(entry))
     assert refused.value.store == "main"
     assert refused.value.outcome in (Outcome.REFUSED, Outcome.UNKNOWN)
+    with pytest.raises(Refused, match="a raw copy of a store that cannot be read is not made"):
+        restore(lab.context, to(entry, accept_unreadable=frozenset({"main"})))
     assert journals(lab.context.state) == []
+    (lab.root / "live" / "main.db").rename(lab.root / "live" / "main.broken")
+    restore(lab.context, to(entry))
+    assert lab.all_hold("first"), "the way out that the refusal names"
+
+
+def test_a_process_that_has_files_open_and_that_nobody_declared_is_named_and_refused(lab: Lab) -> None:
+    entry = lab.take("first")
+    lab.write("second")
+    unvouched = open_context(lab.root, lab.context.stack, lab.services, vouched=False)
+    held = lab.root / "live" / "papers" / "notes" / "c.md"
+    # Through a shell that ends at once: what descends from this program does not count as somebody else.
+    started = subprocess.run(["sh", "-c", f"sleep 600 <{held} >/dev/null 2>&1 & echo $!"], capture_output=True, check=True)
+    holder = int(started.stdout)
+    try:
+        with pytest.raises(Refused, match=rf"c\.md is open in sleep \(pid {holder}\)") as refused:
+            restore(unvouched, to(entry))
+        assert refused.value.store == "papers"
+        assert lab.all_hold("second")
+        assert lab.services[0].is_running()
+    finally:
+        os.kill(holder, signal.SIGKILL)
+    restore(lab.context, to(entry))
+    assert lab.all_hold("first")
+
+
+def test_all_refusals_of_all_stores_are_said_together(lab: Lab) -> None:
+    entry = lab.take("first")
+
+    def refuse(*_: object) -> None:
+        raise Refused("not today")
+
+    for store in lab.context.stores.values():
+        store.foresee = refuse  # type: ignore[method-assign, assignment]
+    with pytest.raises(ManyRefused) as refused:
+        restore(lab.context, to(entry))
+    assert [(problem.store, problem.message) for problem in refused.value.problems()] == [("main", "not today"), ("papers", "not today")]
 
 
 # --- space ---
