@@ -10,6 +10,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Iterator
 from contextlib import closing
 from copy import copy
 from pathlib import Path
@@ -394,17 +395,29 @@ def crash(scene: Scene, direction: str, number: int, *, written: bool) -> bool:
     return False
 
 
+@pytest.fixture
+def in_memory(tmp_path: Path) -> Iterator[Path]:
+    """A directory in memory where there is one: many small switches without waiting for a disk."""
+    directory = Path("/dev/shm", f"storekeeper-{os.getpid()}")
+    if not directory.parent.is_dir():
+        yield tmp_path
+        return
+    directory.mkdir()
+    yield directory
+    shutil.rmtree(directory)
+
+
 @pytest.mark.parametrize("then", ["switch", "switch_back"])
 @pytest.mark.parametrize("direction", ["switch", "switch_back"])
 @pytest.mark.parametrize("kind", ["wal", "delete", "shape-wal", "absent"])
-def test_a_switch_that_ended_at_any_note_is_finished_or_undone(tmp_path: Path, kind: str, direction: str, then: str) -> None:
+def test_a_switch_that_ended_at_any_note_is_finished_or_undone(in_memory: Path, kind: str, direction: str, then: str) -> None:
     reached = 0
-    begin = Scene(tmp_path, kind.removeprefix("shape-").replace("absent", "delete"), **({"page_size": 1024} if "shape" in kind else {}))
+    begin = Scene(in_memory, kind.removeprefix("shape-").replace("absent", "delete"), **({"page_size": 1024} if "shape" in kind else {}))
     if kind == "absent":
         begin.live.unlink()
     for number in range(6):
         for written in (False, True):
-            scene = begin.again(tmp_path / f"{number}{written}")
+            scene = begin.again(in_memory / f"{number}{written}")
             if direction == "switch_back":
                 scene.switch()
             if not crash(scene, direction, number, written=written):

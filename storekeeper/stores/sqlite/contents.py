@@ -60,8 +60,8 @@ def counts(connection: sqlite3.Connection) -> dict[str, int]:
 
 
 def read(connection: sqlite3.Connection) -> Content:
-    """Counts and digests of all tables, in one pass. Each table is read in the order of its tree: by rowid, or by its
-    primary key where it has none; `not indexed` keeps SQLite from reading a covering index instead.
+    """Counts and digests of all tables, in one pass. A table is read in the order of its rowid, or, WITHOUT ROWID, sorted by the
+    columns of its primary key.
 
     The digest `sqlite_schema` is that of the rows (type, name, tbl_name, sql) of the schema in this order, and before them of
     ('header', encoding, application_id, user_version).
@@ -69,7 +69,7 @@ def read(connection: sqlite3.Connection) -> Content:
     found: dict[str, int] = {}
     digests = {SCHEMA: schema_digest(connection)}
     for name in tables(connection):
-        found[name], digests[name] = digest_rows(connection, f"select * from {quoted(name)} not indexed")  # noqa: S608 - quoted
+        found[name], digests[name] = digest_rows(connection, _rows_of(connection, name))
     return Content(found, digests)
 
 
@@ -122,6 +122,16 @@ def dangling(connection: sqlite3.Connection) -> dict[str, int | str]:
 
 def quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
+
+
+def _rows_of(connection: sqlite3.Connection, table: str) -> str:
+    """`not indexed` keeps SQLite from reading a covering index in that one's order; for a table without rowid it does not."""
+    query = f"select * from {quoted(table)} not indexed"  # noqa: S608 - quoted
+    kept = (
+        "select name from pragma_table_info(?1) where pk > 0 and (select wr from pragma_table_list(?1) where schema = 'main') order by pk"
+    )
+    key = [quoted(str(name)) for (name,) in connection.execute(kept, (table,))]
+    return f"{query} order by {', '.join(key)}" if key else query
 
 
 def _count(connection: sqlite3.Connection, table: str) -> int:
