@@ -22,6 +22,7 @@ from storekeeper.outcomes import Failed
 
 SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _CHUNK = 1 << 20
+_PATIENCE = 5.0  # seconds from SIGTERM to SIGKILL
 _LAST_WORDS = 2000  # characters of a failing program's standard error that are worth a person's time
 
 
@@ -123,7 +124,7 @@ def reading(*commands: Command, stdin: IO[bytes] | None = None, patience: float 
             each.finish()
     finally:
         for each in running:
-            _end(each.process)
+            each.end()
 
 
 @contextmanager
@@ -141,7 +142,7 @@ def writing(command: Command) -> Iterator[IO[bytes]]:
             pass  # it ended early: its exit code below says why
         running.finish()
     finally:
-        _end(process)
+        running.end()
 
 
 def start(command: Command, *, stdin: int = subprocess.DEVNULL, stdout: int = subprocess.DEVNULL) -> subprocess.Popen[bytes]:
@@ -149,7 +150,7 @@ def start(command: Command, *, stdin: int = subprocess.DEVNULL, stdout: int = su
     return _start(command, stdin=stdin, stdout=stdout)
 
 
-def end(process: subprocess.Popen[bytes], *, patience: float = 5.0) -> None:
+def end(process: subprocess.Popen[bytes], *, patience: float = _PATIENCE) -> None:
     """End a program: SIGTERM, then SIGKILL after `patience` seconds. Harmless when it has ended already."""
     _end(process, patience)
 
@@ -169,6 +170,13 @@ class _Running:
         self._listener.join()
         if code != 0:
             raise _failure(self.command, code, self._said.decode(errors="replace"))
+
+    def end(self) -> None:
+        """End the program; only then is the pipe closed that the listener reads."""
+        _stop(self.process, _PATIENCE)
+        self._listener.join(_PATIENCE)
+        if not self._listener.is_alive():
+            _close_pipes(self.process)
 
     def _listen(self) -> None:
         if self.process.stderr is None:
@@ -199,7 +207,12 @@ def _start(command: Command, *, stdin: IO[bytes] | int | None, stdout: int) -> s
         raise ProgramFailed(f"{argv[0]} could not be started: {error.strerror}", code=None, stderr="") from error
 
 
-def _end(process: subprocess.Popen[bytes], patience: float = 5.0) -> None:
+def _end(process: subprocess.Popen[bytes], patience: float = _PATIENCE) -> None:
+    _stop(process, patience)
+    _close_pipes(process)
+
+
+def _stop(process: subprocess.Popen[bytes], patience: float) -> None:
     if process.poll() is None:
         process.terminate()
         try:
@@ -207,6 +220,9 @@ def _end(process: subprocess.Popen[bytes], patience: float = 5.0) -> None:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+
+def _close_pipes(process: subprocess.Popen[bytes]) -> None:
     for pipe in (process.stdin, process.stdout, process.stderr):
         if pipe is not None and not pipe.closed:
             try:
