@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import stat
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -306,6 +307,35 @@ def _listed(folder: Path) -> list[dict[str, Any]]:
 
 def test_the_names_of_a_place_do_not_clash(keeper: Keeper) -> None:
     place = Place.of(keeper.store.place(TOKEN, None))
-    assert place.stage.name == f".store.storekeeper-{TOKEN}"
-    assert place.old.name == f".store.storekeeper-{TOKEN}.old"
+    assert place.stage.name == f".vectors.storekeeper-{TOKEN}"
+    assert place.old.name == f".vectors.storekeeper-{TOKEN}.old"
     assert len({place.live, place.stage, place.old}) == 3
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
+def test_a_directory_that_is_a_mount_point_is_exchanged_by_its_children(made: Path, tmp_path: Path) -> None:
+    """The root of a container's volume: its name cannot be exchanged (EBUSY), and what is beside it is another file system."""
+    live = tmp_path / "volume"
+    live.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", live], check=True)
+    try:
+        shutil.copytree(made, live, dirs_exist_ok=True)
+        keeper = Keeper(live, tmp_path / "room")
+        folder, record, _ = keeper.backup()
+        execute(live, "client.delete_collection('notes')")
+        with pytest.raises(OSError, match="busy"):  # control
+            durable.exchange(live, live.with_name("room"))
+        keeper.store.foresee(folder, record, None)
+        place, log = keeper.store.place(TOKEN, None), Log()
+        keeper.store.stage(folder, record, place)
+        keeper.store.switch(place, log)
+        keeper.store.probe(place, record)
+        assert _names(live) == NEW
+        keeper.store.switch_back(place, log)
+        assert _names(live) == OLD
+        keeper.store.discard_stage(place)
+        keeper.store.discard_old(place)
+        assert [path.name for path in live.iterdir() if path.name.startswith(layout.OURS)] == []
+    finally:
+        subprocess.run(["umount", live], check=True)

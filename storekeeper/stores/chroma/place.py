@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from storekeeper.host import durable
-from storekeeper.stores import databases, exchange
+from storekeeper.stores import exchange
 from storekeeper.stores.chroma import layout
 from storekeeper.stores.protocol import Facts, SwitchLog
 
@@ -27,11 +27,11 @@ class Place:
     inside: bool
 
     @classmethod
-    def named(cls, live: Path, token: str, stage_dir: Path | None) -> Place:
-        """Looks only whether the live directory is a mount point."""
+    def named(cls, store: str, live: Path, token: str, stage_dir: Path | None) -> Place:
+        """Looks only whether the live directory is a mount point. Named after the store: one stage directory may serve several."""
         inside = os.path.ismount(live)
         beside = live if inside else live.parent
-        name = layout.OURS + token if inside else f".{live.name}{layout.OURS}{token}"
+        name = layout.OURS + token if inside else f".{store}{layout.OURS}{token}"
         return cls(live, (stage_dir or beside) / name, beside / f"{name}.old", inside)
 
     @classmethod
@@ -82,8 +82,3 @@ def is_empty(directory: Path) -> bool:
 def _children(directory: Path) -> list[str]:
     """Names of entries, SQLite's journal and log among them: they belong to the database that is switched."""
     return [name for name in os.listdir(directory) if not name.startswith(layout.OURS)]
-
-
-def leftovers(live: Path) -> list[str]:
-    """SQLite's temporary files beside the database."""
-    return [layout.DATABASE + suffix for suffix in databases.SUFFIXES if (live / (layout.DATABASE + suffix)).exists()]

@@ -95,7 +95,7 @@ class ChromaStore:
 
     def foresee(self, folder: Path, record: StoreRecord, stage_dir: Path | None) -> Foresight:  # noqa: ARG002 - the protocol's
         absent = self.is_absent()
-        place = Place.named(self._path, "0" * 8, stage_dir)
+        place = Place.named(self._name, self._path, "0" * 8, stage_dir)
         self._refuse_elsewhere(place)
         if not absent:
             self._refuse_held()
@@ -104,7 +104,7 @@ class ChromaStore:
         return Foresight(counts_now, record.counts, {place.stage.parent: record.bytes}, _SECONDS_TO_SWITCH)
 
     def place(self, token: str, stage_dir: Path | None) -> Facts:
-        return Place.named(self._path, token, stage_dir).to_facts()
+        return Place.named(self._name, self._path, token, stage_dir).to_facts()
 
     def stage(self, folder: Path, record: StoreRecord, place: Facts) -> Content:
         target = Place.of(place)
