@@ -35,7 +35,7 @@ _ENCODERS: dict[type, Callable[[Any], bytes]] = {
 
 
 def digest_rows(connection: sqlite3.Connection, query: str) -> tuple[int, str]:
-    """How many rows a query has, and the sha256 of them in hexadecimal. Memory stays flat. Raises sqlite3.Error."""
+    """How many rows a query has, and the sha256 of them as `sha256:HEX`. Memory stays flat. Raises sqlite3.Error."""
     before, connection.text_factory = connection.text_factory, bytearray
     try:
         return _digest(connection.execute(query))
@@ -48,4 +48,4 @@ def _digest(cursor: sqlite3.Cursor) -> tuple[int, str]:
     while rows := cursor.fetchmany(_ROWS):
         count += len(rows)
         digest.update(b"".join([encoders[type(value)](value) for value in chain.from_iterable(rows)]))
-    return count, digest.hexdigest()
+    return count, f"sha256:{digest.hexdigest()}"

@@ -51,7 +51,7 @@ def by_hand(rows: list[tuple]) -> str:
                 out += b"t" + str(len(value.encode())).encode() + b":" + value.encode()
             else:
                 out += b"b" + str(len(value)).encode() + b":" + value
-    return hashlib.sha256(out).hexdigest()
+    return f"sha256:{hashlib.sha256(out).hexdigest()}"
 
 
 def test_a_digest_can_be_computed_again_from_its_documentation(tmp_path: Path) -> None:
