@@ -174,7 +174,13 @@ def test_a_wrong_stack_file_is_one_problem_a_mistake_and_still_lets_its_sets_be_
 def test_another_run_at_work_is_busy(own):
     own.run("backup", "demo")
     with locks.hold(own.state / "demo" / "lock", "backup"):
-        for words in (("backup", "demo"), ("prune", "demo"), ("restore", "demo", "latest", "--yes"), ("pin", "demo", "latest"), ("resume", "demo")):
+        for words in (
+            ("backup", "demo"),
+            ("prune", "demo"),
+            ("restore", "demo", "latest", "--yes"),
+            ("pin", "demo", "latest"),
+            ("resume", "demo"),
+        ):
             document = hold_to_contract(own.answer(*words), words[0], "busy")
             assert "backup has been running since" in document["problems"][0]["message"]
         assert own.run("verify", "demo").code == 0
@@ -183,7 +189,13 @@ def test_another_run_at_work_is_busy(own):
 
 @pytest.mark.parametrize(
     ("words", "verb"),
-    [((), None), (("bakup", "demo"), None), (("backup",), "backup"), (("backup", "demo", "--nosuch"), "backup"), (("--color", "pink", "list", "x"), "list")],
+    [
+        ((), None),
+        (("bakup", "demo"), None),
+        (("backup",), "backup"),
+        (("backup", "demo", "--nosuch"), "backup"),
+        (("--color", "pink", "list", "x"), "list"),
+    ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else str(value),
 )
 def test_wrong_usage_is_one_document_too(words, verb):

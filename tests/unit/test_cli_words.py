@@ -165,7 +165,7 @@ def test_the_examples_of_the_help_work_as_they_stand(tmp_path, monkeypatch):
     assert program.run("restore", "maestro", "latest", "--yes").code == 0
     folder = tmp_path / "bin"
     folder.mkdir()
-    (folder / "storekeeper").write_text(f"#!/bin/sh\ncd {CHECKOUT} && exec {shlex.quote(sys.executable)} -m storekeeper \"$@\"\n")
+    (folder / "storekeeper").write_text(f'#!/bin/sh\ncd {CHECKOUT} && exec {shlex.quote(sys.executable)} -m storekeeper "$@"\n')
     (folder / "storekeeper").chmod(0o755)
     environment = {"PATH": f"{folder}:/usr/bin:/bin", "STOREKEEPER_CONFIG": str(program.config)}
     for command, _ in (example for verb in VERBS for example in verb.examples):
