@@ -86,13 +86,13 @@ def bring_in(sides: Sides, inodes: Inodes, carry: Carry | None = None) -> None:
             _move(sides.live, sides.outgoing)
         return
     if inode_of(sides.incoming) == inodes.incoming:
-        if carry is not None and inode_of(sides.live) is not None:
-            carry(sides.live, sides.incoming)
+        _carry(carry, sides.live, sides.incoming)
         _replace(sides.live, sides.incoming, sides.outgoing)
     elif not _is_in(sides, inodes):
         raise Failed(f"neither {sides.incoming} nor {sides.live} is what was staged any more")
     if inode_of(sides.incoming) is not None:
         _move(sides.incoming, sides.outgoing)
+    _carry(carry, sides.outgoing, sides.live)
 
 
 def _is_in(sides: Sides, inodes: Inodes) -> bool:
@@ -110,19 +110,23 @@ def take_back(sides: Sides, inodes: Inodes, carry: Carry | None = None) -> None:
         return
     if inode_of(sides.live) != inodes.live:
         _bring_back(sides, inodes.live, carry)
-    elif carry is not None and inode_of(sides.incoming) is not None:
-        carry(sides.incoming, sides.live)
     if inode_of(sides.outgoing) is not None:
         _move(sides.outgoing, sides.incoming)
+    _carry(carry, sides.incoming, sides.live)
 
 
 def _bring_back(sides: Sides, live: int, carry: Carry | None) -> None:
     where = next((path for path in (sides.outgoing, sides.incoming) if inode_of(path) == live), None)
     if where is None:
         raise Failed(f"what was live before at {sides.live} is neither at {sides.outgoing} nor at {sides.incoming}")
-    if carry is not None and inode_of(sides.live) is not None:
-        carry(sides.live, where)
+    _carry(carry, sides.live, where)
     _replace(sides.live, where, sides.incoming)
+
+
+def _carry(carry: Carry | None, source: Path, target: Path) -> None:
+    """Before a replacement, and once more after it: a crash in between may have left what is carried on either side."""
+    if carry is not None and inode_of(source) is not None and inode_of(target) is not None:
+        carry(source, target)
 
 
 def _replace(live: Path, incoming: Path, aside: Path) -> None:

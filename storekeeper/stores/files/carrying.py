@@ -62,6 +62,7 @@ def _move(source: Tree, target: Tree, path: str) -> None:
     os.rename(name, name, src_dir_fd=from_directory, dst_dir_fd=to_directory)
     for directory, before in times:
         os.utime(directory, ns=(before.st_atime_ns, before.st_mtime_ns))
+        os.fsync(directory)
 
 
 def _make_way(source: Tree, target: Tree, directory: str) -> bool:
