@@ -21,7 +21,8 @@ from psycopg.rows import TupleRow
 
 from storekeeper.host import clock, durable
 from storekeeper.host.processes import Command, User
-from storekeeper.outcomes import Failed, Refused
+from storekeeper.outcomes import Failed
+from storekeeper.stack.secrets import read_secret
 from storekeeper.stack.types import SecretReference
 
 Connection = psycopg.Connection[TupleRow]
@@ -171,14 +172,9 @@ class Access:
         return self.private / "no-passfile"
 
     def _secret(self) -> str:
-        from storekeeper.stack.secrets import read_secret  # noqa: PLC0415
-
         if self.password is None:
             raise ValueError("no password is declared")
-        secret = read_secret(self.password, f"the password of role {self.user}")
-        if "\n" in secret or "\0" in secret:
-            raise Refused(f"the password of role {self.user} holds a line break, which libpq cannot read from a passfile")
-        return secret
+        return read_secret(self.password, f"the password of role {self.user}")
 
     @contextmanager
     def _passfile(self) -> Iterator[Path]:
