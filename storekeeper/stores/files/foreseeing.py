@@ -19,6 +19,7 @@ from storekeeper.stores.files.scope import Scope, parents_of
 
 _BLOCK = 4096
 _NAMED = 3
+_TOLD = 400  # characters: it may name every entry
 
 
 class Survey:
@@ -101,10 +102,9 @@ def refuse_holders(paths: Sequence[Path], *, nobody_uses: bool, name: str) -> No
     except Unknown as error:
         if nobody_uses:
             return
-        reason = shown(error.message.rpartition(": ")[2])
-        raise Refused(
-            f"whether somebody has its files open cannot be seen, so they count as used: {reason}", next=f"--nobody-uses {name}"
-        ) from error
+        reason = shown(error.message)
+        told = reason if len(reason) <= _TOLD else f"{reason[: _TOLD // 2]} ... {reason[-_TOLD // 2 :]}"
+        raise Refused(f"{told}; what cannot be seen counts as used", next=f"--nobody-uses {name}") from error
     if found:
         first, programs = found[0], {holder.pid: holder.program for holder in found}
         users = ", ".join(f"{program} (pid {pid})" for pid, program in list(programs.items())[:_NAMED])
