@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from storekeeper import __version__
 from storekeeper.host import clock
@@ -15,6 +13,7 @@ from storekeeper.sets.context import Context
 from storekeeper.sets.manifest import Manifest
 from storekeeper.sets.records import Verdict
 from storekeeper.sets.repository import SetEntry
+from storekeeper.sets.scratch import scratch_directory
 from storekeeper.sets.verification import check_artefacts
 from storekeeper.stores.record import StoreRecord
 from storekeeper.verbs.report import Report
@@ -81,8 +80,8 @@ class _Trials:
         faults = check_artefacts(self._entry.path, self._manifest, self._context.progress, only=frozenset({name}))
         if faults:
             raise Failed(faults[0].message)
-        with tempfile.TemporaryDirectory(prefix="prove-", dir=self._context.scratch) as scratch:
-            found = store.prove(self._entry.path / name, record, Path(scratch))
+        with scratch_directory(self._context) as scratch:
+            found = store.prove(self._entry.path / name, record, scratch)
         refuse_difference(found, record, "what was restored")
 
     def _told(self, name: str, outcome: Outcome, error: StorekeeperError | None, started: float) -> _Trial:

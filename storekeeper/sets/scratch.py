@@ -1,0 +1,65 @@
+"""Private directories to restore into for a proof, gone afterwards; what a killed run left is swept by the next.
+
+Each is written down in the stack's state before it is made, so that only our own are ever removed. A scratch server that
+outlived its run ends by itself when its directory is gone.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from storekeeper.host import durable, locks
+from storekeeper.outcomes import Failed, Refused
+from storekeeper.sets.context import Context
+
+_NOTED = "scratch"  # in the stack's state: one empty file for each directory
+
+
+@contextmanager
+def scratch_directory(context: Context) -> Iterator[Path]:
+    """An empty directory, 0700, that is this run's own while the block runs. Raises Refused where it cannot be made."""
+    noted = context.state / _NOTED
+    durable.ensure_directory(noted)
+    sweep(context)
+    name = f"storekeeper-{context.stack.stack}-{secrets.token_hex(4)}"
+    durable.write_file(noted / name, b"")
+    path = context.scratch / name
+    try:
+        durable.make_directory(path)
+    except OSError as error:
+        (noted / name).unlink()
+        raise Refused(
+            f"{context.scratch} cannot hold a scratch copy: {error.strerror}", next="set `scratch:` in storekeeper.yml"
+        ) from error
+    with locks.hold_directory(path) as held:
+        if not held:
+            raise Failed(f"{path} was locked by somebody else as soon as it was made")
+        try:
+            yield path
+        finally:
+            _forget(path, noted / name)
+
+
+def sweep(context: Context) -> list[str]:
+    """Remove the directories of runs that are dead, and name them."""
+    noted = context.state / _NOTED
+    swept = []
+    for name in sorted(os.listdir(noted)):
+        path = context.scratch / name
+        if not path.is_dir() or path.is_symlink():
+            (noted / name).unlink()
+            continue
+        with locks.hold_directory(path) as dead:
+            if dead:
+                _forget(path, noted / name)
+                swept.append(name)
+    return swept
+
+
+def _forget(path: Path, note: Path) -> None:
+    durable.remove_tree(path)
+    note.unlink(missing_ok=True)
