@@ -5,10 +5,6 @@ pyinfra INVENTORY deploys/status.py --data report=report.html
 
 from pyinfra import host
 
-from operations import report
+from operations import declared, report
 
-report.write(
-    name="Report",
-    path=host.data.get("report") or "storekeeper-report.html",
-    _sudo=bool(host.data.get("storekeeper_sudo")),
-)
+report.write(name="Report", path=declared.text(host, "report") or "storekeeper-report.html", _sudo=declared.sudo(host))

@@ -106,14 +106,17 @@ def parse_document(lines: Sequence[str]) -> dict[str, Any] | None:
 def tell(target: Host, document: dict[str, Any]) -> None:
     """Print what a document says to people: one line of figures, then each problem with its next command."""
     colour = _OUTCOME_COLOURS.get(document["outcome"], "red")
-    target.log_styled(_line(f"{document['outcome']}: {headline(document)}"), fg=colour, log_func=logger.info)
+    target.log_styled(one_line(f"{document['outcome']}: {headline(document)}"), fg=colour, log_func=logger.info)
     for problem in document.get("problems", ()):
         subject = " ".join(word for word in (document.get("stack"), problem.get("store")) if word)
         log = logger.info if problem["severity"] == "info" else logger.warning
-        said = _line(f"{subject or document['verb']}: {problem['message']}")
+        said = one_line(f"{subject or document['verb']}: {problem['message']}")
         target.log_styled(said, fg="yellow" if problem["severity"] == "warning" else None, log_func=log)
         if problem.get("next"):
-            target.log(_line(f"  next: {problem['next']}"), log_func=log)
+            target.log(one_line(f"  next: {problem['next']}"), log_func=log)
+    back = (document.get("result") or {}).get("back")
+    if back:
+        target.log(one_line(f"  the way back: {back}"), log_func=logger.info)
 
 
 def headline(document: dict[str, Any]) -> str:
@@ -151,6 +154,6 @@ def _total(counts: dict[str, int] | None) -> str:
     return "absent" if counts is None else str(sum(count for name, count in counts.items() if name != "bytes"))
 
 
-def _line(text: str) -> str:
+def one_line(text: str) -> str:
     """One printable line: names of files are other people's words and must not drive the terminal."""
-    return "".join(sign if sign.isprintable() else "?" for sign in text)
+    return "".join(sign if sign.isprintable() else "?" for sign in text.replace("\n", " "))

@@ -2,27 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+import os
+from collections.abc import Generator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
+from weakref import WeakKeyDictionary
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from pyinfra import logger
-from pyinfra.api import FunctionCommand, Host, State, operation
+from pyinfra.api import FunctionCommand, Host, OperationValueError, State, operation
+from pyinfra.api.facts import get_fact
 
+from . import page
 from .facts.sets import Overview
-from .program import Program
+from .program import Program, one_line
 
 _TEMPLATES = Path(__file__).resolve().parent.parent / "templates"
-_BARS = 40  # sets drawn for a stack: the newest
-_WIDTH = 640  # of a chart, in its own units
+_VERDICT_COLOURS = {"ok": "green", "attention": "yellow", "unknown": "red"}
+
+# What was gathered so far in each run: a host that was not heard of, or not yet, is None.
+_gathered: WeakKeyDictionary[State, dict[str, Mapping[str, Any] | None]] = WeakKeyDictionary()
 
 
 @operation(is_idempotent=False)
 def write(path: str) -> Generator[FunctionCommand, None, None]:
     """
-    Read the state of every stack of every host and write the report on the control machine.
+    Read the state of every stack of every host and write the report on the control machine. A host that does not answer fails, and
+    the report says so; the others are in it all the same.
 
     + path: the HTML file to write
 
@@ -32,83 +39,46 @@ def write(path: str) -> Generator[FunctionCommand, None, None]:
 
         report.write(name="Report", path="report.html")
     """
-    yield FunctionCommand(_write_report, (path,), {})
+    if not path or not Path(path).absolute().parent.is_dir():
+        raise OperationValueError(f"there is no directory for the report {path!r}")
+    yield FunctionCommand(_read_and_write, (path,), {})
 
 
-def render(overviews: Mapping[str, Mapping[str, Any] | None], made: datetime) -> str:
-    """The report's HTML: a section a host, sorted by name. None stands for a host that was not reached, and is said so."""
+def render(overviews: Mapping[str, Mapping[str, Any] | None], made: datetime, wanted: Mapping[str, Sequence[str]] | None = None) -> str:
+    """The report's HTML. None stands for a host that was not reached, and is said so; `wanted` are the stacks declared for each."""
     environment = Environment(
         loader=FileSystemLoader(_TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters["size"] = _size
-    environment.filters["age"] = lambda moment: _age(moment, made)
-    hosts = [{"name": name, "stacks": _stacks(overview)} for name, overview in sorted(overviews.items())]
-    return environment.get_template("report.html.j2").render(hosts=hosts, made=made.strftime("%Y-%m-%d %H:%M UTC"))
+    return environment.get_template("report.html.j2").render(page.fleet(overviews, wanted or {}, made), width=page.WIDTH)
 
 
-_gathered: dict[str, dict[str, Any] | None] = {}
-
-
-def _write_report(state: State, host: Host, path: str) -> bool:
+def _read_and_write(state: State, host: Host, path: str) -> bool:
+    """Ask one host and write the report anew with its answer, so that the last host's is whole."""
+    # a host left out by --limit is not asked, and not dead either
+    gathered = _gathered.setdefault(state, {each.name: None for each in state.inventory if state.is_host_in_limit(each)})
+    stacks = sorted(host.data.get("storekeeper_stacks", {}))
     program = Program.of(host)
-    names = sorted(host.data.get("storekeeper_stacks", {}))
-    for each in state.inventory:
-        _gathered.setdefault(each.name, None)
-    asked = host.get_fact(Overview, stacks=names, program=program.path, program_config=program.config)
-    overview = cast("dict[str, Any] | None", asked)
-    if overview is None:
-        return False
-    _gathered[host.name] = overview
-    Path(path).write_text(render(_gathered, datetime.now(UTC)), encoding="utf-8")
-    host.log(f"report: {path}", log_func=logger.info)
-    return True
+    asked = {"stacks": stacks, "program": program.path, "program_config": program.config}
+    overview = cast("dict[str, Any] | None", get_fact(state, host, Overview, kwargs=asked, apply_failed_hosts=False))
+    gathered[host.name] = overview
+    wanted = {each.name: sorted(each.data.get("storekeeper_stacks", {})) for each in state.inventory}
+    made = datetime.now(UTC)
+    _write(Path(path), render(gathered, made, wanted))
+    _tell(host, page.fleet({host.name: overview}, wanted, made))
+    return overview is not None
 
 
-def _stacks(overview: Mapping[str, Any] | None) -> list[dict[str, Any]] | None:
-    if overview is None:
-        return None
-    found = []
-    for name, status in sorted(overview["status"]["result"]["stacks"].items()):
-        listed = overview["sets"].get(name)
-        sets = listed["result"]["sets"] if listed else []
-        problems = [each for each in overview["status"]["problems"] if each["stack"] == name]
-        found.append({"name": name, "status": status, "sets": sets[::-1], "problems": problems, "chart": _chart(sets[-_BARS:])})
-    return found
+def _write(path: Path, text: str) -> None:
+    """Whole or not at all: somebody may be reading the old one."""
+    new = path.with_name(f".{path.name}.{os.getpid()}")
+    new.write_text(text, encoding="utf-8")
+    new.replace(path)
 
 
-def _chart(sets: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """One bar a set, oldest first: its place, height (0 to 100) and what its title says."""
-    if not sets:
-        return []
-    largest = max(each["bytes"] for each in sets) or 1
-    step = _WIDTH / len(sets)
-    return [
-        {
-            "x": round(index * step + 1, 1),
-            "width": round(min(step - 2, 48), 1),
-            "height": max(2, round(100 * each["bytes"] / largest)),
-            "state": each["state"],
-            "title": f"{each['id']}: {_size(each['bytes'])}, {each['state']}",
-        }
-        for index, each in enumerate(sets)
-    ]
-
-
-def _size(count: int) -> str:
-    amount = float(count)
-    for unit in ("B", "kB", "MB", "GB"):
-        if amount < 1000:
-            return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"
-        amount /= 1000
-    return f"{amount:.1f} TB"
-
-
-def _age(moment: str | None, now: datetime) -> str:
-    if moment is None:
-        return "never"
-    seconds = int((now - datetime.fromisoformat(moment)).total_seconds())
-    if seconds < 3600:
-        return f"{max(seconds, 0) // 60} min ago"
-    if seconds < 172800:
-        return f"{seconds // 3600} h ago"
-    return f"{seconds // 86400} days ago"
+def _tell(host: Host, found: dict[str, Any]) -> None:
+    for stack in (stack for each in found["hosts"] for stack in each["stacks"]):
+        proof = f"newest proven set {stack['proof']['age']} old" if stack["proof"] else "no proven set"
+        said = one_line(f"{stack['verdict']}: {stack['name']}, {proof}")
+        host.log_styled(said, fg=_VERDICT_COLOURS[stack["verdict"]], log_func=logger.info)
+        for problem in stack["problems"]:
+            host.log(one_line(f"  {problem['message']}"), log_func=logger.info)

@@ -9,7 +9,7 @@ from typing import Any
 from pyinfra.api import FactBase
 from pyinfra.api.exceptions import FactProcessError
 
-from ..program import CONFIG, PROGRAM, Program, parse_document, value
+from ..program import CONFIG, PROGRAM, Program, one_line, parse_document, value
 
 _CODE = "storekeeper-code:"
 _END = "storekeeper-end"
@@ -49,8 +49,7 @@ def _document(lines: list[str], code: str, accepted: tuple[int, ...]) -> dict[st
 
 def reasons(document: dict[str, Any]) -> str:
     """Everything that a document complains about, in one line."""
-    said = "; ".join(str(problem.get("message")) for problem in document.get("problems", ()))
-    return "".join(sign if sign.isprintable() else "?" for sign in said)
+    return one_line("; ".join(str(problem.get("message")) for problem in document.get("problems", ())))
 
 
 class Sets(FactBase[dict[str, Any]]):
