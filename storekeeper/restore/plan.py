@@ -163,7 +163,7 @@ def safety_need(context: Context, absent: Iterable[str]) -> dict[Path, int]:
     present = [store for name, store in context.stores.items() if name not in set(absent)]
     if not present:
         return {}
-    held = newest.bytes if newest is not None else sum(_size(store) for store in present)
+    held = newest.bytes if newest is not None else sum(store.look().bytes for store in present)
     return {context.sets.path: int(held * _ROOM)}
 
 
@@ -205,10 +205,6 @@ def raise_all(errors: Sequence[StorekeeperError]) -> None:
         gathered = kind("; ".join(error.message for error in errors))
         gathered.reasons = tuple(errors)
         raise gathered
-
-
-def _size(store: Store) -> int:
-    return store.inspect().bytes
 
 
 def _unreadable(error: StorekeeperError, name: str) -> StorekeeperError:

@@ -15,9 +15,10 @@ from storekeeper.outcomes import Failed, Refused, StorekeeperError
 from storekeeper.restore.interruption import Interruption
 from storekeeper.restore.journal import Journal, Step, StoreLog, journal_of
 from storekeeper.restore.services import Stoppable
+from storekeeper.sets.comparison import refuse_difference
 from storekeeper.sets.context import Context
 from storekeeper.sets.point import naming
-from storekeeper.stores.protocol import Content, Facts, Store
+from storekeeper.stores.protocol import Facts, Store
 from storekeeper.stores.record import StoreRecord
 
 RESTORE = "restore"
@@ -47,7 +48,7 @@ class Walk:
             with naming(name):
                 place = store.place(self._journal.token, stage_dir)
                 self._journal.write(Step.PLACED, name, place=place)
-                refuse_difference(store.stage(folder / name, record, place), record)
+                refuse_difference(store.stage(folder / name, record, place), record, "what was staged")
             self._journal.write(Step.STAGED, name, record=record.to_json())
 
     def finish(self) -> None:
@@ -223,18 +224,6 @@ def declared(context: Context, names: Sequence[str]) -> dict[str, Store]:
     if gone:
         raise Refused(f"the stack file no longer declares {', '.join(gone)}: declare it as before, then try again", store=gone[0])
     return {name: context.stores[name] for name in names}
-
-
-def refuse_difference(found: Content, record: StoreRecord) -> None:
-    """Raises Failed unless what was staged has exactly the counts and digests of the set."""
-    for what, now, wanted in (("counts", found.counts, record.counts), ("digests", found.digests, record.digests)):
-        if dict(now) != dict(wanted):
-            different = sorted(key for key in {*now, *wanted} if now.get(key) != wanted.get(key))
-            key = different[0]
-            more = f" and {len(different) - 1} more" if len(different) > 1 else ""
-            raise Failed(
-                f"what was staged differs from the set: the {what} of {key}{more}: {now.get(key)} found, {wanted.get(key)} expected"
-            )
 
 
 def said(error: BaseException) -> str:

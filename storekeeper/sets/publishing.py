@@ -21,7 +21,7 @@ from storekeeper.sets.point import Point, naming, one_point
 from storekeeper.sets.repository import Partial, SetEntry
 from storekeeper.sets.verification import check_artefacts
 from storekeeper.stores.folder import StoreFolder
-from storekeeper.stores.protocol import Hold, Inspection
+from storekeeper.stores.protocol import Hold, Look
 from storekeeper.stores.record import StoreRecord
 
 _ROOM = 1.2  # times what the set is expected to hold must be free before any store is touched
@@ -32,7 +32,7 @@ _WORK = ".work"  # the stores' own copies, in the partial so that they are moved
 class Found:
     """A store as preflight found it."""
 
-    inspection: Inspection
+    look: Look
     problems: tuple[Problem, ...]
 
 
@@ -110,8 +110,8 @@ class _Making:
                 self._context.stores[name].verify(self._partial.path / name, record)
 
     def _dump(self, name: str, hold: Hold, point: Point) -> None:
-        inspection = self._found[name].inspection
-        self._context.progress.step(name, "dumping", inspection.bytes)
+        look = self._found[name].look
+        self._context.progress.step(name, "dumping", look.bytes)
         started = clock.monotonic()
         path = self._partial.path / name
         durable.make_directory(path)
@@ -122,7 +122,7 @@ class _Making:
         self.records[name] = StoreRecord(
             kind=self._context.stores[name].kind,
             klass=dumped.klass,
-            version=inspection.version,
+            version=look.version,
             pinned=point.pinned[name],
             pause_ms=point.pauses_ms[name],
             downtime_s=0.0,
@@ -147,13 +147,13 @@ def _preflight(context: Context) -> dict[str, Found]:
         context.progress.step(name, "looking")
         with naming(name):
             problems = tuple(_about(problem, name) for problem in store.preflight())
-            found[name] = Found(store.inspect(), problems)
+            found[name] = Found(store.look(), problems)
     return found
 
 
 def _refuse_without_room(context: Context, previous: SetEntry | None, found: Mapping[str, Found]) -> None:
     """Raises Refused before any store is held when the set would not fit."""
-    expected = previous.bytes if previous else sum(each.inspection.bytes for each in found.values())
+    expected = previous.bytes if previous else sum(each.look.bytes for each in found.values())
     space.check({context.sets.path: int(expected * _ROOM)}, purpose="a backup", next=f"storekeeper prune {context.stack.stack}")
 
 

@@ -1,6 +1,6 @@
 """What every kind of store promises, so that no code above ever asks what kind it is.
 
-A backup walks `preflight`, `hold` (prepare, pin, copy, release), `dump`, `verify`; a proof walks `prove`; a restore walks
+A backup walks `preflight`, `look`, `hold` (prepare, pin, copy, release), `dump`, `verify`; a proof walks `prove`; a restore walks
 `foresee`, `place`, `stage`, `switch`, `probe`, and the reverse `switch_back`, `discard_stage`, `discard_old`.
 Every method raises a StorekeeperError whose sentence says what was found; none returns a default for what it could not read.
 """
@@ -28,6 +28,14 @@ class PinOrder(IntEnum):
     WRITE_LOCK = 1
     SNAPSHOT = 2
     LISTING = 3
+
+
+@dataclass(frozen=True)
+class Look:
+    """That a store answers, in which version, and its size on disk: what can be had without reading all of it."""
+
+    version: str
+    bytes: int
 
 
 @dataclass(frozen=True)
@@ -127,8 +135,11 @@ class Store(Protocol):
         Returns warnings; raises Refused (a program is missing or too old, a secret is unreadable) or Failed (it does not answer).
         """
 
+    def look(self) -> Look:
+        """Is it up, which version, how big: an answer or an error (Unknown), never an empty default. Reads no rows."""
+
     def inspect(self) -> Inspection:
-        """Is it up, which version, how big, how many of what: an answer or an error (Unknown), never an empty default."""
+        """The same with how many of what, which reads every table, collection or directory: an answer or an error (Unknown)."""
 
     def is_absent(self) -> bool:
         """True only when it is certain that there is nothing: no such file, directory or database on a server that answered."""

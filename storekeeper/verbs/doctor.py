@@ -115,7 +115,7 @@ def _look_for_programs_of_a_proof(store: Store, declared: AnyStore) -> None:
     if isinstance(declared, PostgresqlModel):
         from storekeeper.stores.postgresql import programs  # noqa: PLC0415 only where the stack has such a store
 
-        found = programs.find(declared.programs, programs.major_of(store.inspect().version))
+        found = programs.find(declared.programs, programs.major_of(store.look().version))
         for program in ("initdb", "postgres"):
             found.path(program)
 

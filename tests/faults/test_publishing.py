@@ -94,6 +94,36 @@ def test_control_what_a_kill_leaves_would_be_an_invalid_set_had_it_a_name(lab: L
     assert _faults(lab.context.sets)
 
 
+def test_a_backup_never_counts_what_it_is_about_to_read_in_full_anyway(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    def count(*_: object) -> None:
+        raise Failed("every row was counted")
+
+    monkeypatch.setattr(lab.context.stores["main"], "inspect", count)
+    assert take_set(lab.context, purpose="backup").state == "verified"
+
+
+@pytest.mark.parametrize("name", ["main", "papers"])
+def test_a_backup_of_a_store_that_is_absent_fails_since_a_missing_file_is_no_empty_store(lab: Lab, name: str) -> None:
+    path = lab.root / "live" / ("main.db" if name == "main" else name)
+    path.rename(lab.root / "elsewhere")
+    with pytest.raises(Failed) as failed:
+        take_set(lab.context, purpose="backup")
+    assert failed.value.store == name
+    assert lab.context.sets.entries() == []
+    assert not path.exists(), "and looking at it has not made it"
+    (lab.root / "elsewhere").rename(path)
+    assert take_set(lab.context, purpose="backup").state == "verified"
+
+
+def test_control_sqlite_makes_an_empty_database_of_a_missing_file_and_calls_it_whole(lab: Lab) -> None:
+    path = lab.root / "live" / "main.db"
+    path.unlink()
+    with closing(sqlite3.connect(path)) as naive, closing(sqlite3.connect(lab.root / "copy.db")) as copy:
+        naive.backup(copy)
+        assert copy.execute("pragma integrity_check").fetchone() == ("ok",)
+    assert path.exists()
+
+
 def test_a_living_run_is_not_swept_by_another(lab: Lab) -> None:
     with lab.context.sets.begin(publishing.clock.now()) as partial:
         assert lab.context.sets.sweep() == []

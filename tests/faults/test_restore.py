@@ -390,7 +390,7 @@ def test_what_was_staged_must_be_equal_to_the_set(lab: Lab, monkeypatch: pytest.
         return type(found)({**found.counts, "things": 1}, found.digests)
 
     monkeypatch.setattr(store, "stage", stage, raising=False)
-    with pytest.raises(Failed, match="differs from the set: the counts of things: 1 found, 305 expected"):
+    with pytest.raises(Failed, match="differs from the set: the count of things: 1 found, 305 expected"):
         restore(lab.context, to(entry))
     assert lab.all_hold(LIVE)
     assert no_stage_is_left(lab)

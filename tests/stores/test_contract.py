@@ -125,6 +125,15 @@ def test_discarding_after_a_switch_keeps_what_is_live(live: Live) -> None:
         assert live.content() == before
 
 
+def test_a_look_tells_version_and_size_as_an_inspection_does_and_refuses_what_is_not_there(live: Live) -> None:
+    look, inspection = live.store.look(), live.store.inspect()
+    assert (look.version, look.bytes) == (inspection.version, inspection.bytes)
+    assert look.bytes > 0
+    live.remove()
+    with pytest.raises(StorekeeperError):
+        live.store.look()
+
+
 def test_an_absent_store_is_no_empty_one_and_can_be_restored_and_be_absent_again(live: Live) -> None:
     before = live.content()
     assert not live.store.is_absent(), "control"

@@ -36,7 +36,7 @@ def take_whole(store: Store, directory: Path, previous: Path | None = None) -> T
     durable.ensure_directory(directory)
     durable.make_directory(folder)
     durable.make_directory(work)
-    version, started = store.inspect().version, clock.monotonic()
+    version, started = store.look().version, clock.monotonic()
     into, hold = StoreFolder(folder, previous, lambda _: None), store.hold(work)
     with one_point({store.name: hold}, Progress()) as point:
         dumped = store.dump(hold, into)

@@ -17,7 +17,7 @@ from storekeeper.stores.chroma.hold import ChromaHold
 from storekeeper.stores.chroma.place import Place, is_empty
 from storekeeper.stores.chroma.server import Server
 from storekeeper.stores.folder import StoreFolder
-from storekeeper.stores.protocol import Content, Dumped, Facts, Foresight, Inspection, SwitchLog
+from storekeeper.stores.protocol import Content, Dumped, Facts, Foresight, Inspection, Look, SwitchLog
 from storekeeper.stores.record import StoreRecord
 from storekeeper.stores.surroundings import Surroundings
 
@@ -58,6 +58,15 @@ class ChromaStore:
         with catalogue.open_catalogue(self._path, sealed=False) as live:
             live.collections()
             return dumping.newer(live.migrations())
+
+    def look(self) -> Look:
+        """The version is that of the directory's format."""
+        try:
+            found = layout.scan(self._directory())
+            with catalogue.open_catalogue(self._path, sealed=False) as live:
+                return Look(catalogue.spoken(live.migrations()), layout.size_of(found))
+        except (Failed, Refused, OSError, layout.NotRegular) as error:
+            raise Unknown(f"the Chroma directory cannot be read: {error}") from error
 
     def inspect(self) -> Inspection:
         """The version is that of the directory's format; a server's own is in the facts."""

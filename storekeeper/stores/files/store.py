@@ -23,7 +23,7 @@ from storekeeper.stores.files.rights import Rights
 from storekeeper.stores.files.scope import Scope
 from storekeeper.stores.files.tree import Tree, opened, remove
 from storekeeper.stores.folder import StoreFolder
-from storekeeper.stores.protocol import Content, Dumped, Facts, Foresight, Inspection, PinOrder, SwitchLog
+from storekeeper.stores.protocol import Content, Dumped, Facts, Foresight, Inspection, Look, PinOrder, SwitchLog
 from storekeeper.stores.record import StoreRecord
 from storekeeper.stores.surroundings import Surroundings
 
@@ -95,6 +95,11 @@ class FilesStore:
             for inner in foreseeing.mounts_inside(self._root, self._scope)
         ]
         return [Problem(warning, Severity.WARNING, self._name) for warning in warnings]
+
+    def look(self) -> Look:
+        """The size of a tree is only known by looking at every entry; no file is opened."""
+        found = self.inspect()
+        return Look(found.version, found.bytes)
 
     def inspect(self) -> Inspection:
         _look_at_root(self._root)

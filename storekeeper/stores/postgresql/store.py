@@ -20,7 +20,7 @@ from storekeeper.stores.postgresql.hold import SnapshotHold
 from storekeeper.stores.postgresql.programs import find_for_backup, major_of
 from storekeeper.stores.postgresql.scratch import scratch_server
 from storekeeper.stores.postgresql.side import Sides, names_for
-from storekeeper.stores.protocol import Content, Dumped, Facts, Foresight, Inspection, SwitchLog
+from storekeeper.stores.protocol import Content, Dumped, Facts, Foresight, Inspection, Look, SwitchLog
 from storekeeper.stores.record import StoreRecord
 from storekeeper.stores.surroundings import Surroundings
 
@@ -28,6 +28,7 @@ _TESTED = range(15, 19)
 _SWAP_SECONDS = 1.0  # at most 0.35 s in 30 swaps with clients that reconnect without pause
 _ADMIN = "postgres"
 _LOOK_SECONDS, _COUNT_SECONDS = 60.0, 900.0
+_SIZE = "select pg_database_size(current_database())"
 
 
 class PostgresqlStore:
@@ -59,11 +60,17 @@ class PostgresqlStore:
                 raise Refused(f"the role may not read {denied} large objects", next="declare the owner of the large objects")
             return [*_about_version(version), *_about_checksums(connection)]
 
+    def look(self) -> Look:
+        try:
+            with self._access.session(self._declared.database, _LOOK_SECONDS) as connection:
+                return Look(server_version(connection), value(connection, _SIZE))
+        except StorekeeperError as error:
+            raise Unknown(error.message, next=error.next) from error
+
     def inspect(self) -> Inspection:
         try:
             with self._access.session(self._declared.database, _COUNT_SECONDS) as connection:
-                size = value(connection, "select pg_database_size(current_database())")
-                return Inspection(server_version(connection), size, catalogue.counts(connection))
+                return Inspection(server_version(connection), value(connection, _SIZE), catalogue.counts(connection))
         except StorekeeperError as error:
             raise Unknown(error.message, next=error.next) from error
 
