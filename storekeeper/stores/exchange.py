@@ -85,21 +85,23 @@ def bring_in(sides: Sides, inodes: Inodes, carry: Carry | None = None) -> None:
         if inodes.live is not None and inode_of(sides.live) == inodes.live:
             _move(sides.live, sides.outgoing)
         return
-    if inode_of(sides.incoming) == inodes.incoming:
-        _carry(carry, sides.live, sides.incoming)
-        _replace(sides.live, sides.incoming, sides.outgoing)
-    elif not _is_in(sides, inodes):
-        raise Failed(f"neither {sides.incoming} nor {sides.live} is what was staged any more")
+    if inode_of(sides.live) != inodes.incoming:
+        _put_in(sides, inodes, carry)
     if inode_of(sides.incoming) is not None:
         _move(sides.incoming, sides.outgoing)
     _carry(carry, sides.outgoing, sides.live)
 
 
-def _is_in(sides: Sides, inodes: Inodes) -> bool:
-    """Whether the exchange has been made, even if somebody has replaced the new live entry since."""
-    if inode_of(sides.live) == inodes.incoming:
-        return True
-    return inodes.live in (inode_of(sides.incoming), inode_of(sides.outgoing))
+def _put_in(sides: Sides, inodes: Inodes, carry: Carry | None) -> None:
+    """What was staged is at `outgoing` where its way back was interrupted. It is nowhere when somebody has replaced it since."""
+    if inode_of(sides.incoming) == inodes.incoming:
+        _carry(carry, sides.live, sides.incoming)
+        _replace(sides.live, sides.incoming, sides.outgoing)
+    elif inode_of(sides.outgoing) == inodes.incoming:
+        _carry(carry, sides.live, sides.outgoing)
+        _replace(sides.live, sides.outgoing, sides.incoming)
+    elif inodes.live not in (inode_of(sides.incoming), inode_of(sides.outgoing)):
+        raise Failed(f"neither {sides.incoming} nor {sides.live} is what was staged any more")
 
 
 def take_back(sides: Sides, inodes: Inodes, carry: Carry | None = None) -> None:

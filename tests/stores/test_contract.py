@@ -98,6 +98,10 @@ def test_a_switch_and_the_way_back_can_each_be_repeated_and_lose_neither_side(li
     for _ in range(2):
         live.store.switch_back(place, log)
         assert live.content() == changed
+    live.store.switch(place, log)
+    assert live.content() == before, "a way back that fails in another store is undone in this one"
+    live.store.switch_back(place, log)
+    assert live.content() == changed
     live.store.discard_stage(place)
     live.store.discard_stage(place)
     assert live.content() == changed

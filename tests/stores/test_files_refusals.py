@@ -140,7 +140,7 @@ def test_opened_directories_alone_keep_a_trusted_listing_inside(
     monkeypatch.setattr(staging, "listed", lambda folder, scope: read_lines(folder / "tree.jsonl"))
     (tmp_path / "scratch").mkdir()
     with opened({"": tmp_path / "scratch"}) as tree, pytest.raises(Failed, match=r"Not a directory|Too many levels"):
-        staging.make(folder, Scope(), tree, Rights.here())
+        staging.make(folder, Scope(), tree, Rights.here(), lasting=False)
     assert not (tmp_path / "outside" / "escaped").exists()
 
 

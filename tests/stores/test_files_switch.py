@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import random
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -212,6 +213,28 @@ def test_a_way_back_killed_before_any_change_of_a_name_can_be_finished_or_turned
             break
         points += 1
     assert points > 8, "a run that was never interrupted proves nothing"
+
+
+def test_a_switch_and_its_way_back_both_killed_leave_both_ways_open(
+    tmp_path: Path, include: tuple[str, ...], means: None, quick: None
+) -> None:
+    chance, deaths = random.Random(7), 0
+    for number in range(15):
+        first, second = chance.randrange(30), chance.randrange(15)
+        for goal in ("new", "old"):
+            room = tmp_path / f"{number}-{goal}"
+            room.mkdir()
+            case = make_case(room, include)
+            deaths += dies_at(first, lambda case=case: case.store.switch(case.place, Journal()))
+            deaths += dies_at(second, lambda case=case: case.store.switch_back(case.place, Journal()))
+            store = again(case)
+            store.switch(case.place, Journal())
+            assert case.side(killed=True) == "new", f"killed before changes {first} and {second}"
+            if goal == "old":
+                store.switch_back(case.place, Journal())
+                assert case.side(killed=True) == "old", f"killed before changes {first} and {second}"
+            shutil.rmtree(room)
+    assert deaths > 20
 
 
 def test_control_switching_by_names_alone_after_a_kill_mixes_the_sides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,19 +25,21 @@ from storekeeper.stores.protocol import Content
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-def make(folder: Path, scope: Scope, tree: Tree, rights: Rights, *, devices: bool = False) -> Content:
+def make(folder: Path, scope: Scope, tree: Tree, rights: Rights, *, lasting: bool) -> Content:
     """Make all entries of a set below the places of `tree`, and return what was then read back from there.
 
-    The places are empty and nobody else can write to them. Files and directories are durable afterwards. Raises Failed.
+    The places are empty and nobody else can write to them. `lasting` is what will be live: then everything is durable afterwards,
+    and devices are made where this user may. Raises Failed.
     """
     with opened({"": folder / CONTENT}) as content, opened(tree.places) as links:
-        making = _Making(tree, links, content, rights, devices)
+        making = _Making(tree, links, content, rights, lasting)
         for entry in listed(folder, scope):
             _trying(making.one, entry)
     for entry in _directories_backwards(folder / LISTING):
         _trying(making.finish, entry)
-    for place in tree.places.values():
-        _sync(place)
+    if lasting:
+        for place in tree.places.values():
+            _sync(place)
     return read_back(tree, scope, rights, listed(folder, scope))
 
 
@@ -84,12 +86,12 @@ class _InStep:
 class _Making:
     """Makes one entry after the other; errors are OSError, or Failed where the set's contents are wrong."""
 
-    def __init__(self, tree: Tree, links: Tree, content: Tree, rights: Rights, devices: bool) -> None:
+    def __init__(self, tree: Tree, links: Tree, content: Tree, rights: Rights, lasting: bool) -> None:
         self._tree = tree
         self._links = links
         self._content = content
         self._rights = rights
-        self._devices = devices
+        self._lasting = lasting
 
     def one(self, entry: Entry) -> None:
         kind, path = entry["type"], entry["path"]
@@ -102,14 +104,15 @@ class _Making:
         elif kind == "link":
             os.symlink(entry["target"], name_of(path), dir_fd=self._tree.directory(parent_of(path)))
             apply(entry, self._tree.handle(path), self._rights)
-        elif kind == "fifo" or (kind == "device" and self._devices):
+        elif kind == "fifo" or (kind == "device" and self._lasting and self._rights.root):
             self._node(entry)
 
     def finish(self, entry: Entry) -> None:
         """Set a directory's attributes, after all that is in it: its time would change again, its mode could lock us out."""
         descriptor = self._tree.directory(entry["path"])
         apply(entry, descriptor, self._rights)
-        os.fsync(descriptor)
+        if self._lasting:
+            os.fsync(descriptor)
 
     def _file(self, entry: Entry) -> None:
         path = entry["path"]
@@ -118,7 +121,8 @@ class _Making:
             if _copy(source, file, entry["size"]) != (entry["sha256"], entry["size"]):
                 raise Failed(f"the contents of {shown(path)} in the set are not what was recorded")
             apply(entry, file.fileno(), self._rights)
-            os.fsync(file.fileno())
+            if self._lasting:
+                os.fsync(file.fileno())
 
     def _link(self, first: str, path: str) -> None:
         source, target = self._links.directory(parent_of(first)), self._tree.directory(parent_of(path))

@@ -142,7 +142,7 @@ class FilesStore:
             for root in roots.values():
                 root.mkdir(mode=0o700)
             with opened(roots) as tree:
-                return staging.make(folder, scope, tree, Rights.in_scratch(next(iter(roots.values()))))
+                return staging.make(folder, scope, tree, Rights.in_scratch(next(iter(roots.values()))), lasting=False)
         finally:
             for root in roots.values():
                 remove(root)
@@ -174,9 +174,8 @@ class FilesStore:
         above = checking.above(folder, scope)
         for each in found:
             each.make({"exclude": list(scope.exclude), "above": above})
-        rights = self._rights()
         with opened(staged_tree(found)) as tree:
-            return staging.make(folder, scope, tree, rights, devices=rights.root)
+            return staging.make(folder, scope, tree, self._rights(), lasting=True)
 
     def switch(self, place: Facts, log: SwitchLog) -> None:
         found = _places_of(place)
