@@ -15,6 +15,7 @@ import subprocess
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 from storekeeper.stores.postgresql import PostgresqlStore, build
 from storekeeper.stores.surroundings import Surroundings
@@ -32,16 +33,19 @@ def main() -> None:
     words.add_argument("--major", type=int, default=18)
     words.add_argument("--json", type=Path)
     given = words.parse_args()
-    with (
-        start_server(major=given.major, fsync=True, settings=["shared_buffers=512MB", "maintenance_work_mem=1GB"]) as server,
-        surroundings() as around,
-    ):
-        fill(server, given.rows, given.dimensions)
-        found = measure(server, around, given.runs)
-    found |= {"rows": given.rows, "dimensions": given.dimensions, "postgresql": given.major, "goal": GOAL}
+    found = run(given.rows, given.dimensions, given.runs, given.major)
     show(found)
     if given.json is not None:
         given.json.write_text(json.dumps(found, indent=2) + "\n")
+
+
+def run(rows: int = 100_000, dimensions: int = 384, runs: int = 5, major: int = 18) -> dict[str, Any]:
+    """Start a server, fill it, and measure both in turn."""
+    settings = ["shared_buffers=512MB", "maintenance_work_mem=1GB"]
+    with start_server(major=major, fsync=True, settings=settings) as server, surroundings() as around:
+        fill(server, rows, dimensions)
+        found = measure(server, around, runs)
+    return {**found, "rows": rows, "dimensions": dimensions, "postgresql": major, "goal": GOAL}
 
 
 def fill(server: Server, rows: int, dimensions: int) -> None:
@@ -59,7 +63,7 @@ def fill(server: Server, rows: int, dimensions: int) -> None:
     server.run("checkpoint")
 
 
-def measure(server: Server, around: Surroundings, runs: int) -> dict[str, object]:
+def measure(server: Server, around: Surroundings, runs: int) -> dict[str, Any]:
     store = build("bench", server.declared("bench"), around)
     ours, theirs, sizes, parts = [], [], [0, 0], {}
     for number in range(runs):
@@ -101,11 +105,11 @@ def default_pg_dump(server: Server, path: Path) -> tuple[float, int]:
     return time.monotonic() - started, path.stat().st_size
 
 
-def show(found: dict[str, object]) -> None:
+def show(found: dict[str, Any]) -> None:
     print(f"{'':24}{'median s':>10}{'best s':>10}{'MB':>10}   n = {found['runs']}")
     for name, title in (("storekeeper", "storekeeper, verified"), ("pg_dump", "pg_dump -Fc, default")):
         seconds, size = found[f"{name}_s"], found[f"{name}_bytes"]
-        print(f"{title:24}{statistics.median(seconds):>10.2f}{min(seconds):>10.2f}{size / 1e6:>10.1f}")  # type: ignore[type-var,arg-type,operator]
+        print(f"{title:24}{statistics.median(seconds):>10.2f}{min(seconds):>10.2f}{size / 1e6:>10.1f}")
     print(f"ratio: median {found['ratio_median']}, worst {found['ratio_worst']} (goal: at most {found['goal']})")
     print(json.dumps(found))
 
