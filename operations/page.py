@@ -7,9 +7,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 WIDTH = 640  # of a chart, in its own units
-_ROWS = 240  # sets shown of a host, shared by its stacks; the report stays small however many there are
+_ROWS = 160  # sets shown of a host, shared by its stacks; the report stays small however many there are
 _MOST = 30
 _LEAST = 7
+_PROBLEMS = 12  # shown of a stack: the host itself has the rest
 _UNITS = {"chroma": "vectors", "files": "files"}  # what a store of a kind holds; the others hold rows
 
 Json = Mapping[str, Any]
@@ -63,7 +64,8 @@ def _stack(name: str, status: Json, listed: Json | None, made: datetime, rows: i
     return {
         "name": name,
         "verdict": "unknown" if is_unknown else "attention" if problems else "ok",
-        "problems": problems,
+        "problems": problems[:_PROBLEMS],
+        "more_problems": max(0, len(problems) - _PROBLEMS),
         "proof": _aged((found or {}).get("last_proof")),
         "backup": _aged((found or {}).get("last_backup")),
         "next_run": _until((found or {}).get("next_run"), made),

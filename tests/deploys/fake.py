@@ -1,38 +1,79 @@
 """A pyinfra host that runs nothing: it answers each command with what the real program printed, and fails at any other.
 
-`recorded/` holds documents as the host program printed them, one file an answer.
+`recorded/` holds documents as the host program printed them, one file an answer (`record.py` makes them).
 """
 
 from __future__ import annotations
 
+import json
+import logging
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pyinfra import logger
 from pyinfra.api import Config, Host, Inventory, State
 from pyinfra.api.state import StateStage
 from pyinfra.context import ctx_config, ctx_host, ctx_state
 
+from storekeeper.outcomes import EXIT_CODES, Outcome
+
 RECORDED = Path(__file__).parent / "recorded"
-END = "storekeeper-end:"
+CODE = "storekeeper-code:"
+END = "storekeeper-end"
+PROGRAM = "/opt/sk/bin/storekeeper"
+TYPED = f"{PROGRAM} --config /etc/storekeeper --json"  # how every verb begins on a fake host
 
 
-def answer(name: str, code: int) -> list[str]:
-    """What a fact's command prints: the recorded document, then the end marker with the exit code."""
-    return [*document(name), "", f"{END}{code}"]
+def recorded(name: str) -> Any:
+    return json.loads((RECORDED / f"{name}.json").read_text(encoding="utf-8"))
 
 
-def document(name: str) -> list[str]:
+def printed(name: str) -> list[str]:
+    """The lines that a verb printed."""
     return (RECORDED / f"{name}.json").read_text(encoding="utf-8").splitlines()
+
+
+def code(name: str) -> int:
+    return EXIT_CODES[Outcome(recorded(name)["outcome"])]
+
+
+def verb(name: str) -> dict[str, Any]:
+    """What a host answers to a verb typed by an operation: pyinfra calls 0 and 4 success when it was told to."""
+    return {"stdout": printed(name), "success": code(name) in (0, 4), "stderr": ["progress that nobody needs"]}
+
+
+def answer(*names: str) -> list[str]:
+    """What a fact's command prints: each recorded document with its exit code, then the end."""
+    lines = []
+    for name in names:
+        lines += [*printed(name), "", f"{CODE}{code(name)}"]
+    return [*lines, END]
+
+
+class Said(logging.Handler):
+    """What pyinfra told the person."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(re.sub(r"\x1b\[[0-9;]*m", "", record.getMessage()))
+
+    @property
+    def text(self) -> str:
+        return "\n".join(self.lines)
 
 
 @dataclass(frozen=True)
 class Fake:
     host: Host
     state: State
+    said: Said = field(default_factory=Said)
 
     @property
     def typed(self) -> list[str]:
@@ -45,24 +86,39 @@ class Fake:
         return [str(command) for command in operation._inner(**arguments)]
 
     def execute(self, operation: Any, **arguments: Any) -> list[bool]:
-        """Carry out what an operation yields; whether each command succeeded."""
+        """Carry out what an operation yields, as pyinfra does: the first failure is the end. Whether each command succeeded."""
         outcomes = []
         for command in operation._inner(**arguments):
             done = command.execute(self.state, self.host, {})
-            outcomes.append(done[0] if isinstance(done, tuple) else done)
+            outcomes.append(bool(done[0] if isinstance(done, tuple) else done))
+            if not outcomes[-1]:
+                break
         return outcomes
 
 
 @contextmanager
 def fake_host(responses: Mapping[str, Any] | None = None, **data: Any) -> Iterator[Fake]:
-    """A host with this data, on which only the responses' commands succeed."""
+    """A host with this data, beside a second one, on which only the responses' commands succeed."""
     known: dict[Any, Any] = {**(responses or {}), re.compile(""): {"success": False, "stderr": "an unexpected command"}}
-    data = {"storekeeper_program": "/opt/sk/bin/storekeeper", "storekeeper_config": "/etc/storekeeper", **data}
-    inventory = Inventory(([("@fake/prod-ai-1", {"fake_responses": known, "fake_delay": 0, "fake_delay_jitter": 0, **data})], {}))
+    data = {"storekeeper_program": PROGRAM, "storekeeper_config": "/etc/storekeeper", **data}
+    plain = {"fake_responses": known, "fake_delay": 0, "fake_delay_jitter": 0}
+    inventory = Inventory(([("@fake/prod-ai-1", {**plain, **data}), ("@fake/other", plain)], {}))
     config = Config()
     state = State(inventory, config)
     state.current_stage = StateStage.Execute
+    state.is_executing = True
+    state.print_noop_info = True
     host = inventory.get_host("@fake/prod-ai-1")
+    fake = Fake(host, state)
     with ctx_state.use(state), ctx_config.use(config), ctx_host.use(host):
-        host.connect()
-        yield Fake(host, state)
+        for each in inventory:
+            each.connect()
+            state.activate_host(each)
+        level = logger.level
+        logger.addHandler(fake.said)
+        logger.setLevel(logging.INFO)
+        try:
+            yield fake
+        finally:
+            logger.removeHandler(fake.said)
+            logger.setLevel(level)
