@@ -100,7 +100,7 @@ class Content:
 class Foresight:
     """What a restore of one store would do: rows now and after, space by directory, seconds that the store does not answer."""
 
-    counts_now: Mapping[str, int] | None  # None: there is no live store (absent), so nothing will be saved
+    counts_now: Mapping[str, int] | None  # None: there is no live store (absent), or it cannot be read (`raw`)
     counts_after: Mapping[str, int]
     bytes_needed: Mapping[Path, int]
     downtime_s: float
@@ -160,14 +160,38 @@ class Store(Protocol):
     def prove(self, folder: Path, record: StoreRecord, scratch: Path) -> Content:
         """Restore into an empty scratch directory, read everything back, remove what was started. Unknown when it cannot be tried here."""
 
-    def foresee(self, folder: Path, record: StoreRecord, stage_dir: Path | None) -> Foresight:
-        """What `stage` and `switch` would do and need. Raises Refused when the restore would be unsafe: versions, rights, holders."""
+    def raw_bytes(self) -> int:
+        """How much `raw_copy` would copy. Raises Refused where no raw copy can be made, such as of files that belong to a server."""
 
-    def place(self, token: str, stage_dir: Path | None) -> Facts:
-        """The names that a restore with this token (8 hexadecimal digits) will use: stage, live and old side. Pure: touches nothing."""
+    def raw_copy(self, into: StoreFolder) -> Facts:
+        """Copy the live files as they are, for a store that cannot be read; returns the `details` of its record.
+
+        Nothing is decoded. What cannot be copied either is named in the details. Raises Failed when something changed meanwhile.
+        """
+
+    def foresee(self, folder: Path, record: StoreRecord, stage_dir: Path | None, *, raw: bool = False) -> Foresight:
+        """What `stage` and `switch` would do and need. Raises Refused when the restore would be unsafe: versions, rights, holders.
+
+        Who holds what is live now is only a warning where services will be stopped (`Surroundings.services_stop`). With `raw` the
+        live store cannot be read, and is not asked.
+        """
+
+    def place(self, token: str, stage_dir: Path | None, *, raw: bool = False) -> Facts:
+        """The names that a restore with this token (8 hexadecimal digits) will use: stage, live and old side. Pure: touches nothing.
+
+        With `raw` one of the two sides is known as files only: both are moved, and neither is opened.
+        """
 
     def stage(self, folder: Path, record: StoreRecord, place: Facts) -> Content:
         """Load next to the live data, which is not touched, and read back what was loaded. Safe to repeat after a crash."""
+
+    def refuse_holders(self, place: Facts) -> None:
+        """Before the first switch, when all that is declared was stopped: raises Failed, Refused or Unknown where some process would go
+        on using the side that is live now. Changes nothing.
+        """
+
+    def back_needs(self, place: Facts) -> Mapping[Path, int]:
+        """Bytes by directory that `switch_back` needs after a switch, to keep what is live now."""
 
     def switch(self, place: Facts, log: SwitchLog) -> None:
         """Make the staged data live and keep the old side. Safe to repeat after a crash at any point."""

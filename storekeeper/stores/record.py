@@ -9,6 +9,8 @@ from typing import Any
 
 from storekeeper.host.clock import parse_rfc3339, rfc3339
 
+RAW_COPY = "raw-copy"  # the class of a store that could not be read: its files as they were, without counts and digests
+
 
 @dataclass(frozen=True)
 class Artefact:
@@ -49,6 +51,11 @@ class StoreRecord:
     digests: Mapping[str, str]
     artefacts: tuple[Artefact, ...]
     details: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def is_raw(self) -> bool:
+        """Whether nothing is known of it but its bytes: it was never decoded, and cannot be."""
+        return self.klass == RAW_COPY
 
     def to_json(self) -> dict[str, Any]:
         return {

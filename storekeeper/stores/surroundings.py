@@ -11,7 +11,8 @@ class Surroundings:
     """The stack's name, where private files may be kept, where scratch copies may be made, and what a person allowed.
 
     `private` is 0700 and belongs to this program; `scratch` can be reached by the unprivileged user that a scratch server
-    runs as. `nobody_uses` and `no_owners` are the store's own answers to `--nobody-uses` and `--no-owners`.
+    runs as. `nobody_uses` and `no_owners` are the store's own answers to `--nobody-uses` and `--no-owners`. `services_stop` says that
+    the stack declares services, which a restore stops: who holds a store now may be gone when it is switched.
     """
 
     stack: str
@@ -19,3 +20,4 @@ class Surroundings:
     scratch: Path
     nobody_uses: bool = False
     no_owners: bool = False
+    services_stop: bool = False

@@ -63,6 +63,7 @@ def open_store_of(stack: Stack, name: str, places: Places, allowed: Allowed = NO
         scratch=places.scratch,
         nobody_uses=name in allowed.nobody_uses,
         no_owners=name in allowed.no_owners,
+        services_stop=bool(stack.services),
     )
     return open_store(name, stack.stores[name], surroundings)
 

@@ -10,7 +10,7 @@ from typing import Any
 from storekeeper.host import durable
 from storekeeper.outcomes import Failed
 from storekeeper.stores.chroma.content import content_of
-from storekeeper.stores.chroma.dumping import CONTENT, DIRECTORY, LISTING
+from storekeeper.stores.chroma.dumping import CONTENT, DIRECTORY, FILE, LISTING
 from storekeeper.stores.folder import CHUNK, read_lines
 from storekeeper.stores.protocol import Content
 from storekeeper.stores.record import StoreRecord
@@ -21,7 +21,8 @@ _OWN = 0o700
 def stage(folder: Path, record: StoreRecord, target: Path, live: Path, *, keep_owners: bool) -> Content:
     """Make `target` from a set's folder, durable, and read it back without Chroma, which would change it.
 
-    What an interrupted stage left is removed first. Raises Failed when a file is not what the listing says.
+    What an interrupted stage left is removed first. A raw copy is made anew as it is, and not read. Raises Failed when a file is not
+    what the listing says.
     """
     durable.remove_tree(target)
     durable.make_directory(target)
@@ -31,9 +32,9 @@ def stage(folder: Path, record: StoreRecord, target: Path, live: Path, *, keep_o
         if entry["type"] == DIRECTORY:
             os.mkdir(path, _OWN)
             directories.append((path, entry))
-        else:
+        elif entry["type"] == FILE:
             _copy_file(folder / CONTENT / str(entry["path"]), path, entry, keep_owners=keep_owners)
-    content = content_of(target)
+    content = Content({}, {}) if record.is_raw else content_of(target)
     for path, entry in reversed(directories):
         _finish(path, entry, keep_owners=keep_owners)
         durable.sync_directory(path)

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, ClassVar
 
 from storekeeper.host import clock, durable, holders
-from storekeeper.outcomes import Failed, Problem, Refused, Unknown
+from storekeeper.outcomes import Failed, Problem, Refused, Severity, Unknown
 from storekeeper.runtimes.protocol import Runtime
 from storekeeper.stack.model import ChromaModel
-from storekeeper.stores.chroma import catalogue, checking, dumping, layout, proof, staging
+from storekeeper.stores.chroma import catalogue, checking, dumping, layout, proof, rawtree, staging
 from storekeeper.stores.chroma.hold import ChromaHold
 from storekeeper.stores.chroma.place import Place, is_empty
 from storekeeper.stores.chroma.server import Server
@@ -102,22 +102,36 @@ class ChromaStore:
     def prove(self, folder: Path, record: StoreRecord, scratch: Path) -> Content:  # noqa: ARG002 - the protocol's
         return proof.prove(folder / dumping.CONTENT, scratch, self._python)
 
-    def foresee(self, folder: Path, record: StoreRecord, stage_dir: Path | None) -> Foresight:  # noqa: ARG002 - the protocol's
-        absent = self.is_absent()
+    def raw_bytes(self) -> int:
+        return rawtree.bytes_of(self._directory())
+
+    def raw_copy(self, into: StoreFolder) -> Facts:
+        return rawtree.copy(self._directory(), into)
+
+    def foresee(self, folder: Path, record: StoreRecord, stage_dir: Path | None, *, raw: bool = False) -> Foresight:  # noqa: ARG002 - the protocol's
+        is_asked = not raw and not self.is_absent()
         place = Place.named(self._name, self._path, "0" * 8, stage_dir)
         self._refuse_elsewhere(place)
-        if not absent:
-            self._refuse_held()
-        self._refuse_ahead(record, absent=absent)
-        counts_now = None if absent else self.inspect().counts
-        return Foresight(counts_now, record.counts, {place.stage.parent: record.bytes}, _SECONDS_TO_SWITCH)
+        problems = self._users() if raw or is_asked else []
+        if not record.is_raw:
+            self._refuse_ahead(record, absent=not is_asked)
+        counts_now = self.inspect().counts if is_asked else None
+        return Foresight(counts_now, record.counts, {place.stage.parent: record.bytes}, _SECONDS_TO_SWITCH, problems)
 
-    def place(self, token: str, stage_dir: Path | None) -> Facts:
+    def place(self, token: str, stage_dir: Path | None, *, raw: bool = False) -> Facts:  # noqa: ARG002 - a directory is moved, readable or not
         return Place.named(self._name, self._path, token, stage_dir).to_facts()
 
     def stage(self, folder: Path, record: StoreRecord, place: Facts) -> Content:
         target = Place.of(place)
         return staging.stage(folder, record, target.stage, target.live, keep_owners=not self._surroundings.no_owners)
+
+    def refuse_holders(self, place: Facts) -> None:  # noqa: ARG002 - the protocol's
+        if (who := self._held()) is not None:
+            raise Failed(f"{who} and would go on using it after the switch")
+
+    def back_needs(self, place: Facts) -> Mapping[Path, int]:  # noqa: ARG002 - the protocol's
+        """Nothing: names are exchanged."""
+        return {}
 
     def switch(self, place: Facts, log: SwitchLog) -> None:
         self._note_moment(log)
@@ -176,14 +190,28 @@ class ChromaStore:
                 next="restore without --stage-dir",
             )
 
-    def _refuse_held(self) -> None:
-        """Without a runtime nobody stops who uses the directory, and who has it open goes on using the old one."""
-        if self._runtime is not None or self._surroundings.nobody_uses:
-            return
-        found = holders.holders_of([self._path])
-        if found:
-            who = f"pid {found[0].pid} ({found[0].program}) has {found[0].path} open"
-            raise Refused(f"{who} and would go on using the old directory", next=f"stop it, or declare the `runtime:` of {self._name}")
+    def _users(self) -> list[Problem]:
+        """A warning where somebody uses the directory who may end with the services. Raises Refused where nobody stops who uses it:
+        who has it open goes on using the old one.
+        """
+        who = None if self._runtime is not None else self._held()
+        if who is None:
+            return []
+        if self._surroundings.services_stop:
+            return [Problem(f"{who}: the restore goes back unless it ends with the services", Severity.WARNING)]
+        raise Refused(f"{who} and would go on using the old directory", next=f"stop it, or declare the `runtime:` of {self._name}")
+
+    def _held(self) -> str | None:
+        """Who has something of the directory open now. Raises Unknown where that cannot be seen, unless a person vouched for it, or its
+        runtime was stopped.
+        """
+        try:
+            found = holders.holders_of([self._path])
+        except Unknown:
+            if self._surroundings.nobody_uses or self._runtime is not None:
+                return None
+            raise
+        return f"pid {found[0].pid} ({found[0].program}) has {found[0].path} open" if found else None
 
     def _refuse_ahead(self, record: StoreRecord, *, absent: bool) -> None:
         """An older Chroma opens a newer directory silently and reads it wrongly."""

@@ -16,6 +16,7 @@ from storekeeper.stores.files.mounts import mounts_in
 from storekeeper.stores.files.places import Place
 from storekeeper.stores.files.rights import Rights
 from storekeeper.stores.files.scope import Scope, parents_of
+from storekeeper.stores.surroundings import Surroundings
 
 _BLOCK = 4096
 _NAMED = 3
@@ -94,23 +95,44 @@ def refuse_mounts(paths: Sequence[Path]) -> None:
         )
 
 
+def users(paths: Sequence[Path], surroundings: Surroundings, name: str) -> list[Problem]:
+    """A warning where a process has a covered file open that may end with the services. Raises Refused where nothing is stopped, and
+    as `holder` does."""
+    who = holder(paths, nobody_uses=surroundings.nobody_uses, name=name)
+    if who is None:
+        return []
+    if surroundings.services_stop:
+        return [Problem(f"{who}: the restore goes back unless it ends with the services", Severity.WARNING, name)]
+    raise _in_use(who)
+
+
 def refuse_holders(paths: Sequence[Path], *, nobody_uses: bool, name: str) -> None:
-    """Raises Refused with the pid where a process has a covered file open; also where that cannot be seen, unless a person
-    said that nobody uses it."""
+    """Raises Refused with the pid where a process has a covered file open, and as `holder` does."""
+    who = holder(paths, nobody_uses=nobody_uses, name=name)
+    if who is not None:
+        raise _in_use(who)
+
+
+def _in_use(who: str) -> Refused:
+    return Refused(f"{who}, which would go on using the old files: stop it, or declare its service")
+
+
+def holder(paths: Sequence[Path], *, nobody_uses: bool, name: str) -> str | None:
+    """Who has a covered file open, in words; None when nobody has. Raises Refused where that cannot be seen, unless a person said
+    that nobody uses it."""
     try:
         found = holders_of(paths, except_pids=family())
     except Unknown as error:
         if nobody_uses:
-            return
+            return None
         reason = shown(error.message)
         told = reason if len(reason) <= _TOLD else f"{reason[: _TOLD // 2]} ... {reason[-_TOLD // 2 :]}"
         raise Refused(f"{told}; what cannot be seen counts as used", next=f"--nobody-uses {name}") from error
-    if found:
-        first, programs = found[0], {holder.pid: holder.program for holder in found}
-        users = ", ".join(f"{program} (pid {pid})" for pid, program in list(programs.items())[:_NAMED])
-        raise Refused(
-            f"{shown(str(first.path))} is open in {users}, which would go on using the old files: stop it, or declare its service"
-        )
+    if not found:
+        return None
+    programs = {each.pid: each.program for each in found}
+    spoken = ", ".join(f"{program} (pid {pid})" for pid, program in list(programs.items())[:_NAMED])
+    return f"{shown(str(found[0].path))} is open in {spoken}"
 
 
 def mounts_inside(root: Path, scope: Scope) -> list[str]:

@@ -10,7 +10,7 @@ import errno
 import json
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -70,10 +70,11 @@ def shown(path: str) -> str:
     return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
 
 
-def walk(tree: Tree, scope: Scope) -> Iterator[Found]:
+def walk(tree: Tree, scope: Scope, passed_over: Callable[[str], None] | None = None) -> Iterator[Found]:
     """All covered paths in order, with what lstat says of them; None for an entry of `include` that is missing.
 
-    Raises Failed for a directory that cannot be read, and for a link in place of a directory above an entry of `include`.
+    Raises Failed for a directory that cannot be read, and for a link in place of a directory above an entry of `include`; where
+    `passed_over` is given, only for the root: it is told of the others.
     """
     frames = [("", _keys(tree, scope, ""))]
     while frames:
@@ -81,11 +82,17 @@ def walk(tree: Tree, scope: Scope) -> Iterator[Found]:
         key = next(keys, None)
         if key is None:
             frames.pop()
-        elif key.endswith("/"):
-            path = joined(directory, key[:-1])
-            frames.append((path, _keys(tree, scope, path)))
-        else:
-            yield from _one(tree, scope, joined(directory, key))
+            continue
+        path = joined(directory, key.removesuffix("/"))
+        try:
+            if key.endswith("/"):
+                frames.append((path, _keys(tree, scope, path)))
+            else:
+                yield from _one(tree, scope, path)
+        except Failed:
+            if passed_over is None:
+                raise
+            passed_over(path)
 
 
 def spool(found: Iterable[Found], path: Path) -> None:

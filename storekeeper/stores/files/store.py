@@ -6,7 +6,7 @@ import errno
 import json
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import ClassVar
@@ -14,7 +14,7 @@ from typing import ClassVar
 from storekeeper.host import clock, locks
 from storekeeper.outcomes import Failed, Problem, Refused, Severity, Unknown
 from storekeeper.runtimes.protocol import Runtime
-from storekeeper.stores.files import checking, foreseeing, staging, switching
+from storekeeper.stores.files import checking, foreseeing, rawcopying, staging, switching
 from storekeeper.stores.files.copying import Copying
 from storekeeper.stores.files.entries import describe
 from storekeeper.stores.files.listing import is_gone, shown, spool, walk
@@ -147,7 +147,16 @@ class FilesStore:
             for root in roots.values():
                 remove(root)
 
-    def foresee(self, folder: Path, record: StoreRecord, stage_dir: Path | None) -> Foresight:
+    def raw_bytes(self) -> int:
+        return rawcopying.bytes_of(self._root, self._scope)
+
+    def raw_copy(self, into: StoreFolder) -> Facts:
+        """What can be read, with all attributes. The rest is named in `unread`, the first hundred."""
+        with opened({"": self._root}) as tree:
+            above = self._above(tree)
+        return rawcopying.copy(self._root, self._scope, into, above)
+
+    def foresee(self, folder: Path, record: StoreRecord, stage_dir: Path | None, *, raw: bool = False) -> Foresight:
         scope, rights = self._restored_scope(record), self._rights()
         found = places(self._name, self._root, scope, "00000000", stage_dir)
         foreseeing.refuse_links(self._root, scope)
@@ -156,17 +165,16 @@ class FilesStore:
         foreseeing.refuse_mounts(live)
         survey = foreseeing.Survey(folder, scope, found, rights)
         survey.refuse(self._name)
-        if self._runtime is None:
-            foreseeing.refuse_holders(live, nobody_uses=self._surroundings.nobody_uses, name=self._name)
+        users = foreseeing.users(live, self._surroundings, self._name) if self._runtime is None else []
         return Foresight(
-            counts_now=None if self.is_absent() else self._counts_now(),
+            counts_now=None if raw or self.is_absent() else self._counts_now(),
             counts_after=record.counts,
             bytes_needed=survey.bytes_needed,
             downtime_s=_DOWNTIME_S,
-            problems=tuple(survey.problems(self._name, rights)),
+            problems=(*survey.problems(self._name, rights), *users),
         )
 
-    def place(self, token: str, stage_dir: Path | None) -> Facts:
+    def place(self, token: str, stage_dir: Path | None, *, raw: bool = False) -> Facts:  # noqa: ARG002 - entries are moved, readable or not
         return {"places": [place.to_json() for place in places(self._name, self._root, self._scope, token, stage_dir)]}
 
     def stage(self, folder: Path, record: StoreRecord, place: Facts) -> Content:
@@ -176,6 +184,15 @@ class FilesStore:
             each.make({"exclude": list(scope.exclude), "above": above})
         with opened(staged_tree(found)) as tree:
             return staging.make(folder, scope, tree, self._rights(), lasting=True)
+
+    def refuse_holders(self, place: Facts) -> None:
+        found = _places_of(place)
+        if all(each.exists() for each in found):
+            self._refuse_holders(found)
+
+    def back_needs(self, place: Facts) -> Mapping[Path, int]:  # noqa: ARG002 - the protocol's
+        """Nothing: names are exchanged."""
+        return {}
 
     def switch(self, place: Facts, log: SwitchLog) -> None:
         found = _places_of(place)
@@ -190,7 +207,9 @@ class FilesStore:
                 self._switching(each, log).switch_back()
 
     def probe(self, place: Facts, expected: StoreRecord) -> None:
-        """What the application has written since is its own affair: the entries have to be there, and readable."""
+        """The entries are there, and readable. Counts are not compared: they were when they were staged, an exchange of names does
+        not change them, and a program that nobody declared may have written since, for which no restore should be taken back.
+        """
         _look_at_root(self._root)
         for each in _places_of(place):
             switching.check_live(each)

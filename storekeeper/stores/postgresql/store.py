@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import ClassVar
@@ -106,7 +106,21 @@ class PostgresqlStore:
             loading.load(access, _ADMIN, names_for(self._declared.database, "00000000")["side"], recorded, scratch, tablespaces=False)
             return loading.read_back(access, names_for(self._declared.database, "00000000")["side"], recorded)
 
-    def foresee(self, folder: Path, record: StoreRecord, stage_dir: Path | None) -> Foresight:
+    def raw_bytes(self) -> int:
+        """Raises Refused: the files belong to the server, and mean nothing without all of its others."""
+        database = self._declared.database
+        raise Refused(
+            f"no raw copy of database {database} can be made: its files belong to the server",
+            next=f"save by hand what pg_dump can read; when database {database} is renamed, its name is restored as absent",
+        )
+
+    def raw_copy(self, into: StoreFolder) -> Facts:  # noqa: ARG002 - the protocol's
+        """Raises Refused, as `raw_bytes` does."""
+        return {"bytes": self.raw_bytes()}
+
+    def foresee(self, folder: Path, record: StoreRecord, stage_dir: Path | None, *, raw: bool = False) -> Foresight:
+        if raw:
+            self.raw_bytes()
         recorded = loading.recorded_in(folder, record, self._declared.programs)
         live = self._declared.database
         with self._admin() as (admin, connection):
@@ -118,7 +132,7 @@ class PostgresqlStore:
         counts_now = None if absent else self._counts()
         return Foresight(counts_now, record.counts, needs, 0.0 if absent else _SWAP_SECONDS, problems)
 
-    def place(self, token: str, stage_dir: Path | None) -> Facts:  # noqa: ARG002 - a database is staged on its server
+    def place(self, token: str, stage_dir: Path | None, *, raw: bool = False) -> Facts:  # noqa: ARG002 - a database is staged on its server
         return names_for(self._declared.database, token)
 
     def stage(self, folder: Path, record: StoreRecord, place: Facts) -> Content:
@@ -134,6 +148,13 @@ class PostgresqlStore:
             properties.apply(connection, side, recorded.database)
         return found
 
+    def refuse_holders(self, place: Facts) -> None:
+        """Nobody is refused: sessions are ended when the names are swapped."""
+
+    def back_needs(self, place: Facts) -> Mapping[Path, int]:  # noqa: ARG002 - the protocol's
+        """Nothing: names are swapped."""
+        return {}
+
     def switch(self, place: Facts, log: SwitchLog) -> None:
         with self._sides(place) as sides:
             sides.switch(log)
@@ -143,6 +164,9 @@ class PostgresqlStore:
             sides.switch_back(log)
 
     def probe(self, place: Facts, expected: StoreRecord) -> None:  # noqa: ARG002 - the live name is the declared one
+        """Every table is there, and not all are empty. Rows are not compared: they were when they were staged, a swap of names does
+        not change them, and clients that nobody declared may have written since, for which no restore should be taken back.
+        """
         found = self._counts()
         if missing := sorted(expected.counts.keys() - found.keys() - {catalogue.LARGE_OBJECTS}):
             raise Failed(f"the live database has no {catalogue.named(missing)}")

@@ -25,14 +25,18 @@ def bring_near(place: Place) -> int:
     """Have the staged file beside the name it will take, and return its inode. Safe to repeat."""
     if not place.near.exists():
         try:
-            durable.rename(place.stage, place.near)
+            _bring(place.stage, place.near)
         except FileNotFoundError as error:
             raise Failed(f"{place.stage} is not there any more: nothing is staged") from error
-        except OSError as error:
-            if error.errno != errno.EXDEV:
-                raise
-            _copy_near(place)
     return place.near.stat().st_ino
+
+
+def bring_all_near(place: Place) -> None:
+    """The same for a raw copy, which may have a log and a journal. Safe to repeat."""
+    for suffix in ("", *databases.SUFFIXES):
+        source, target = databases.beside(place.stage, suffix), databases.beside(place.near, suffix)
+        if source.exists() and not target.exists():
+            _bring(source, target)
 
 
 def arrive(place: Place) -> None:
@@ -94,15 +98,24 @@ def put_back(place: Place) -> None:
         durable.rename(place.near, place.stage)
 
 
-def _copy_near(place: Place) -> None:
-    part = unfinished(place.near)
+def _bring(source: Path, target: Path) -> None:
+    try:
+        durable.rename(source, target)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        _copy(source, target)
+
+
+def _copy(source: Path, target: Path) -> None:
+    part = unfinished(target)
     part.unlink(missing_ok=True)
-    status = os.stat(place.stage)
-    rawcopy.copy_file(place.stage, part, stat.S_IMODE(status.st_mode))
+    status = os.stat(source)
+    rawcopy.copy_file(source, part, stat.S_IMODE(status.st_mode))
     if os.geteuid() == 0:
         os.chown(part, status.st_uid, status.st_gid)
     durable.sync_file(part)
-    durable.rename(part, place.near)
+    durable.rename(part, target)
 
 
 def _move_companions(source: Path, target: Path) -> None:

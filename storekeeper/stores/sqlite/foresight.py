@@ -13,6 +13,8 @@ from storekeeper.stores.protocol import Facts
 from storekeeper.stores.record import StoreRecord
 from storekeeper.stores.sqlite import contents
 from storekeeper.stores.sqlite.others import refuse_others
+from storekeeper.stores.sqlite.place import Place
+from storekeeper.stores.surroundings import Surroundings
 
 _BYTES_A_SECOND = 100_000_000  # written by the backup API with its journal; measured: 990 MB in 7.5 s
 
@@ -56,16 +58,27 @@ def refuse_newer(artefact: Path) -> None:
         raise Refused(error.message) from error
 
 
-def refuse_other_shape(live: Path, wanted: contents.Shape, *, nobody_uses: bool) -> None:
-    """Raises Refused when the file must be had alone for the switch, and others have it open now."""
+def users_of_other_shape(live: Path, wanted: contents.Shape, surroundings: Surroundings) -> list[Problem]:
+    """What `users` says, where the file must be had alone for the switch."""
     with databases.explained(live), closing(databases.open_read_only(live)) as connection:
         difference = wanted.difference(contents.shape(connection))
-    if difference is None:
-        return
+    return [] if difference is None else users(live, f"the set has {difference}", surroundings)
+
+
+def users(live: Path, why: str, surroundings: Surroundings) -> list[Problem]:
+    """A warning where others have the file open now and services will be stopped. Raises Refused where nothing will be."""
     try:
-        refuse_others(live, f"the set has {difference}", nobody_uses=nobody_uses)
+        refuse_others(live, why, nobody_uses=surroundings.nobody_uses)
     except Failed as error:
-        raise Refused(error.message) from error
+        if not surroundings.services_stop:
+            raise Refused(error.message) from error
+        return [Problem(f"{error.message}, unless it ends with the services", Severity.WARNING)]
+    return []
+
+
+def refuse_unmovable(live: Path) -> None:
+    if not os.access(live.parent, os.W_OK | os.X_OK):
+        raise Refused(f"{live} cannot be moved away: this user may not change {live.parent}", next="run as root")
 
 
 def needs(live: Path, record: StoreRecord, stage_dir: Path | None) -> tuple[dict[Path, int], float]:
@@ -75,6 +88,16 @@ def needs(live: Path, record: StoreRecord, stage_dir: Path | None) -> tuple[dict
     away = stage_dir or live.parent
     needed[away] = needed.get(away, 0) + staged + now
     return needed, round((staged + now) / _BYTES_A_SECOND, 3)
+
+
+def back_needs(place: Place) -> dict[Path, int]:
+    """For what is live now, kept as the stage, and for the journal or log of the one transaction. A move needs nothing."""
+    if place.raw or not place.old.is_file():
+        return {}
+    now = bytes_of(place.live)
+    needed = {place.stage.parent: now}
+    needed[place.live.parent] = needed.get(place.live.parent, 0) + now + _size(place.old)
+    return needed
 
 
 def _size(path: Path) -> int:

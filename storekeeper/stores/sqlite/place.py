@@ -16,7 +16,7 @@ class Place:
     """`stage` and `old` may be in a directory elsewhere; `near` and `aside` are always beside the live file.
 
     `near` is a stage about to be renamed to a name that nothing has; `aside` begins the names of a journal and log that were
-    found there without a database.
+    found there without a database. With `raw` files are moved and never opened; `old` is beside the live file then, too.
     """
 
     live: Path
@@ -24,20 +24,23 @@ class Place:
     old: Path
     near: Path
     aside: Path
+    raw: bool = False
 
     @classmethod
-    def named(cls, store: str, live: Path, token: str, stage_dir: Path | None) -> Place:
+    def named(cls, store: str, live: Path, token: str, stage_dir: Path | None, *, raw: bool = False) -> Place:
         away, beside = (stage_dir or live.parent), live.parent
         name = f".{store}.{token}"
-        return cls(live, away / f"{name}.stage", away / f"{name}.old", beside / f"{name}.near", beside / f"{name}.aside")
+        old = (beside if raw else away) / f"{name}.old"
+        return cls(live, away / f"{name}.stage", old, beside / f"{name}.near", beside / f"{name}.aside", raw)
 
     @classmethod
     def of(cls, facts: Facts) -> Place:
         """Raises KeyError for facts that `to_facts` did not write."""
-        return cls(**{name: Path(facts[name]) for name in cls.__dataclass_fields__})
+        paths = {name: Path(facts[name]) for name in ("live", "stage", "old", "near", "aside")}
+        return cls(**paths, raw=bool(facts.get("raw")))
 
     def to_facts(self) -> Facts:
-        return {name: str(path) for name, path in asdict(self).items()}
+        return {name: value if isinstance(value, bool) else str(value) for name, value in asdict(self).items()}
 
 
 def unfinished(path: Path) -> Path:

@@ -19,11 +19,12 @@ from storekeeper.stores import databases, rawcopy
 from storekeeper.stores.folder import StoreFolder
 from storekeeper.stores.protocol import Content, Dumped, Facts, Foresight, Inspection, Look, SwitchLog
 from storekeeper.stores.record import StoreRecord
-from storekeeper.stores.sqlite import arrival, contents, foresight, overwriting
+from storekeeper.stores.sqlite import arrival, contents, foresight, overwriting, rawfiles
 from storekeeper.stores.sqlite.holds import COPY, CopyHold, SnapshotHold, hold
-from storekeeper.stores.sqlite.others import may_be_used
+from storekeeper.stores.sqlite.moving import WHY, Moving
+from storekeeper.stores.sqlite.others import may_be_used, refuse_others
 from storekeeper.stores.sqlite.place import Place, remove
-from storekeeper.stores.sqlite.switching import Switching, drop_markers
+from storekeeper.stores.sqlite.switching import Switching, drop_markers, refuse_users_of_other_shape
 from storekeeper.stores.surroundings import Surroundings
 
 _STEP_PAGES = 4096
@@ -141,29 +142,58 @@ class SqliteStore:
         finally:
             remove(copy)
 
-    def foresee(self, folder: Path, record: StoreRecord, stage_dir: Path | None) -> Foresight:
-        live, absent = self._live, self.is_absent()
-        foresight.refuse_newer(folder / COPY)
-        counts_now = None if absent else foresight.counts_now(live)
-        if not absent:
-            foresight.refuse_other_shape(live, contents.Shape.of(dict(record.details)), nobody_uses=self._surroundings.nobody_uses)
-        needed, downtime_s = foresight.needs(live, record, stage_dir)
-        return Foresight(counts_now, dict(record.counts), needed, downtime_s)
+    def raw_bytes(self) -> int:
+        return rawfiles.bytes_of(self._live)
 
-    def place(self, token: str, stage_dir: Path | None) -> Facts:
-        return Place.named(self._name, self._live, token, stage_dir).to_facts()
+    def raw_copy(self, into: StoreFolder) -> Facts:
+        return rawfiles.copy(self._live, into)
+
+    def foresee(self, folder: Path, record: StoreRecord, stage_dir: Path | None, *, raw: bool = False) -> Foresight:
+        """Contents are written over contents. Where one side cannot be read, files are moved, and nobody may have them open."""
+        live, absent = self._live, self.is_absent()
+        if not record.is_raw:
+            foresight.refuse_newer(folder / COPY)
+        counts_now = None if absent or raw else foresight.counts_now(live)
+        problems: list[Problem] = []
+        if not absent and (raw or record.is_raw):
+            foresight.refuse_unmovable(live)
+            problems = foresight.users(live, WHY, self._surroundings)
+        elif not absent:
+            problems = foresight.users_of_other_shape(live, contents.Shape.of(dict(record.details)), self._surroundings)
+        needed, downtime_s = foresight.needs(live, record, stage_dir)
+        return Foresight(counts_now, dict(record.counts), needed, downtime_s, problems)
+
+    def place(self, token: str, stage_dir: Path | None, *, raw: bool = False) -> Facts:
+        return Place.named(self._name, self._live, token, stage_dir, raw=raw).to_facts()
 
     def stage(self, folder: Path, record: StoreRecord, place: Facts) -> Content:
-        """Where nothing is live, the stage gets the owner, mode and journal mode of the file it was taken from, else of nobody but us."""
+        """What will be a file of its own gets the owner and mode of the live one, where nothing is live those recorded, and the
+        recorded journal mode.
+        """
         names = Place.of(place)
         remove(names.stage)
+        if record.is_raw:
+            rawfiles.stage(folder, record, names.stage, keep_owners=not self._surroundings.no_owners)
+            return Content({}, {})
         found = _loaded(folder / COPY, names.stage)
-        if not os.path.lexists(names.live):
+        is_live = os.path.lexists(names.live)
+        if names.raw or not is_live:
             arrival.set_mode(names.stage, str(record.details["journal_mode"]))
-            self._give_away(names.stage, record.details)
+            self._give_away(names.stage, foresight.ownership(names.live) if is_live else record.details)
         durable.sync_file(names.stage)
         durable.sync_directory(names.stage.parent)
         return found
+
+    def refuse_holders(self, place: Facts) -> None:
+        """A switch of contents may have users; that of files, or of what they keep in memory, must have none."""
+        names, nobody_uses = Place.of(place), self._surroundings.nobody_uses
+        if names.raw:
+            refuse_others(names.live, WHY, nobody_uses=nobody_uses)
+        elif os.path.lexists(names.live):
+            refuse_users_of_other_shape(names, nobody_uses=nobody_uses)
+
+    def back_needs(self, place: Facts) -> Mapping[Path, int]:
+        return foresight.back_needs(Place.of(place))
 
     def switch(self, place: Facts, log: SwitchLog) -> None:
         self._switching(place, log).to_restored()
@@ -194,11 +224,14 @@ class SqliteStore:
         names = Place.of(place)
         remove(names.old)
         remove(names.aside)
-        if names.live.exists():
+        if names.live.exists() and not names.raw:
             drop_markers(names.live)
 
-    def _switching(self, place: Facts, log: SwitchLog) -> Switching:
-        return Switching(Place.of(place), log, nobody_uses=self._surroundings.nobody_uses, patience_s=self._patience_s)
+    def _switching(self, place: Facts, log: SwitchLog) -> Switching | Moving:
+        names, nobody_uses = Place.of(place), self._surroundings.nobody_uses
+        if names.raw:
+            return Moving(names, log, nobody_uses=nobody_uses)
+        return Switching(names, log, nobody_uses=nobody_uses, patience_s=self._patience_s)
 
     def _give_away(self, path: Path, details: Mapping[str, object]) -> None:
         os.chmod(path, int(str(details["mode"]), 8))

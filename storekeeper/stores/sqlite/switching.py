@@ -142,6 +142,13 @@ class Switching:
             remove(place.stage if side == RESTORED else place.old)
 
 
+def refuse_users_of_other_shape(place: Place, *, nobody_uses: bool) -> None:
+    """Raises Failed, or Unknown, where others have a live file open whose form in memory the switch will change."""
+    source = place.stage if place.stage.is_file() else place.old
+    if source.is_file() and _shape(place.live).difference(_shape(source)) is not None:
+        refuse_others(place.live, _ALONE, nobody_uses=nobody_uses)
+
+
 def drop_markers(live: Path) -> bool:
     """Remove the tables that told of a switch; False, without waiting long, when somebody's transaction is in the way."""
     with databases.explained(live), closing(databases.open_writable(live, wait_s=2.0)) as connection:
