@@ -41,6 +41,11 @@ class Begun:
             "problems": [self._problem(problem) for problem in problems],
         }
 
+    def with_warning(self, document: Document, problem: Problem) -> Document:
+        """The document with one problem more; what was ok ends with a warning."""
+        outcome = str(Outcome.WARNING) if document["outcome"] == Outcome.OK else document["outcome"]
+        return {**document, "outcome": outcome, "problems": [*document["problems"], self._problem(problem)]}
+
     def _with_pasteable_commands(self, result: Mapping[str, Any]) -> dict[str, Any]:
         back = result.get("back")
         return {**result, "back": pasteable(back, self._config)} if isinstance(back, str) else dict(result)

@@ -19,4 +19,9 @@ def main(argv: list[str]) -> int:
 
 def run() -> None:
     """The console entry."""
-    sys.exit(main(sys.argv[1:]))
+    try:
+        code = main(sys.argv[1:])
+    except KeyboardInterrupt:  # before the work began: from then on signals are listened for
+        sys.stderr.write("storekeeper: stopped before it began\n")
+        code = 1
+    sys.exit(code)

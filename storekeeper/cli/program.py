@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import shlex
 import sys
 import traceback
 from collections.abc import Sequence
@@ -16,6 +19,13 @@ from storekeeper.cli.signals import Ears, Stopped, listening
 from storekeeper.cli.words import HelpAsked, Usage, VersionAsked, Words, guess, read
 from storekeeper.host import jobs
 from storekeeper.outcomes import Outcome, Problem, Severity, StorekeeperError
+
+# What a host can refuse, and what shows the reason.
+_LOOK_AT = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "df -h"),
+    **dict.fromkeys((errno.EROFS, errno.EIO, errno.ESTALE), "findmnt --target"),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENOTDIR, errno.EISDIR), "ls -la"),
+}
 
 
 def answer(argv: Sequence[str]) -> int:
@@ -40,17 +50,17 @@ def answer(argv: Sequence[str]) -> int:
 
         return _print(bash_script())
     console.log(f"configuration {words.options.config}")
-    return _present(_carried_out(words, console), console)
+    with listening() as ears:
+        return _present(_carried_out(words, console, ears), console)
 
 
-def _carried_out(words: Words, console: Console) -> Document:
+def _carried_out(words: Words, console: Console, ears: Ears) -> Document:
     """Do what the words say. Every way it can end is a document; a job's is recorded before anybody is told."""
     run = _Run(words, console)
-    with ExitStack() as until_recorded, listening() as ears:
+    with ExitStack() as until_recorded:
         document = run.document(ears, until_recorded)
         ears.close()
-        run.record(document)
-    return document
+        return run.recorded(document)
 
 
 class _Run:
@@ -74,11 +84,18 @@ class _Run:
         except Exception as error:  # noqa: BLE001 a crash of ours is answered like any other end, and kept for whoever mends it
             ears.close()
             self._debug()
-            return self._begun.ended(Outcome.FAILED, None, [self._crash(error)])
+            return self._begun.ended(Outcome.FAILED, None, [self._refused_by_the_host(error) or self._crash(error)])
 
-    def record(self, document: Document) -> None:
-        if self._job is not None:
+    def recorded(self, document: Document) -> Document:
+        """The document once it is written down, with a warning when it could not be: what was done is done."""
+        if self._job is None:
+            return document
+        try:
             self._job.finish(document)
+        except OSError as error:
+            warning = Problem(f"the record of this run could not be written: {_said_by_the_system(error)}", Severity.WARNING)
+            return self._begun.with_warning(document, warning)
+        return document
 
     def _done(self, until_recorded: ExitStack) -> Document:
         from storekeeper.cli.calls import Desk  # noqa: PLC0415 the words are read, and perhaps refused, before anything heavy is loaded
@@ -90,19 +107,34 @@ class _Run:
         report = desk.call()
         return self._begun.ended(report.ended(), report.result, report.problems)
 
+    def _refused_by_the_host(self, error: Exception) -> Problem | None:
+        """A full disk, a missing right: no fault of the program. None for what is one."""
+        if not isinstance(error, OSError) or error.errno not in _LOOK_AT:
+            return None
+        path = os.fsdecode(error.filename) if isinstance(error.filename, (str, bytes)) else None
+        look = None if path is None else f"{_LOOK_AT[error.errno]} {shlex.quote(os.path.dirname(path))}"
+        return Problem(f"{self._words.verb.name} could not go on: {_said_by_the_system(error)}", next=look)
+
     def _crash(self, error: Exception) -> Problem:
         """The class of the error and where its traceback is; not its message, in which anything could be."""
         text = "".join(traceback.format_exception(error))
-        kept = self._job.keep_traceback(text) if self._job is not None else _keep_elsewhere(text)
+        kept = self._keep(text)
         where = f"the traceback is in {kept}" if kept else "its traceback is printed with --debug"
         return Problem(f"storekeeper itself failed ({type(error).__name__}); {where}", next=None if kept else self._again("--debug"))
+
+    def _keep(self, text: str) -> Path | None:
+        try:
+            return self._job.keep_traceback(text) if self._job is not None else _keep_elsewhere(text)
+        except OSError:
+            return None  # the answer then says how to have it printed
 
     def _debug(self) -> None:
         if self._console.debug:
             self._console.complain(traceback.format_exc().rstrip())
 
     def _again(self, *more: str) -> str:
-        return " ".join(word for word in ("storekeeper", self._words.verb.name, self._words.stack, *more) if word)
+        """The same command, as it was typed."""
+        return shlex.join(["storekeeper", self._words.verb.name, *self._words.typed(), *more])
 
 
 def _problems(error: StorekeeperError) -> Sequence[Problem]:
@@ -112,17 +144,20 @@ def _problems(error: StorekeeperError) -> Sequence[Problem]:
     return [*found, *(Problem(note, Severity.WARNING) for note in getattr(error, "__notes__", ()))]
 
 
-def _keep_elsewhere(text: str) -> Path | None:
-    """Keep the traceback of a verb that is no job; None where there is no room for it."""
+def _said_by_the_system(error: OSError) -> str:
+    """`No space left on device: /var/lib/storekeeper/...`."""
+    what = error.strerror or type(error).__name__
+    return f"{what}: {error.filename}" if error.filename else what
+
+
+def _keep_elsewhere(text: str) -> Path:
+    """Keep the traceback of a verb that is no job. Raises OSError where there is no room for it."""
     import tempfile  # noqa: PLC0415 only a crash needs it
 
-    try:
-        with tempfile.NamedTemporaryFile(
-            "w", prefix="storekeeper-", suffix=".traceback", delete=False, encoding="utf-8", errors="backslashreplace"
-        ) as file:
-            file.write(text)
-    except OSError:
-        return None  # the answer then says how to have it printed
+    with tempfile.NamedTemporaryFile(
+        "w", prefix="storekeeper-", suffix=".traceback", delete=False, encoding="utf-8", errors="backslashreplace"
+    ) as file:
+        file.write(text)
     return Path(file.name)
 
 

@@ -82,6 +82,20 @@ class Words:
         """What was typed beside the verb and the stack, for the job's record. There is no secret among words."""
         return {name: value for name in _RECORDED if (value := _plain(getattr(self, name)))}
 
+    def typed(self) -> list[str]:
+        """The words after the verb, as they can be typed again."""
+        words = [str(value) for argument in self.verb.arguments if (value := getattr(self, argument.name)) is not None]
+        for option in self.verb.options:
+            flag = option.flags[-1]
+            value = getattr(self, flag.removeprefix("--").replace("-", "_"))
+            if option.takes is Takes.NOTHING:
+                words += [flag] if value else []
+            elif option.takes is Takes.SUBSET:
+                words += [flag, "/".join(map(str, value))] if value else []
+            elif value:
+                words += [word for each in (value if option.repeats else [value]) for word in (flag, str(each))]
+        return words
+
     @property
     def named_stores(self) -> tuple[str, ...]:
         """Every store that an option names."""
