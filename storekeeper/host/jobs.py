@@ -101,8 +101,8 @@ def recorded(folder: Path, verb: str, stack: str, arguments: Mapping[str, Any]) 
     }
     lock = _lock_path(path)
     with _held(lock):
-        durable.write_json(path, {**record, "document": None})
         try:
+            durable.write_json(path, {**record, "document": None})
             yield Job(path, record)
         finally:
             lock.unlink(missing_ok=True)
