@@ -13,6 +13,8 @@ from storekeeper.outcomes import Refused
 
 _KEEP_SIZE = 1
 _libc = ctypes.CDLL(None, use_errno=True)
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+_SAID_FOR_NO_ROOM = (*map(os.strerror, _NO_ROOM), "database or disk is full")  # the system's words, and SQLite's
 _UNITS = ("bytes", "kB", "MB", "GB", "TB", "PB")
 
 
@@ -55,6 +57,11 @@ def free_bytes(path: Path) -> int:
     """What can still be written on the file system that holds `path` (statvfs(3), f_bavail)."""
     found = os.statvfs(_nearest_existing(path))
     return found.f_bavail * found.f_frsize
+
+
+def is_for_want_of_room(error: Exception) -> bool:
+    """Whether something failed because a disk was full, as this program was told, or as a program that it ran has said."""
+    return (isinstance(error, OSError) and error.errno in _NO_ROOM) or any(words in str(error) for words in _SAID_FOR_NO_ROOM)
 
 
 def reserve(descriptor: int, size: int) -> None:

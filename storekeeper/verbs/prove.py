@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from storekeeper import __version__
-from storekeeper.host import clock
-from storekeeper.outcomes import Failed, Outcome, Problem, Refused, Severity, StorekeeperError, Unknown
+from storekeeper.host import clock, space
+from storekeeper.outcomes import Failed, Outcome, Problem, Severity, StorekeeperError, Unknown
 from storekeeper.sets.comparison import refuse_difference
 from storekeeper.sets.context import Context
 from storekeeper.sets.manifest import Manifest
@@ -19,6 +19,7 @@ from storekeeper.stores.record import StoreRecord
 from storekeeper.verbs.report import Report
 
 _VERDICTS: dict[Outcome, Verdict] = {Outcome.OK: "ok", Outcome.FAILED: "failed", Outcome.UNKNOWN: "unknown"}
+_ELSEWHERE = "set `scratch:` in storekeeper.yml to a directory with room"
 
 
 def prove(context: Context, set_name: str | None = None) -> Report:
@@ -65,10 +66,17 @@ class _Trials:
         started = clock.monotonic()
         try:
             self._restore(name, record)
-        except Unknown as error:
-            return self._told(name, Outcome.UNKNOWN, error.about(name), started)
+        except Failed as error:
+            # A disk that was full tells nothing of the set, which another disk would have proven.
+            untried = space.is_for_want_of_room(error)
+            error.next = _ELSEWHERE if untried else error.next
+            return self._told(name, Outcome.UNKNOWN if untried else Outcome.FAILED, error.about(name), started)
         except StorekeeperError as error:
-            return self._told(name, Outcome.FAILED, error.about(name), started)
+            return self._told(name, Outcome.UNKNOWN, error.about(name), started)
+        except OSError as error:
+            where = f" ({error.filename})" if error.filename else ""
+            unusable = Unknown(f"the scratch place cannot be used: {error.strerror}{where}", next=_ELSEWHERE)
+            return self._told(name, Outcome.UNKNOWN, unusable, started)
         return self._told(name, Outcome.OK, None, started)
 
     def _restore(self, name: str, record: StoreRecord) -> None:
@@ -76,7 +84,7 @@ class _Trials:
         if store is None:
             raise Unknown(f"the stack file no longer declares {name}, so it cannot be restored here")
         if store.kind != record.kind:
-            raise Refused(f"{name} is declared as {store.kind}, the set holds {record.kind}")
+            raise Unknown(f"{name} is declared as {store.kind}, the set holds {record.kind}, so it cannot be restored here")
         faults = check_artefacts(self._entry.path, self._manifest, self._context.progress, only=frozenset({name}))
         if faults:
             raise Failed(faults[0].message)
