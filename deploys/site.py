@@ -12,11 +12,13 @@ from operations import declared
 from operations.program import Program
 from operations.schedule import cron_lines, owner_of
 
-data = host.data
 sudo = declared.sudo(host)
-owner = data.get("storekeeper_user")
-config = data.get("storekeeper_config")
-schedules = data.get("storekeeper_cron")
+owner = declared.user(host)
+config = declared.place(host, "storekeeper_config")
+state = declared.place(host, "storekeeper_state")
+repository = declared.place(host, "storekeeper_repository")
+scratch = declared.place(host, "storekeeper_scratch")
+schedules = declared.place(host, "storekeeper_cron")
 schedules_owner = owner_of(schedules, owner)
 stacks = declared.stacks(host)
 
@@ -24,8 +26,8 @@ for purpose, directory, user, mode in host.loop(
     (
         ("configuration", config, owner, "700"),
         ("stack files", f"{config}/stacks", owner, "700"),
-        ("state", data.get("storekeeper_state"), owner, "700"),
-        ("repository", data.get("storekeeper_repository"), owner, "700"),
+        ("state", state, owner, "700"),
+        ("repository", repository, owner, "700"),
         ("schedules", schedules, schedules_owner, "755"),
     )
 ):
@@ -37,9 +39,9 @@ files.template(
     dest=f"{config}/storekeeper.yml",
     user=owner,
     mode="600",
-    repository=data.get("storekeeper_repository"),
-    state=data.get("storekeeper_state"),
-    scratch=data.get("storekeeper_scratch"),
+    repository=repository,
+    state=state,
+    scratch=scratch,
     _sudo=sudo,
 )
 

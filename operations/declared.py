@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from pyinfra import logger
 from pyinfra.api import Host, OperationValueError
@@ -13,7 +14,19 @@ from storekeeper.outcomes import Refused
 from storekeeper.stack.loader import check_text
 from storekeeper.stack.model import Stack
 
+from .program import CONFIG, PROGRAM
 from .sets import span
+
+# What holds where an inventory says nothing: `inventories/group_data/all.py` explains each.
+DEFAULTS = {
+    "storekeeper_program": PROGRAM,
+    "storekeeper_config": CONFIG,
+    "storekeeper_repository": "/var/backups/storekeeper",
+    "storekeeper_state": "/var/lib/storekeeper",
+    "storekeeper_scratch": "/var/tmp",  # noqa: S108 only a parent of private directories
+    "storekeeper_cron": "/etc/cron.d",
+    "storekeeper_user": "root",
+}
 
 _NOT_GIVEN = object()
 
@@ -33,8 +46,7 @@ class DeclaredStack:
 def stacks(target: Host) -> list[DeclaredStack]:
     """The stacks of host data `storekeeper_stacks`, sorted by name. Raises SystemExit with every problem of every file."""
     found, problems = [], []
-    declared: Mapping[str, str | Path] = target.data.get("storekeeper_stacks", {})
-    for name, source in sorted(declared.items()):
+    for name, source in sorted(_declared(target).items()):
         text, label = _read(source, name)
         try:
             stack = check_text(text, label)
@@ -51,7 +63,7 @@ def stacks(target: Host) -> list[DeclaredStack]:
 
 def chosen_stacks(target: Host) -> list[str]:
     """The names of the stacks an operating deploy works on: `--data stack=NAME`, else all that the host has."""
-    names = sorted(target.data.get("storekeeper_stacks", {}))
+    names = sorted(_declared(target))
     wanted = text(target, "stack")
     if wanted is None:
         if not names:
@@ -60,6 +72,22 @@ def chosen_stacks(target: Host) -> list[str]:
     if wanted not in names:
         raise SystemExit(f"{target.name} has no stack {wanted!r}; it has {', '.join(names) or 'none'}")
     return [wanted]
+
+
+def place(target: Host, key: str) -> str:
+    """A directory that an inventory declares, else its default. Raises SystemExit for anything but a plain absolute path."""
+    given = target.data.get(key, DEFAULTS[key])
+    if not isinstance(given, str) or not re.fullmatch(r"/[^\x00-\x1f\x7f-\x9f]+", given) or PurePosixPath(given).parts.count(".."):
+        raise SystemExit(f"{target.name}: {key} takes an absolute path, not {given!r}")
+    return given.rstrip("/")
+
+
+def user(target: Host) -> str:
+    """The user that the program runs as. Raises SystemExit for what cannot be a user's name: it stands on a line of cron's."""
+    given = target.data.get("storekeeper_user", DEFAULTS["storekeeper_user"])
+    if not isinstance(given, str) or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.-]{0,31}", given):
+        raise SystemExit(f"{target.name}: storekeeper_user takes the name of a user, not {given!r}")
+    return given
 
 
 def sudo(target: Host) -> bool:
@@ -110,6 +138,13 @@ def within(target: Host) -> str | None:
 def names(target: Host, key: str) -> tuple[str, ...]:
     """The names in a `--data` value, separated by commas."""
     return tuple(name for name in (text(target, key) or "").split(",") if name)
+
+
+def _declared(target: Host) -> Mapping[str, str | Path]:
+    found = target.data.get("storekeeper_stacks", {})
+    if not isinstance(found, Mapping):
+        raise SystemExit(f"{target.name}: storekeeper_stacks takes names, each with its stack file, not {found!r}")
+    return found
 
 
 def _read(source: str | Path, name: str) -> tuple[str, str]:

@@ -23,7 +23,7 @@ _SYSTEM = "/etc/cron.d"
 
 def owner_of(directory: str, user: str) -> str:
     """Who must own a directory of schedules and the files in it: cron reads nothing but root's from its own, whoever the lines run as."""
-    return "root" if directory.rstrip("/") == _SYSTEM else user
+    return "root" if directory == _SYSTEM else user
 
 
 def cron_lines(stack: Stack, program: Program) -> list[CronLine]:
