@@ -6,17 +6,16 @@ import os
 from collections.abc import Generator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 from weakref import WeakKeyDictionary
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from pyinfra import logger
 from pyinfra.api import FunctionCommand, Host, OperationValueError, State, operation
-from pyinfra.api.facts import get_fact
 
 from . import page
-from .facts.sets import Overview
-from .program import Program, one_line
+from .facts.sets import Overview, ask
+from .program import one_line
 
 _TEMPLATES = Path(__file__).resolve().parent.parent / "templates"
 _VERDICT_COLOURS = {"ok": "green", "attention": "yellow", "unknown": "red"}
@@ -57,9 +56,7 @@ def _read_and_write(state: State, host: Host, path: str) -> bool:
     # a host left out by --limit is not asked, and not dead either
     gathered = _gathered.setdefault(state, {each.name: None for each in state.inventory if state.is_host_in_limit(each)})
     stacks = sorted(host.data.get("storekeeper_stacks", {}))
-    program = Program.of(host)
-    asked = {"stacks": stacks, "program": program.path, "program_config": program.config}
-    overview = cast("dict[str, Any] | None", get_fact(state, host, Overview, kwargs=asked, apply_failed_hosts=False))
+    overview = ask(host, Overview, stacks=stacks)
     gathered[host.name] = overview
     wanted = {each.name: sorted(each.data.get("storekeeper_stacks", {})) for each in state.inventory}
     made = datetime.now(UTC)

@@ -9,13 +9,13 @@ from __future__ import annotations
 import re
 from collections.abc import Generator, Sequence
 from datetime import datetime, timedelta
-from typing import Any, cast
+from typing import Any
 
 from pyinfra import host
 from pyinfra.api import FunctionCommand, OperationValueError, operation
 
-from .facts.sets import Sets
-from .program import Program, Verb, unread, value
+from .facts.sets import Sets, ask
+from .program import Verb, unread, value
 
 _UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 _USABLE = ("verified", "proven")
@@ -55,7 +55,7 @@ def recent(stack: str, within: str = "26h", proven: bool = False) -> Generator[V
         sets.recent(name="Have a backup of today", stack="maestro", within="26h")
     """
     limit = span(within)
-    listed = _listed(stack)
+    listed = ask(host, Sets, stack=stack)
     if listed is None:
         yield unread(f"which sets {stack} has")
         return
@@ -107,7 +107,7 @@ def prove(stack: str, set: str | None = None, within: str | None = None) -> Gene
         raise OperationValueError("give a set or within, not both")
     if within is not None:
         limit = span(within)
-        listed = _listed(stack)
+        listed = ask(host, Sets, stack=stack)
         if listed is None:
             yield unread(f"which sets {stack} has")
             return
@@ -211,12 +211,6 @@ def span(text: str) -> timedelta:
 
 def _named(set: str | None) -> list[str]:
     return [] if set is None else [value("set", set)]
-
-
-def _listed(stack: str) -> dict[str, Any] | None:
-    """The list of a stack's sets. None where it could not be read: unknown is not empty."""
-    program = Program.of(host)
-    return cast("dict[str, Any] | None", host.get_fact(Sets, stack=stack, program=program.path, program_config=program.config))
 
 
 def _newest(listed: dict[str, Any], states: Sequence[str]) -> dict[str, Any] | None:

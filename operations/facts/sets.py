@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
-from pyinfra.api import FactBase
+from pyinfra.api import FactBase, Host
 from pyinfra.api.exceptions import FactProcessError
+from pyinfra.api.facts import get_fact
 
 from ..program import CONFIG, PROGRAM, Program, one_line, parse_document, value
 
@@ -50,6 +51,13 @@ def _document(lines: list[str], code: str, accepted: tuple[int, ...]) -> dict[st
 def reasons(document: dict[str, Any]) -> str:
     """Everything that a document complains about, in one line."""
     return one_line("; ".join(str(problem.get("message")) for problem in document.get("problems", ())))
+
+
+def ask(target: Host, fact: type[FactBase[dict[str, Any]]], **arguments: Any) -> dict[str, Any] | None:
+    """A fact of a host. None where it could not be read: pyinfra has said why, and whoever asks fails that host."""
+    program = Program.of(target)
+    known = {**arguments, "program": program.path, "program_config": program.config}
+    return cast("dict[str, Any] | None", get_fact(target.state, target, fact, kwargs=known, apply_failed_hosts=False))
 
 
 class Sets(FactBase[dict[str, Any]]):

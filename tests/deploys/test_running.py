@@ -1,0 +1,208 @@
+"""The operating deploys on this machine: each types its verb, says what came of it, and ends with a code that is true."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from storekeeper.host import locks
+from tests.harness.deploys import Deployed, Site, tree
+
+CONFIRM = f"demo@{os.uname().nodename}"
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    """A declared site without a set."""
+    site = Site(tmp_path)
+    site.add_stack("demo")
+    _well(site.deploy("site"))
+    return site
+
+
+def _well(deployed: Deployed) -> Deployed:
+    assert deployed.code == 0, deployed.said
+    return deployed
+
+
+def _failed(deployed: Deployed) -> Deployed:
+    assert deployed.code == 1, deployed.said
+    assert "Traceback" not in deployed.said
+    return deployed
+
+
+def _storekeeper(site: Site, *words: str) -> Any:
+    argv = [f"{sys.prefix}/bin/storekeeper", "--config", str(site.root / "etc"), "--json", *words]
+    return json.loads(subprocess.run(argv, capture_output=True, check=False).stdout)["result"]
+
+
+def _sets(site: Site) -> list[Any]:
+    return _storekeeper(site, "list", "demo")["sets"]
+
+
+def _rows(site: Site) -> int:
+    with closing(sqlite3.connect(site.live() / "main.db")) as database:
+        return int(database.execute("select count(*) from documents").fetchone()[0])
+
+
+def _delete(site: Site, above: int) -> None:
+    with closing(sqlite3.connect(site.live() / "main.db")) as database, database:
+        database.execute("delete from documents where id > ?", (above,))
+
+
+def test_the_main_job_from_the_first_set_to_the_way_back(site, tmp_path):
+    nobody = {"nobody_uses": "papers"}
+    first = _well(site.deploy("backup", within="26h"))
+    assert first.changed == ["Have a set of demo within 26h"]
+    assert "ok: backup  demo" in first.said
+    again = _well(site.deploy("backup", within="26h"))
+    assert (again.changed, len(_sets(site))) == ([], 1)
+    assert again.reasons[0].startswith(f"newest verified set {_sets(site)[0]['id']} of demo is 0 min old")
+
+    assert _well(site.deploy("prove", within="7d")).changed == ["Prove the newest set of demo"]
+    assert _sets(site)[0]["state"] == "proven"
+    proven = _well(site.deploy("prove", within="7d"))
+    assert proven.changed == []
+    assert "was proven 0 min ago, within 7d" in proven.reasons[0]
+    assert _well(site.deploy("verify")).changed == ["Verify all sets of demo"]
+
+    _delete(site, above=10)
+    before = tree(site.root / "sets")
+    planned = _well(site.deploy("restore", set="latest", plan="yes", **nobody))
+    assert "main 10 -> 40" in planned.said
+    assert (_rows(site), tree(site.root / "sets")) == (10, before)
+
+    assert "shows" not in _failed(site.deploy("restore", set="latest", **nobody)).said
+    refused = _failed(site.deploy("restore", set="latest", confirm="demo@elsewhere", **nobody))
+    assert f"--confirm names demo@elsewhere, this is {CONFIRM}" in refused.said
+    assert (_rows(site), tree(site.root / "sets")) == (10, before), "a refused restore touches nothing"
+
+    restored = _well(site.deploy("restore", set="latest", confirm=CONFIRM, **nobody))
+    assert _rows(site) == 40
+    assert "the way back: storekeeper" in restored.said
+    _well(site.deploy("restore", back="yes", confirm=CONFIRM, **nobody))
+    assert _rows(site) == 10
+
+    sets = len(_sets(site))
+    assert "would be removed" in _well(site.deploy("prune", plan="yes")).said
+    assert "0 removed" in _well(site.deploy("prune")).said
+    assert len(_sets(site)) == sets
+
+    report = _well(site.deploy("status", report=str(tmp_path / "report.html")))
+    assert "demo, newest proven set 0 min old" in report.said
+    assert _sets(site)[-1]["id"] in (tmp_path / "report.html").read_text()
+
+
+def test_a_dry_run_types_nothing(site):
+    before, live = tree(site.root), tree(site.live())
+    for which, data in (
+        ("backup", {}),
+        ("prove", {}),
+        ("verify", {}),
+        ("prune", {}),
+        ("restore", {"set": "latest", "confirm": CONFIRM}),
+        ("status", {}),
+    ):
+        assert _well(site.deploy(which, "--dry", **data)).changed == []
+    assert (tree(site.root), tree(site.live())) == (before, live)
+    assert not (site.root / "state/jobs").exists(), "no verb ever ran"
+    assert not Path("storekeeper-report.html").exists()
+
+
+def test_control_the_same_without_dry_leaves_a_record_of_its_run(site):
+    _well(site.deploy("backup"))
+    assert len(list((site.root / "state/jobs/demo").glob("*.json"))) == 1
+
+
+def test_a_backup_with_warnings_ends_well_and_the_warning_is_said(site):
+    _well(site.deploy("backup"))
+    _delete(site, above=12)
+    warned = _well(site.deploy("backup"))
+    assert warned.changed == ["Back up demo"]
+    assert "demo main: holds 12 objects, the set" in warned.said
+
+
+def test_a_failed_backup_fails_the_deploy_and_says_why_without_a_traceback(site):
+    (site.live() / "main.db").write_bytes(b"no database at all" * 100)
+    failed = _failed(site.deploy("backup"))
+    assert "failed: backup  demo" in failed.said
+    assert "demo main:" in failed.said
+    assert _sets(site) == []
+
+
+def test_another_run_at_work_fails_the_deploy_and_says_who(site):
+    _well(site.deploy("backup"))
+    with locks.hold(site.root / "state/demo/lock", "restore"):
+        assert "restore has been running since" in _failed(site.deploy("backup")).said
+    assert len(_sets(site)) == 1
+
+
+def test_a_failing_host_leaves_the_others_at_work(site):
+    """A second host without the program fails; the first has its set all the same, and the deploy ends with 1."""
+    inventory = site.control / "inventory.py"
+    inventory.write_text(
+        inventory.read_text()
+        + "hosts.append(('@fake/broken', {'fake_delay': 0, 'fake_delay_jitter': 0, 'storekeeper_stacks': {'demo': 'x'},\n"
+        "    'fake_responses': {'storekeeper': {'success': False, 'stderr': 'sh: 1: storekeeper: not found'}}}))\n"
+    )
+    ended = site.deploy("backup")
+    assert ended.code == 1
+    assert len(_sets(site)) == 1
+    assert "storekeeper: not found" in ended.said
+
+
+@pytest.mark.parametrize("which", ["backup", "prove", "verify", "prune"])
+def test_a_missing_program_fails_the_host_and_is_never_taken_for_a_host_without_sets(site, which):
+    data = {"within": "26h"} if which in ("backup", "prove") else {}
+    failed = _failed(site.deploy(which, "--data", f"storekeeper_program={site.root}/nowhere/storekeeper", **data))
+    assert failed.changed == []
+    assert "not found" in failed.said or "did not answer with a document" in failed.said
+
+
+def test_a_host_whose_program_is_missing_is_dead_in_the_report(site, tmp_path):
+    _failed(site.deploy("status", "--data", f"storekeeper_program={site.root}/nowhere/storekeeper", report=str(tmp_path / "report.html")))
+    assert "This host could not be read." in (tmp_path / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("which", "data", "said"),
+    [
+        ("backup", {"within": "soon"}, "expected a duration such as 30m, 26h or 7d"),
+        ("backup", {"stack": "nosuch"}, "has no stack 'nosuch'; it has demo"),
+        ("backup", {"stack": "null"}, "--data stack= takes a word"),
+        ("prove", {"set": "latest", "within": "7d"}, "not both"),
+        ("restore", {}, "give either a set or back=True"),
+        ("restore", {"set": "latest", "back": "yes"}, "give either a set or back=True"),
+        ("restore", {"set": "latest"}, "a restore changes live data: look at the plan, then pass confirm='demo@HOST'"),
+        ("restore", {"set": "--yes", "plan": "yes"}, "set cannot begin with a dash"),
+        ("restore", {"set": "latest", "plan": "perhaps"}, "takes yes or no"),
+        ("prune", {"plan": "perhaps"}, "takes yes or no"),
+    ],
+)
+def test_data_that_cannot_be_meant_is_refused_before_any_host_is_asked(site, which, data, said):
+    before = tree(site.root)
+    refused = _failed(site.deploy(which, **data))
+    assert said in refused.said
+    assert "Starting operation" not in refused.said
+    assert tree(site.root) == before
+
+
+def test_a_restore_on_a_host_of_several_stacks_wants_one_named(site):
+    site.add_stack("mem0")
+    assert (
+        "a restore works on one stack: pass --data stack=NAME (@local has demo, mem0)" in _failed(site.deploy("restore", set="latest")).said
+    )
+
+
+def test_a_host_without_stacks_is_told_so(tmp_path):
+    site = Site(tmp_path)
+    for which in ("backup", "prove", "verify", "prune"):
+        assert "no stack is declared for this host: nothing is done" in _well(site.deploy(which)).said
