@@ -243,7 +243,7 @@ MISSING = record(
 PINNED = record({"id": text("the set's id"), "pinned": flag("whether it is pinned now")})
 
 RESULTS: dict[str, list[Schema]] = {
-    "backup": [record({"set": SET, "retention": record(PRUNED, "what retention did afterwards")})],
+    "backup": [record({"set": SET, "retention": or_null(record(PRUNED, "what retention did afterwards"), "it could not end")})],
     "list": [record({"sets": several(SET, "oldest first")})],
     "verify": [LOOKED_AT],
     "prove": [LOOKED_AT],

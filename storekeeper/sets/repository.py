@@ -72,8 +72,9 @@ class Repository:
             _remember(state, found)
         elif found != known:
             raise Refused(
-                f"{path} is repository {found}, this host keeps its sets in {known}: is the right disk mounted there?",
-                next=f"mount the right one, or forget the other: rm {state / REMEMBERED}",
+                f"{path} is repository {found}, this host keeps its sets in {known}: is the right disk mounted there?"
+                f" To go on with this one for good, remove {state / REMEMBERED}",
+                next=f"findmnt --target {path}",
             )
         return cls(path, state, found)
 
@@ -99,8 +100,9 @@ def _absent(path: Path, state: Path, known: str | None) -> Refused:
     if known is None:
         return Refused(f"{path} is no repository: no set has been taken on this host", next="storekeeper backup STACK")
     return Refused(
-        f"{path} holds no repository, this host keeps its sets in {known}: is the disk mounted? Nothing was written",
-        next=f"mount {path}, or forget the old one: rm {state / REMEMBERED}",
+        f"{path} holds no repository, this host keeps its sets in {known}: is the disk mounted? Nothing was written."
+        f" To begin anew there, remove {state / REMEMBERED}",
+        next=f"mount {path}",
     )
 
 
@@ -110,7 +112,7 @@ def _refuse_untrusted(path: Path) -> None:
     if stat.S_ISLNK(status.st_mode):
         raise Refused(f"{path} is a symbolic link", next="name the directory itself in storekeeper.yml")
     if not stat.S_ISDIR(status.st_mode):
-        raise Refused(f"{path} is no directory")
+        raise Refused(f"{path} is no directory", next=f"ls -ld {path}")
     if status.st_uid != os.geteuid():
         raise Refused(
             f"{path} belongs to user {status.st_uid}, this program runs as user {os.geteuid()}", next=f"chown {os.geteuid()} {path}"
@@ -136,7 +138,7 @@ def _marked(path: Path) -> str | None:
         if not isinstance(found, str) or not found:
             raise ValueError("no id")
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise Refused(f"{marker} cannot be read as a repository's marker: {error}") from error
+        raise Refused(f"{marker} cannot be read as a repository's marker: {error}", next=f"head -c 200 {marker}") from error
     return found
 
 
@@ -148,9 +150,9 @@ def _remembered(state: Path) -> str | None:
     try:
         text = read_small(path, _LARGEST).decode("ascii").strip()
     except (OSError, ValueError) as error:
-        raise Refused(f"{path} cannot be read: {error}") from error
+        raise Refused(f"{path} cannot be read: {error}", next=f"ls -l {path}") from error
     if not text:
-        raise Refused(f"{path} is empty: it should hold the repository's id")
+        raise Refused(f"{path} is empty: it should hold the repository's id", next=f"rm {path}")
     return text
 
 

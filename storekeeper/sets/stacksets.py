@@ -25,6 +25,7 @@ __all__ = ["Partial", "Resolved", "SetEntry", "SetGone", "StackSets"]
 TRASH = ".trash"
 SEQUENCE = "sequence"
 _PARTIAL = ".partial"
+ROOM = 1.2  # times what the newest good set holds must be free for another
 _TURN = 10.0  # seconds; a turn is taken for the moment between making a partial and locking it
 _SETTLE = 1.0  # seconds: pruning tries a set's lock for an instant, and that must not look like its removal
 _SHOWN = 5  # matches of an ambiguous name
@@ -87,6 +88,11 @@ class StackSets:
             if entry.usable:
                 return entry
         return None
+
+    def room_for_the_next(self) -> int | None:
+        """The bytes that must be free for another set, judged by the newest good one; None when there is none."""
+        newest = self.newest_usable()
+        return None if newest is None else int(newest.bytes * ROOM)
 
     def previous_good(self) -> SetEntry | None:
         """The set that a new one is compared with and shares unchanged files with."""
@@ -166,7 +172,7 @@ class StackSets:
     def _remembered_sequence(self) -> int:
         path = self.state / SEQUENCE
         try:
-            text = path.read_text(encoding="ascii").strip()
+            text = path.read_text(encoding="ascii", errors="replace").strip()
         except FileNotFoundError:
             return 0
         if not (text.isascii() and text.isdecimal() and len(text) <= 12):

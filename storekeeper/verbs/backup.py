@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from storekeeper.outcomes import Problem, Severity, StorekeeperError
 from storekeeper.restore.resuming import refuse_or_resume
 from storekeeper.sets.context import Context
 from storekeeper.sets.publishing import take_set
@@ -13,10 +16,21 @@ from storekeeper.verbs.report import Report
 def backup(context: Context, accept_shrink: frozenset[str] = frozenset()) -> Report:
     """Publish one verified set, then remove what the declared retention keeps no longer.
 
-    Raises the first store's error when nothing was published; retention does not run then.
+    Raises the first store's error when nothing was published; retention does not run then. Retention that fails is a warning.
     """
     interrupted = refuse_or_resume(context)
     entry = take_set(context, purpose="backup", accept_shrink=accept_shrink)
-    retention, problems = apply_retention(context, dry_run=False)
+    retention, problems = _retention(context)
     warnings = list(entry.manifest.problems) if entry.manifest else []
     return Report({"set": describe_set(entry), "retention": retention}, [*interrupted, *warnings, *problems])
+
+
+def _retention(context: Context) -> tuple[dict[str, Any] | None, list[Problem]]:
+    """What retention did; a warning where it could not: the set is published whatever becomes of the older ones."""
+    try:
+        return apply_retention(context, dry_run=False)
+    except StorekeeperError as error:
+        return None, [Problem(f"retention did not run to its end: {error.message}", Severity.WARNING, error.store, error.next)]
+    except OSError as error:
+        where = f": {error.filename}" if error.filename else ""
+        return None, [Problem(f"retention did not run to its end: {error.strerror}{where}", Severity.WARNING)]

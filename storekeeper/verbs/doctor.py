@@ -15,6 +15,7 @@ from storekeeper.host.processes import SEARCH_PATH, Command, ProgramFailed, run
 from storekeeper.outcomes import Outcome, Problem, Refused, Severity, StorekeeperError
 from storekeeper.runtimes.registry import open_runtime
 from storekeeper.sets.repository import REMEMBERED, Repository
+from storekeeper.sets.stacksets import ROOM
 from storekeeper.stack.config import Places, stack_names
 from storekeeper.stack.model import AnyStore, ChromaModel, PostgresqlModel, Stack
 from storekeeper.stack.secrets import read_secret
@@ -23,7 +24,7 @@ from storekeeper.verbs import opening
 from storekeeper.verbs.directories import known_sets
 from storekeeper.verbs.report import Report
 
-_ROOM = 1.2  # times the newest set must be free for the next one
+_RECORDS = 1_000_000  # bytes that must be free for the records of a run
 _PATIENCE = 60.0  # seconds for an interpreter to say whether it has a package
 
 
@@ -45,7 +46,10 @@ class Missing:
         except StorekeeperError as error:
             severity = Severity.WARNING if isinstance(error, Refused) else Severity.ERROR
             problem = Problem(error.message, severity, error.store or store, error.next, stack)
-            (self.found if isinstance(error, Refused) else self.unknown).append(problem)
+            place = self.found if isinstance(error, Refused) else self.unknown
+            # One cause, such as a disk that is not mounted, is met wherever it is looked for.
+            if not any(each.message == problem.message and each.stack in (None, stack) for each in place):
+                place.append(problem)
 
 
 def doctor(places: Places, stack: str | None) -> Report:
@@ -71,6 +75,7 @@ def _look_at_repository(places: Places) -> None:
     """Raises Refused when sets could not be kept there. That none was ever made is no fault."""
     if os.path.lexists(places.repository) or os.path.lexists(places.state / REMEMBERED):
         Repository.open(places.repository, places.state)
+    space.check({places.state: _RECORDS}, purpose="keeping records", next=f"df -h {places.state}")
     if not os.access(places.scratch, os.W_OK | os.X_OK):
         raise Refused(f"the scratch directory {places.scratch} cannot be written to", next=f"install -d -m 1777 {places.scratch}")
 
@@ -90,7 +95,7 @@ def _look_at_stack(places: Places, name: str, missing: Missing) -> None:
         with missing.noting(name):
             open_runtime(service).is_running()
     with missing.noting(name):
-        _look_at_room(places, name)
+        _look_at_room(places, stack)
     if stack.schedule:
         _look_for_cron(stack, missing)
 
@@ -139,12 +144,19 @@ def _look_for_chromadb(declared: AnyStore) -> None:
         ) from error
 
 
-def _look_at_room(places: Places, name: str) -> None:
-    """Raises Refused when the next set, as large as the newest, would not fit."""
+def _look_at_room(places: Places, stack: Stack) -> None:
+    """Raises Refused when the next set would not fit: as large as the newest, or as what the stores hold."""
+    name = stack.stack
     sets = known_sets(places, name)
-    newest = sets.newest_usable() if sets is not None else None
-    if newest is not None:
-        space.check({places.repository: int(newest.bytes * _ROOM)}, purpose="the next backup", next=f"storekeeper prune {name}")
+    expected = sets.room_for_the_next() if sets is not None else None
+    if expected is not None:
+        space.check({places.repository: expected}, purpose="the next backup", next=f"storekeeper prune {name}")
+        return
+    try:
+        held = sum(store.inspect().bytes for store in opening.open_stores(stack, places).values() if not store.is_absent())
+    except StorekeeperError:
+        return  # said where that store itself was looked at
+    space.check({places.repository: int(held * ROOM)}, purpose="the first backup", next=f"df -h {places.repository}")
 
 
 def _look_for_cron(stack: Stack, missing: Missing) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from storekeeper.host import clock
+from storekeeper.host import clock, space
 from storekeeper.host.jobs import Record
-from storekeeper.outcomes import Problem, Refused, Severity
+from storekeeper.outcomes import Outcome, Problem, Refused, Severity
 from storekeeper.restore.kept import expire_old_sides
 from storekeeper.restore.resuming import refuse_or_resume
 from storekeeper.sets.context import Context
@@ -22,7 +22,7 @@ def prune(context: Context, runs: Sequence[Record], *, dry_run: bool) -> Report:
 
     Raises Refused while the newest backup failed: then what is there may be all that there will be.
     """
-    refuse_after_failure(context.stack.stack, runs)
+    refuse_after_failure(context, runs)
     interrupted = [] if dry_run else refuse_or_resume(context)
     result, problems = apply_retention(context, dry_run=dry_run)
     sides = [] if dry_run else expire_old_sides(context, clock.now())
@@ -37,12 +37,22 @@ def apply_retention(context: Context, *, dry_run: bool) -> tuple[dict[str, Any],
     return pruned.to_json(), list(pruned.problems)
 
 
-def refuse_after_failure(stack: str, runs: Sequence[Record]) -> None:
-    """Raises Refused when the newest backup that was tried did not end well. One that found another at work was not tried."""
+def refuse_after_failure(context: Context, runs: Sequence[Record]) -> None:
+    """Raises Refused when the newest backup that was tried did not end well. One that found another at work was not tried.
+
+    One that was refused while there is too little room for it does not count: to prune is what mends that.
+    """
     tried = [run for run in runs if run.verb == "backup" and not run.running and run.outcome != "busy"]
-    if tried and tried[-1].outcome not in _GOOD:
-        last = tried[-1]
-        raise Refused(
-            f"the newest backup, of {last.started}, ended {last.outcome}: {last.message or 'no reason is recorded'}; nothing was removed",
-            next=f"storekeeper backup {stack}",
-        )
+    if not tried or tried[-1].outcome in _GOOD or (tried[-1].outcome == Outcome.REFUSED and _lacks_room(context)):
+        return
+    last = tried[-1]
+    raise Refused(
+        f"the newest backup, of {last.started}, ended {last.outcome}: {last.message or 'no reason is recorded'}; nothing was removed",
+        next=f"storekeeper backup {context.stack.stack}",
+    )
+
+
+def _lacks_room(context: Context) -> bool:
+    """Whether the next backup would be refused for want of room."""
+    expected = context.sets.room_for_the_next()
+    return expected is not None and expected > space.free_bytes(context.sets.path)

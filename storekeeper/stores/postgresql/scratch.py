@@ -11,8 +11,6 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-import psycopg
-
 from storekeeper.host import clock, durable, processes
 from storekeeper.host.processes import Command, ProgramFailed, User
 from storekeeper.outcomes import Failed, StorekeeperError, Unknown
@@ -128,12 +126,9 @@ def _wait_until_it_answers(access: Access, process: subprocess.Popen[bytes], hom
                 else (process.stderr.read(1000).decode(errors="replace") if process.stderr else "")
             )
             raise Unknown(f"the scratch server did not start: {' '.join(said.split()) or 'it said nothing'}")
-        try:
-            psycopg.connect(host=access.host, port=access.port, user=access.user, dbname="postgres", connect_timeout=5).close()
-        except psycopg.OperationalError:
-            time.sleep(0.05)
-        else:
+        if access.answers("postgres"):
             return
+        time.sleep(0.05)
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
