@@ -74,8 +74,10 @@ def write_file(path: Path, data: bytes, mode: int = PRIVATE_FILE) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.rename(temporary, path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = str(path)  # a full disk is told by write(2), which knows no names
         raise
     sync_directory(path.parent)
 

@@ -66,13 +66,12 @@ class _Trials:
         started = clock.monotonic()
         try:
             self._restore(name, record)
-        except Failed as error:
-            # A disk that was full tells nothing of the set, which another disk would have proven.
-            untried = space.is_for_want_of_room(error)
-            error.next = _ELSEWHERE if untried else error.next
-            return self._told(name, Outcome.UNKNOWN if untried else Outcome.FAILED, error.about(name), started)
         except StorekeeperError as error:
-            return self._told(name, Outcome.UNKNOWN, error.about(name), started)
+            # A disk that was full tells nothing of the set, which another disk would have proven.
+            untried = not isinstance(error, Failed) or space.is_for_want_of_room(error)
+            if space.is_for_want_of_room(error):
+                error.next = _ELSEWHERE
+            return self._told(name, Outcome.UNKNOWN if untried else Outcome.FAILED, error.about(name), started)
         except OSError as error:
             where = f" ({error.filename})" if error.filename else ""
             unusable = Unknown(f"the scratch place cannot be used: {error.strerror}{where}", next=_ELSEWHERE)
