@@ -111,7 +111,7 @@ def recorded(folder: Path, verb: str, stack: str, arguments: Mapping[str, Any]) 
 def records(folder: Path) -> list[Record]:
     """All runs of one stack, oldest first; none when nothing ever ran. Raises OSError or ValueError for what cannot be read."""
     try:
-        names = sorted(name for name in os.listdir(folder) if name.endswith(".json") and not name.startswith("."))
+        names = sorted(name for name in os.listdir(folder) if _is_record(name))
     except FileNotFoundError:
         return []
     found = (_read(folder / name) for name in names)
@@ -143,13 +143,24 @@ def _read(path: Path) -> Record | None:
 
 
 def _make_room(folder: Path) -> None:
-    """Remove the oldest finished or interrupted records, so that the newest KEPT remain with the one that begins."""
-    existing = records(folder)
-    for record in existing[: max(0, len(existing) - KEPT + 1)]:
-        if record.running:
+    """Remove the oldest finished or interrupted records, so that the newest KEPT remain with the one that begins.
+
+    One that cannot be read stays for a person to look at: a run does not depend on the records of others.
+    """
+    names = sorted(name for name in os.listdir(folder) if _is_record(name))
+    for name in names[: max(0, len(names) - KEPT + 1)]:
+        try:
+            record = _read(folder / name)
+        except ValueError:
+            continue
+        if record is None or record.running:
             continue
         for path in (record.path, record.path.with_suffix(".traceback"), _lock_path(record.path)):
             path.unlink(missing_ok=True)
+
+
+def _is_record(name: str) -> bool:
+    return name.endswith(".json") and not name.startswith(".")
 
 
 def _lock_path(path: Path) -> Path:

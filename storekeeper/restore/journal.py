@@ -236,7 +236,7 @@ def _read(path: Path) -> tuple[list[Entry], int]:
             entries.append(Entry.from_line(line))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             if index < len(lines) - 1:
-                raise Failed(f"the journal {path} is damaged in line {index + 1}: {error}") from error
+                raise _damaged(path, index + 1, str(error)) from error
             break  # torn: a power cut can leave the end of a line without its beginning
         if index == 0:
             _refuse_newer(path, entries[0])
@@ -246,9 +246,14 @@ def _read(path: Path) -> tuple[list[Entry], int]:
 def _refuse_newer(path: Path, first: Entry) -> None:
     found = first.facts.get("format")
     if first.step is not Step.BEGUN or not isinstance(found, int):
-        raise Failed(f"the journal {path} is damaged in line 1: it does not begin with {Step.BEGUN}")
+        raise _damaged(path, 1, f"it does not begin with {Step.BEGUN}")
     if found > FORMAT:
         raise Refused(f"the journal {path} has format {found}, this program knows {FORMAT}", next="resume with the newer storekeeper")
+
+
+def _damaged(path: Path, line: int, why: str) -> Failed:
+    said = f"the journal {path} is damaged in line {line}: {why}. Where its walk had ended (a line closed), move it aside"
+    return Failed(said, next=f"tail -n 3 {path}")
 
 
 def _unused_token(folder: Path) -> str:
