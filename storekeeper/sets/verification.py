@@ -90,13 +90,19 @@ class _Verification:
     def run(self) -> SetVerdict:
         around = look_around(self._entry.path, self._manifest)
         verdicts = {name: self._verify_store(name, record) for name, record in self._manifest.stores.items()}
-        problems = [*_fault_problems(around), *(problem for each in verdicts.values() for problem in each.problems)]
+        problems = [*_fault_problems(around), *self._open_to_others(around), *(problem for each in verdicts.values() for problem in each.problems)]
         outcome = _worst([each.outcome for each in verdicts.values()] + [Outcome.FAILED] * bool(around.faults))
         self._record(outcome, verdicts, problems)
         state = self._sets.entry(self._entry.id).state
         shared = self._mark_sharing()
         problems += [Problem(f"set {each} shares a damaged file with it and is damaged too") for each in shared]
         return SetVerdict(self._entry.id, outcome, state, verdicts, tuple(problems), shared)
+
+    def _open_to_others(self, around: Findings) -> list[Problem]:
+        if not around.exposed:
+            return []
+        path = self._entry.path
+        return [Problem(f"{path} belongs to another user or can be reached by others", Severity.WARNING, next=f"chmod 0700 {path}")]
 
     def _verify_store(self, name: str, record: StoreRecord) -> StoreVerdict:
         started = clock.monotonic()
