@@ -90,7 +90,8 @@ class _Verification:
     def run(self) -> SetVerdict:
         around = look_around(self._entry.path, self._manifest)
         verdicts = {name: self._verify_store(name, record) for name, record in self._manifest.stores.items()}
-        problems = [*_fault_problems(around), *self._open_to_others(around), *(problem for each in verdicts.values() for problem in each.problems)]
+        problems = [*_fault_problems(around), *self._open_to_others(around)]
+        problems += [problem for each in verdicts.values() for problem in each.problems]
         outcome = _worst([each.outcome for each in verdicts.values()] + [Outcome.FAILED] * bool(around.faults))
         self._record(outcome, verdicts, problems)
         state = self._sets.entry(self._entry.id).state

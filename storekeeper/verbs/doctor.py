@@ -57,7 +57,7 @@ def doctor(places: Places, stack: str | None) -> Report:
     missing = Missing()
     names = stack_names(places) if stack is None else (stack,)
     if not names:
-        missing.add(f"no stack is declared in {places.stacks}", f"mkdir -p {places.stacks}")
+        missing.add(f"no stack is declared in {places.stacks}", f"mkdir -p {places.stacks} && editor {places.stacks}/NAME.yml")
     with missing.noting():
         _look_at_repository(places)
     for name in names:
@@ -75,6 +75,8 @@ def _look_at_repository(places: Places) -> None:
     """Raises Refused when sets could not be kept there. That none was ever made is no fault."""
     if os.path.lexists(places.repository) or os.path.lexists(places.state / REMEMBERED):
         Repository.open(places.repository, places.state)
+    if os.path.lexists(places.state) and not os.access(places.state, os.W_OK | os.X_OK):
+        raise Refused(f"the state directory {places.state} cannot be written to", next=f"findmnt --target {places.state}")
     space.check({places.state: _RECORDS}, purpose="keeping records", next=f"df -h {places.state}")
     if not os.access(places.scratch, os.W_OK | os.X_OK):
         raise Refused(f"the scratch directory {places.scratch} cannot be written to", next=f"install -d -m 1777 {places.scratch}")
