@@ -81,12 +81,16 @@ class Site:
         return self._made / name / "live" / name
 
     def deploy(self, which: str, *words: str, inventory: str | None = None, **data: str) -> Deployed:
-        """Run a deploy; without `--dry` among the words it is not asked about."""
-        pairs = [word for key, value in data.items() for word in ("--data", f"{key}={value}")]
-        yes = [] if "--dry" in words else ["-y"]
-        argv = [f"{sys.prefix}/bin/pyinfra", *yes, inventory or str(self.control / "inventory.py"), f"deploys/{which}.py", *words, *pairs]
-        done = subprocess.run(argv, cwd=CHECKOUT, env=environment(), capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
-        return Deployed(done.returncode, re.sub(r"\x1b\[[0-9;]*m", "", done.stdout + done.stderr))
+        return run_deploy(inventory or self.control / "inventory.py", which, *words, **data)
+
+
+def run_deploy(inventory: str | Path, which: str, *words: str, **data: str) -> Deployed:
+    """Run a deploy; without `--dry` among the words it is not asked about."""
+    pairs = [word for key, value in data.items() for word in ("--data", f"{key}={value}")]
+    yes = [] if "--dry" in words else ["-y"]
+    argv = [f"{sys.prefix}/bin/pyinfra", *yes, str(inventory), f"deploys/{which}.py", *words, *pairs]
+    done = subprocess.run(argv, cwd=CHECKOUT, env=environment(), capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+    return Deployed(done.returncode, re.sub(r"\x1b\[[0-9;]*m", "", done.stdout + done.stderr))
 
 
 def environment() -> dict[str, str]:
