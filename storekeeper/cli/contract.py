@@ -61,7 +61,7 @@ STATE = one_of(["verified", "proven", "damaged", "unprovable", "incomplete"], "w
 STORE_OF_SET = record(
     {
         "kind": text("postgresql, sqlite, chroma or files"),
-        "class": text("how its moment was pinned: snapshot, locked-copy or listed-copy"),
+        "class": text("how its moment was pinned: snapshot, locked-copy or listed-copy; raw-copy where it could not be read"),
         "outcome": STORE_OUTCOME,
         "bytes": whole("what its files hold"),
         "seconds": number("how long its dump took"),
@@ -134,7 +134,8 @@ PLAN = record(
                     "NAME",
                     record(
                         {
-                            "counts_now": or_null(COUNTS, "the store is absent"),
+                            "now": one_of(["readable", "absent", "unreadable"], "how it was found; only a raw copy is kept of the last"),
+                            "counts_now": or_null(COUNTS, "the store is absent or cannot be read"),
                             "counts_after": or_null(COUNTS, "as the old side holds them"),
                             "bytes_needed": whole("beside the live data"),
                             "downtime_s": number("expected, in seconds"),

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import shlex
 import stat
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,6 @@ from storekeeper.sets.repository import Resolved, SetEntry
 from storekeeper.stack.model import covered_paths
 from storekeeper.stores.protocol import Foresight, Store
 
-MEND = "mend it, or move it aside: what is absent is restored without being saved first"
 _ROOM = 1.2  # times the size of the newest set must be free for the safety set, as for every set
 
 
@@ -53,13 +53,25 @@ class ManyUnknown(_Gathered, Unknown):
 
 
 @dataclass(frozen=True)
+class Live:
+    """How all stores were found, also those that are not restored. What is not named here can be read, and is saved as every set is."""
+
+    absent: tuple[str, ...] = ()  # there is nothing to save
+    raw: Mapping[str, str] = field(default_factory=dict)  # cannot be read, for this reason; a person accepts a raw copy
+
+    def word(self, store: str) -> str:
+        """The contract's word: `absent`, `unreadable` or `readable`."""
+        return "absent" if store in self.absent else "unreadable" if store in self.raw else "readable"
+
+
+@dataclass(frozen=True)
 class Plan:
     """A restore that nothing speaks against: the set, what each store foresees, what is stopped, and the room for all of it."""
 
     entry: SetEntry
     manifest: Manifest
     foreseen: Mapping[str, Foresight]
-    absent: tuple[str, ...]  # of all stores, also those that are not restored: the safety set is without them
+    live: Live
     stops: tuple[str, ...]
     file_systems: tuple[FileSystem, ...]
     problems: tuple[Problem, ...]
@@ -67,6 +79,7 @@ class Plan:
     def to_json(self) -> dict[str, Any]:
         stores = {
             name: {
+                "now": self.live.word(name),
                 "counts_now": None if each.counts_now is None else dict(each.counts_now),
                 "counts_after": dict(each.counts_after),
                 "bytes_needed": sum(each.bytes_needed.values()),
@@ -86,17 +99,17 @@ def make_plan(context: Context, request: RestoreRequest, resolved: Resolved) -> 
     if request.stage_dir is not None:
         refuse_unfit_stage_dir(context, request.stage_dir)
     chosen = choose(context, manifest, request.only)
-    absent = look_for_unreadable(context, request.accept_unreadable)
-    foreseen = foresee_all(chosen, entry, manifest, request.stage_dir)
-    needs = add_up([safety_need(context, absent), *(each.bytes_needed for each in foreseen.values())])
+    live = look_at_live(context, request)
+    foreseen = foresee_all(chosen, entry, manifest, request.stage_dir, live)
+    needs = add_up([safety_need(context, live), *(each.bytes_needed for each in foreseen.values())])
     return Plan(
         entry=entry,
         manifest=manifest,
         foreseen=foreseen,
-        absent=absent,
+        live=live,
         stops=tuple(Stoppable.of(context, chosen).running()),
         file_systems=tuple(space.check(needs, purpose="restore", next=_elsewhere(context, request))),
-        problems=tuple(_notes(context, request, resolved, absent, foreseen)),
+        problems=tuple(_notes(context, request, resolved, live, foreseen)),
     )
 
 
@@ -119,18 +132,16 @@ def choose(context: Context, manifest: Manifest, only: Sequence[str]) -> dict[st
     return chosen
 
 
-def look_for_unreadable(context: Context, accepted: frozenset[str]) -> tuple[str, ...]:
-    """The stores that are absent, of which nothing can be saved. Raises where one is there and cannot be read.
+def look_at_live(context: Context, request: RestoreRequest) -> Live:
+    """Which stores are absent, and which are there and cannot be read, so that only a raw copy can be kept of them first.
 
-    That is refused also where a person accepts it (`accepted`): a raw copy is not known to this version.
+    Raises for each of the latter that the request does not accept, with the command that does, and for each that has no raw copy.
     """
-    strange = sorted(accepted - context.stores.keys())
+    strange = sorted(request.accept_unreadable - context.stores.keys())
     if strange:
         raise Refused(f"the stack declares no store {strange[0]}: {', '.join(context.stores)}")
-    if accepted:
-        raise Refused("a raw copy of a store that cannot be read is not made by this version", store=min(accepted), next=MEND)
     absent: list[str] = []
-    errors: list[StorekeeperError] = []
+    unread: dict[str, StorekeeperError] = {}
     for name, store in context.stores.items():
         context.progress.step(name, "looking")
         try:
@@ -139,32 +150,51 @@ def look_for_unreadable(context: Context, accepted: frozenset[str]) -> tuple[str
             else:
                 store.inspect()
         except StorekeeperError as error:
-            errors.append(_unreadable(error, name))
-    raise_all(errors)
-    return tuple(absent)
+            unread[name] = error
+    _refuse_unaccepted(context, request, unread)
+    return Live(tuple(absent), {name: error.message for name, error in unread.items()})
 
 
-def foresee_all(chosen: Mapping[str, Store], entry: SetEntry, manifest: Manifest, stage_dir: Path | None) -> dict[str, Foresight]:
+def unsaved(context: Context, request: RestoreRequest, error: StorekeeperError) -> StorekeeperError:
+    """What to say when a store could not be saved although it seemed that it could be read; an error about no store stays as it is."""
+    if error.store is None:
+        return error
+    command = accepting(context, request, {error.store})
+    return Refused(f"it cannot be saved first: {error.message}", store=error.store, next=error.next or command)
+
+
+def accepting(context: Context, request: RestoreRequest, stores: Collection[str]) -> str:
+    """The command that accepts raw copies of these stores too."""
+    words = ["storekeeper", "restore", context.stack.stack, "--back" if request.back else str(request.set)]
+    words += [word for name in request.only for word in ("--only", name)]
+    words += ["--stage-dir", shlex.quote(str(request.stage_dir))] if request.stage_dir is not None else []
+    words += [word for name in sorted({*request.accept_unreadable, *stores}) for word in ("--accept-unreadable", name)]
+    return " ".join(words)
+
+
+def foresee_all(
+    chosen: Mapping[str, Store], entry: SetEntry, manifest: Manifest, stage_dir: Path | None, live: Live
+) -> dict[str, Foresight]:
     """Ask every store, and raise what all of them say against it together."""
     found: dict[str, Foresight] = {}
     errors: list[StorekeeperError] = []
     for name, store in chosen.items():
         try:
-            found[name] = store.foresee(entry.path / name, manifest.stores[name], stage_dir)
+            found[name] = store.foresee(entry.path / name, manifest.stores[name], stage_dir, raw=name in live.raw)
         except StorekeeperError as error:
             errors.append(error.about(name))
     raise_all(errors)
     return found
 
 
-def safety_need(context: Context, absent: Iterable[str]) -> dict[Path, int]:
-    """What the safety set will take, judged as every set is: by the newest good one, else by what the stores hold."""
+def safety_need(context: Context, live: Live) -> dict[Path, int]:
+    """What the safety set will take, judged as every set is: by the newest good one, else by what the stores hold; raw copies beside."""
     newest = context.sets.newest_usable()
-    present = [store for name, store in context.stores.items() if name not in set(absent)]
-    if not present:
+    present = [store for name, store in context.stores.items() if live.word(name) == "readable"]
+    if not present and not live.raw:
         return {}
     held = newest.bytes if newest is not None else sum(store.look().bytes for store in present)
-    return {context.sets.path: int(held * _ROOM)}
+    return {context.sets.path: int(held * _ROOM) + sum(context.stores[name].raw_bytes() for name in live.raw)}
 
 
 def add_up(needs: Iterable[Mapping[Path, int]]) -> dict[Path, int]:
@@ -177,6 +207,12 @@ def add_up(needs: Iterable[Mapping[Path, int]]) -> dict[Path, int]:
 
 def told_space(file_systems: Iterable[FileSystem]) -> dict[str, dict[str, int]]:
     return {str(each.mount): {"needed": each.needed, "free": each.free} for each in file_systems}
+
+
+def raw_notes(live: Live) -> list[Problem]:
+    """What a person has accepted, said once more."""
+    said = "it cannot be read, only its files are kept as they are"
+    return [Problem(f"{said}: {why}", Severity.WARNING, name) for name, why in live.raw.items()]
 
 
 def refuse_unfit_stage_dir(context: Context, stage_dir: Path) -> None:
@@ -207,10 +243,27 @@ def raise_all(errors: Sequence[StorekeeperError]) -> None:
         raise gathered
 
 
-def _unreadable(error: StorekeeperError, name: str) -> StorekeeperError:
-    said = f"it is there and cannot be read, so it cannot be saved first: {error.message}"
-    kind = Unknown if isinstance(error, Unknown) else Refused
-    return kind(said, store=name, next=error.next or MEND)
+def _refuse_unaccepted(context: Context, request: RestoreRequest, unread: Mapping[str, StorekeeperError]) -> None:
+    """Raises for what a person has not accepted, and for what has no raw copy whatever a person accepts."""
+    without_copy = {name: error for name in unread if (error := _no_raw_copy(context.stores[name])) is not None}
+    command = accepting(context, request, unread.keys() - without_copy.keys())
+    errors: list[StorekeeperError] = []
+    for name, error in unread.items():
+        if name not in request.accept_unreadable:
+            said = f"it is there and cannot be read, so it cannot be saved first: {error.message}"
+            kind = Unknown if isinstance(error, Unknown) else Refused
+            errors.append(kind(said, store=name, next=error.next or without_copy.get(name, error).next or command))
+        elif name in without_copy:
+            errors.append(without_copy[name].about(name))
+    raise_all(errors)
+
+
+def _no_raw_copy(store: Store) -> StorekeeperError | None:
+    try:
+        store.raw_bytes()
+    except StorekeeperError as error:
+        return error
+    return None
 
 
 def _differ(declared: Iterable[str], held: Iterable[str], set_id: str) -> str:
@@ -231,9 +284,7 @@ def _elsewhere(context: Context, request: RestoreRequest) -> str:
     return f"free space, or stage elsewhere: storekeeper restore {context.stack.stack} {which} --stage-dir DIRECTORY"
 
 
-def _notes(
-    context: Context, request: RestoreRequest, resolved: Resolved, absent: Iterable[str], foreseen: Mapping[str, Foresight]
-) -> list[Problem]:
+def _notes(context: Context, request: RestoreRequest, resolved: Resolved, live: Live, foreseen: Mapping[str, Foresight]) -> list[Problem]:
     """What a person should know before saying yes."""
     notes = [
         Problem(
@@ -244,7 +295,8 @@ def _notes(
     manifest = resolved.entry.manifest
     if manifest is not None and manifest.host != context.host:
         notes.append(Problem(f"set {manifest.id} was taken on {manifest.host}, this is {context.host}", Severity.INFO))
-    notes += [Problem("it is absent: nothing of it can be saved first", Severity.INFO, name) for name in absent]
+    notes += [Problem("it is absent: nothing of it can be saved first", Severity.INFO, name) for name in live.absent]
+    notes += raw_notes(live)
     if request.only:
         notes.append(Problem(f"only {', '.join(request.only)} will be restored: the other stores keep what they hold now", Severity.INFO))
     for name, each in foreseen.items():

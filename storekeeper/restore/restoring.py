@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from storekeeper.host import clock
-from storekeeper.outcomes import Outcome, Problem, Refused, Severity, Unknown
+from storekeeper.outcomes import Failed, Outcome, Problem, Refused, Severity, Unknown
 from storekeeper.restore.interruption import Interruption
 from storekeeper.restore.journal import Journal, spoken_time
 from storekeeper.restore.kept import kept_until
-from storekeeper.restore.plan import Plan, RestoreRequest
+from storekeeper.restore.plan import Live, Plan, RestoreRequest, raw_notes, unsaved
 from storekeeper.restore.walk import RESTORE, Walk
 from storekeeper.sets.context import Context
 from storekeeper.sets.publishing import take_set
@@ -34,38 +33,49 @@ def restore_set(context: Context, plan: Plan, request: RestoreRequest, *, undoes
     whose kept sides are gone, where this set is its safety set.
     """
     refuse_damaged(context, plan.entry)
-    safety = take_safety_set(context, f"restore of {plan.entry.id}", plan.absent)
+    safety, live = take_safety_set(context, f"restore of {plan.entry.id}", plan.live, request)
     facts = {"set": plan.entry.id, "stores": list(plan.foreseen), "undoes": undoes.token if undoes else None}
-    journal = begin(context, RESTORE, safety, plan.absent, facts)
+    journal = begin(context, RESTORE, safety, live, facts)
     walk = Walk(context, journal, Interruption())
     try:
         walk.stage(plan.entry.path, plan.manifest.stores, request.stage_dir)
     except BaseException as error:
         raise walk.undo(error) from error
     walk.finish()
-    return Restored(ended(context, journal, walk), (*plan.problems, *old_side_notes(journal)))
+    late = [note for note in raw_notes(live) if note not in plan.problems]
+    return Restored(ended(context, journal, walk), (*plan.problems, *late, *old_side_notes(journal)))
 
 
-def begin(context: Context, purpose: str, safety: SetEntry | None, absent: Sequence[str], facts: dict[str, Any]) -> Journal:
+def begin(context: Context, purpose: str, safety: SetEntry | None, live: Live, facts: dict[str, Any]) -> Journal:
     """A new journal with all that `resume` and `--back` will have to know."""
     common = {
         "purpose": purpose,
         "stack": context.stack.stack,
-        "absent": list(absent),
+        "absent": list(live.absent),
+        "unreadable": list(live.raw),
         "safety_set": safety.id if safety else None,
         "sequence": max((entry.sequence for entry in context.sets.entries()), default=0),  # a newer proven set lets kept sides go
     }
     return Journal.create(context.state, {**common, **facts})
 
 
-def take_safety_set(context: Context, purpose: str, absent: Sequence[str]) -> SetEntry | None:
-    """Save what is live now, and pin it; None where every store is absent."""
-    present = {name: store for name, store in context.stores.items() if name not in absent}
+def take_safety_set(context: Context, purpose: str, live: Live, request: RestoreRequest) -> tuple[SetEntry | None, Live]:
+    """Save what is live now, and pin it; no set where every store is absent.
+
+    Only reading all of a store shows that it cannot be read: where the request accepts that, a raw copy is kept instead, and the
+    answer's `Live` names it. Raises Refused where it does not.
+    """
+    present = {name: store for name, store in context.stores.items() if name not in live.absent}
     if not present:
-        return None
-    entry = take_set(replace(context, stores=present), purpose=f"the safety of a {purpose}")
+        return None, live
+    try:
+        entry = take_set(replace(context, stores=present), purpose=f"the safety of a {purpose}", accept_unreadable=frozenset(live.raw))
+    except (Failed, Refused, Unknown) as error:
+        if error.store is None or error.store not in request.accept_unreadable or error.store in live.raw:
+            raise unsaved(context, request, error) from error
+        return take_safety_set(context, purpose, replace(live, raw={**live.raw, error.store: error.message}), request)
     context.sets.records.pin(entry.id, f"taken before the {purpose}", clock.now() + context.stack.restore.keep_safety)
-    return entry
+    return entry, live
 
 
 def refuse_damaged(context: Context, entry: SetEntry) -> None:

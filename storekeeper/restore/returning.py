@@ -8,14 +8,15 @@ from typing import Any
 from storekeeper.host import space
 from storekeeper.outcomes import Problem, Refused, Severity
 from storekeeper.restore.interruption import Interruption
-from storekeeper.restore.journal import Journal, spoken_time
+from storekeeper.restore.journal import Journal, Step, spoken_time
 from storekeeper.restore.kept import last_change, still_kept
-from storekeeper.restore.plan import RestoreRequest, look_for_unreadable, make_plan, safety_need, told_space
+from storekeeper.restore.plan import Live, RestoreRequest, add_up, look_at_live, make_plan, raw_notes, safety_need, told_space
 from storekeeper.restore.restoring import Restored, begin, ended, old_side_notes, restore_set, take_safety_set
 from storekeeper.restore.services import Stoppable
 from storekeeper.restore.walk import BACK, Walk, declared
 from storekeeper.sets.context import Context
 from storekeeper.sets.repository import Resolved
+from storekeeper.stores.protocol import Store
 
 
 def go_back(context: Context, request: RestoreRequest) -> Restored:
@@ -46,36 +47,49 @@ def _nothing_to_do(change: Journal) -> Restored:
 
 def _to_old_sides(context: Context, request: RestoreRequest, change: Journal) -> Restored:
     stores = declared(context, change.begun["stores"])
-    absent = look_for_unreadable(context, request.accept_unreadable)
-    found = space.check(safety_need(context, absent), purpose="restore --back", next=f"storekeeper prune {context.stack.stack}")
+    live = look_at_live(context, request)
+    if live.raw:
+        return _past_unreadable(context, request, change, live)
+    places = {name: dict((change.noted(Step.PLACED, name) or {})["place"]) for name in stores}
+    back = {name: store.back_needs(places[name]) for name, store in stores.items()}
+    needs = add_up([safety_need(context, live), *back.values()])
+    found = space.check(needs, purpose="restore --back", next=f"storekeeper prune {context.stack.stack}")
     said = f"it goes back to the old sides of the restore of {change.begun['set']} at {spoken_time(change.begun_at)}"
     notes = [Problem(said, Severity.INFO)]
     if request.plan:
-        each = {name: _foreseen(None if name in absent else dict(store.inspect().counts)) for name, store in stores.items()}
+        each = {name: _foreseen(live.word(name), store, sum(back[name].values())) for name, store in stores.items()}
         plan = {"set": None, "stores": each, "services": Stoppable.of(context, stores).running(), "space": told_space(found)}
         return Restored({"plan": plan}, tuple(notes))
-    safety = take_safety_set(context, "return to the old sides", absent)
-    journal = begin(context, BACK, safety, absent, {"set": None, "undoes": change.token, "stores": list(stores)})
+    safety, live = take_safety_set(context, "return to the old sides", live, request)
+    if live.raw:
+        return _past_unreadable(context, request, change, live)
+    journal = begin(context, BACK, safety, live, {"set": None, "undoes": change.token, "stores": list(stores)})
     walk = Walk(context, journal, Interruption())
     walk.finish()
     return Restored(ended(context, journal, walk), (*notes, *old_side_notes(journal)))
 
 
-def _to_safety_set(context: Context, request: RestoreRequest, change: Journal) -> Restored:
-    """The old sides are gone: restore what was saved before them, also from a safety set that is incomplete."""
+def _past_unreadable(context: Context, request: RestoreRequest, change: Journal, live: Live) -> Restored:
+    """An old side is put over what is live, which has to be read for that; a set is not."""
+    restored = _to_safety_set(context, request, change, why=f"{', '.join(live.raw)} cannot be read now")
+    return replace(restored, problems=tuple(dict.fromkeys((*restored.problems, *raw_notes(live)))))
+
+
+def _to_safety_set(context: Context, request: RestoreRequest, change: Journal, why: str = "the old sides are gone") -> Restored:
+    """Where the old sides cannot be had: restore what was saved before them, also from a safety set that is incomplete."""
     safety = change.begun["safety_set"]
     if safety is None:
         raise Refused("before the last restore there was nothing: no store was there to be saved")
     entry = context.sets.entry(safety)
     if not entry.usable and entry.state != "incomplete":
         raise Refused(
-            f"the old sides are gone, and safety set {safety} is {entry.state}: {entry.reason}",
+            f"{why}, and safety set {safety} is {entry.state}: {entry.reason}",
             next=f"storekeeper list {context.stack.stack}",
         )
     held = entry.manifest.stores if entry.manifest else {}
     only = tuple(name for name in change.begun["stores"] if name in held)
     asked = replace(request, set=safety, only=only)
-    notes = [Problem(f"the old sides are gone: it goes back to safety set {safety}", Severity.INFO)]
+    notes = [Problem(f"{why}: it goes back to safety set {safety}", Severity.INFO)]
     notes += [
         Problem("it was absent before the restore, so nothing of it was saved: it stays as it is", Severity.WARNING, name)
         for name in change.begun["stores"]
@@ -89,5 +103,6 @@ def _to_safety_set(context: Context, request: RestoreRequest, change: Journal) -
     return Restored(restored.result, (*notes, *restored.problems))
 
 
-def _foreseen(counts: dict[str, int] | None) -> dict[str, Any]:
-    return {"counts_now": counts, "counts_after": None, "bytes_needed": 0, "downtime_s": 0.0}
+def _foreseen(word: str, store: Store, needed: int) -> dict[str, Any]:
+    counts = dict(store.inspect().counts) if word == "readable" else None
+    return {"now": word, "counts_now": counts, "counts_after": None, "bytes_needed": needed, "downtime_s": 0.0}

@@ -46,7 +46,7 @@ class Walk:
             record = records[name]
             self._context.progress.step(name, "staging", record.bytes)
             with naming(name):
-                place = store.place(self._journal.token, stage_dir)
+                place = store.place(self._journal.token, stage_dir, raw=record.is_raw or name in self._unreadable)
                 self._journal.write(Step.PLACED, name, place=place)
                 refuse_difference(store.stage(folder / name, record, place), record, "what was staged")
             self._journal.write(Step.STAGED, name, record=record.to_json())
@@ -57,6 +57,7 @@ class Walk:
             with self._interruption.later():
                 if self._journal.noted(Step.STARTED) is None:
                     self._stop()
+                    self._refuse_holders()
                     self._switch_all()
                     self._serve()
                 self._close(DONE)
@@ -101,6 +102,13 @@ class Walk:
         self._stoppable.stop()
         self._interruption.check()
 
+    def _refuse_holders(self) -> None:
+        """Who was only warned of because services would be stopped must be gone now. Nothing was switched yet, so nothing goes back."""
+        if not self._journal.stores(Step.SWITCHING):
+            for name, store in self._stores.items():
+                with naming(name):
+                    store.refuse_holders(self._place(name))
+
     def _switch_all(self) -> None:
         for name in self._stores:
             if self._journal.noted(Step.SWITCHED, name) is None:
@@ -142,15 +150,27 @@ class Walk:
             with naming(name):
                 self._switch(name, there=False)
             self._journal.write(Step.BACK, name)
-        self._stoppable.start_servers(self._ran_before)
-        for name, store in self._stores.items():
-            with naming(name):
-                self._refuse_silence(name, store)
-        self._stoppable.start_services(self._ran_before)
+        after = self._serve_as_before()
         if not services_wrote:
             self._discard_stages()
         self._close(WENT_BACK, keeps_stages=services_wrote)
-        return "all stores are back as they were before"
+        return after
+
+    def _serve_as_before(self) -> str:
+        """Start what ran before, and say how things stand. What cannot serve a store that could not be read before keeps nothing open."""
+        after = ["all stores are back as they were before"]
+        for step in (
+            lambda: self._stoppable.start_servers(self._ran_before),
+            lambda: [self._refuse_silence(name, store) for name, store in self._stores.items()],
+            lambda: self._stoppable.start_services(self._ran_before),
+        ):
+            try:
+                step()
+            except StorekeeperError as error:
+                if not self._unreadable:
+                    raise
+                after.append(said(error))
+        return "; ".join(after)
 
     def _abandon(self, why: str) -> str:
         self._journal.write(Step.ABANDONING, why=why)
@@ -172,15 +192,29 @@ class Walk:
         if staged is None:
             return self._refuse_silence(name, store)
         record = StoreRecord.from_json(staged["record"])
+        if record.is_raw:
+            return self._refuse_absence(name, store)
         store.probe(self._place(name), record)
         return record.counts
 
     def _refuse_silence(self, name: str, store: Store) -> Mapping[str, int]:
-        """The counts of a store that answers; none of one that was absent before the restore and is again."""
+        """The counts of a store that answers; none of one that was absent before the restore, or could not be read, and is so again."""
         origin = self._undoes or self._journal
-        if name in origin.begun["absent"] and store.is_absent():
-            return {}
-        return store.inspect().counts
+        with naming(name):
+            if name in origin.begun["absent"] and store.is_absent():
+                return {}
+            try:
+                return store.inspect().counts
+            except StorekeeperError:
+                if name not in self._unreadable:
+                    raise
+                return self._refuse_absence(name, store)
+
+    def _refuse_absence(self, name: str, store: Store) -> Mapping[str, int]:
+        """No counts: nothing is known of the store but that its files are there."""
+        if store.is_absent():
+            raise Failed("the files that could not be read are not there any more", store=name)
+        return {}
 
     def _discard_stages(self) -> None:
         for name in self._journal.stores(Step.PLACED):
@@ -204,6 +238,11 @@ class Walk:
         if gone:
             said_gone = f"{', '.join(gone)}, which a {self._journal.purpose} stopped"
             raise Refused(f"the stack file no longer declares {said_gone}: declare it as before, then try again")
+
+    @property
+    def _unreadable(self) -> Sequence[str]:
+        """The stores of which only a raw copy could be kept: they are moved, and nothing is asked of them."""
+        return list((self._undoes or self._journal).begun.get("unreadable", ()))
 
     @property
     def _ran_before(self) -> Sequence[str]:

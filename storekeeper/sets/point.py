@@ -26,11 +26,11 @@ class Point:
     @property
     def skew_ms(self) -> float:
         moments = self.pinned.values()
-        return round((max(moments) - min(moments)).total_seconds() * 1000, 3)
+        return round((max(moments) - min(moments)).total_seconds() * 1000, 3) if moments else 0.0
 
     @property
     def pause_ms(self) -> float:
-        return max(self.pauses_ms.values())
+        return max(self.pauses_ms.values(), default=0.0)
 
 
 @contextmanager

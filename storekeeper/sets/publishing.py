@@ -3,6 +3,7 @@
     preflight -> partial -> hold all -> dump each -> let go -> read back and decode -> manifest -> rename
 
 A store that fails ends the whole: nothing is published, and the partial is removed. What a killed run left is swept by the next.
+Only a safety set may hold a raw copy of a store that cannot be read, or lack one that is absent.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from pathlib import Path
 
 from storekeeper import __version__
 from storekeeper.host import clock, durable, space
-from storekeeper.outcomes import Failed, Problem
+from storekeeper.outcomes import Failed, Problem, Severity
 from storekeeper.sets import shrinkage
 from storekeeper.sets.context import Context
 from storekeeper.sets.manifest import Manifest
@@ -21,8 +22,8 @@ from storekeeper.sets.point import Point, naming, one_point
 from storekeeper.sets.repository import Partial, SetEntry
 from storekeeper.sets.verification import check_artefacts
 from storekeeper.stores.folder import StoreFolder
-from storekeeper.stores.protocol import Hold, Look
-from storekeeper.stores.record import StoreRecord
+from storekeeper.stores.protocol import Hold, Look, Store
+from storekeeper.stores.record import RAW_COPY, StoreRecord
 
 _ROOM = 1.2  # times what the set is expected to hold must be free before any store is touched
 _WORK = ".work"  # the stores' own copies, in the partial so that they are moved into the set and not copied again
@@ -36,41 +37,51 @@ class Found:
     problems: tuple[Problem, ...]
 
 
-def take_set(context: Context, *, purpose: str, accept_shrink: frozenset[str] = frozenset()) -> SetEntry:
+def take_set(
+    context: Context, *, purpose: str, accept_shrink: frozenset[str] = frozenset(), accept_unreadable: frozenset[str] = frozenset()
+) -> SetEntry:
     """Take, verify and publish one set of all the stack's stores; its warnings stand in its manifest.
 
     `purpose` is `backup`, or what the set is the safety of. A backup fails where a store shrank to a tenth of its last good
-    set, unless `accept_shrink` names it; a safety set takes what is there. Raises the first store's error; then nothing is published.
+    set, unless `accept_shrink` names it; a safety set takes what is there. Of a store in `accept_unreadable` a raw copy is kept. With
+    one, or without a declared store (absent, and so not in `context.stores`), the set is `incomplete` and no backup.
+    Raises the first store's error; then nothing is published.
     """
     try:
-        return _take(context, purpose, accept_shrink)
+        return _take(context, purpose, accept_shrink, accept_unreadable)
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
         raise Failed(f"no set was published: {error.strerror or type(error).__name__}{where}") from error
 
 
-def _take(context: Context, purpose: str, accept_shrink: frozenset[str]) -> SetEntry:
+def _take(context: Context, purpose: str, accept_shrink: frozenset[str], accept_unreadable: frozenset[str]) -> SetEntry:
     context.sets.sweep()
     previous = context.sets.previous_good()
-    found = _preflight(context)
-    _refuse_without_room(context, previous, found)
+    readable = {name: store for name, store in context.stores.items() if name not in accept_unreadable}
+    found = _preflight(context, readable)
+    raw = {name: store.raw_bytes() for name, store in context.stores.items() if name not in readable}
+    _refuse_without_room(context, previous, found, sum(raw.values()))
     with context.sets.begin(clock.now()) as partial:
         making = _Making(context, partial, previous, found)
-        point = making.dump_all()
+        point = making.dump_all(readable)
+        for name in raw:
+            making.copy_raw(name)
         warnings = [problem for each in found.values() for problem in each.problems] + making.problems
         if purpose == "backup":
             warnings += shrinkage.compare(making.records, previous, accept_shrink)
+        is_complete = not raw and making.records.keys() == context.stack.stores.keys()
         manifest = Manifest(
             stack=context.stack.stack,
             id=partial.id,
             sequence=partial.sequence,
-            created=min(point.pinned.values()),
+            created=min(record.pinned for record in making.records.values()),
             host=context.host,
             version=__version__,
             skew_ms=point.skew_ms,
             pause_ms=point.pause_ms,
             stores=making.records,
             previous=previous.id if previous else None,
+            state="verified" if is_complete else "incomplete",
             problems=tuple(warnings),
         )
         making.read_back(manifest)
@@ -89,9 +100,9 @@ class _Making:
         self._previous = previous
         self._found = found
 
-    def dump_all(self) -> Point:
-        """Hold every store at one point and write its artefacts; all holds are closed when this returns."""
-        holds = {name: store.hold(self._work(name)) for name, store in self._context.stores.items()}
+    def dump_all(self, stores: Mapping[str, Store]) -> Point:
+        """Hold these stores at one point and write their artefacts; all holds are closed when this returns."""
+        holds = {name: store.hold(self._work(name)) for name, store in stores.items()}
         with one_point(holds, self._context.progress) as point:
             for name, hold in holds.items():
                 with naming(name):
@@ -99,12 +110,41 @@ class _Making:
         durable.remove_tree(self._partial.path / _WORK)
         return point
 
+    def copy_raw(self, name: str) -> None:
+        """Keep the files of a store that cannot be read as they are now; they are of no common moment with the others."""
+        store = self._context.stores[name]
+        self._context.progress.step(name, "copying as it is")
+        started, moment = clock.monotonic(), clock.now()
+        folder = self._folder(name, None)
+        with naming(name):
+            details = store.raw_copy(folder)
+        folder.seal()
+        unread = details.get("unread_count")
+        rest = f"; {unread} entries could not even be copied, such as {details['unread'][0]}" if unread else ""
+        self.problems.append(Problem(f"it could not be read: its files were copied as they are{rest}", Severity.WARNING, name))
+        self.records[name] = StoreRecord(
+            kind=store.kind,
+            klass=RAW_COPY,
+            version="unknown",
+            pinned=moment,
+            pause_ms=0.0,
+            downtime_s=0.0,
+            seconds=round(clock.monotonic() - started, 3),
+            bytes=folder.bytes,
+            counts={},
+            digests={},
+            artefacts=folder.artefacts,
+            details=details,
+        )
+
     def read_back(self, manifest: Manifest) -> None:
-        """Compare every byte on disk with what was written, then decode it in full. Raises Failed for the first fault."""
+        """Compare every byte on disk with what was written, then decode all but raw copies in full. Raises Failed for the first fault."""
         faults = check_artefacts(self._partial.path, manifest, self._context.progress)
         if faults:
             raise Failed(f"the set could not be read back: {faults[0].message}", store=faults[0].store)
         for name, record in manifest.stores.items():
+            if record.is_raw:
+                continue
             self._context.progress.step(name, "decoding")
             with naming(name):
                 self._context.stores[name].verify(self._partial.path / name, record)
@@ -113,9 +153,7 @@ class _Making:
         look = self._found[name].look
         self._context.progress.step(name, "dumping", look.bytes)
         started = clock.monotonic()
-        path = self._partial.path / name
-        durable.make_directory(path)
-        folder = StoreFolder(path, self._previous.path / name if self._previous else None, self._context.progress.advance)
+        folder = self._folder(name, self._previous)
         dumped = self._context.stores[name].dump(hold, folder)
         folder.seal()
         self.problems += dumped.problems
@@ -134,16 +172,21 @@ class _Making:
             details=dumped.details,
         )
 
+    def _folder(self, name: str, previous: SetEntry | None) -> StoreFolder:
+        path = self._partial.path / name
+        durable.make_directory(path)
+        return StoreFolder(path, previous.path / name if previous else None, self._context.progress.advance)
+
     def _work(self, name: str) -> Path:
         work = self._partial.path / _WORK / name
         durable.ensure_directory(work)
         return work
 
 
-def _preflight(context: Context) -> dict[str, Found]:
-    """Ask every store whether a backup could succeed. Raises the first refusal; nothing was touched then."""
+def _preflight(context: Context, stores: Mapping[str, Store]) -> dict[str, Found]:
+    """Ask these stores whether a backup could succeed. Raises the first refusal; nothing was touched then."""
     found = {}
-    for name, store in context.stores.items():
+    for name, store in stores.items():
         context.progress.step(name, "looking")
         with naming(name):
             problems = tuple(_about(problem, name) for problem in store.preflight())
@@ -151,10 +194,10 @@ def _preflight(context: Context) -> dict[str, Found]:
     return found
 
 
-def _refuse_without_room(context: Context, previous: SetEntry | None, found: Mapping[str, Found]) -> None:
+def _refuse_without_room(context: Context, previous: SetEntry | None, found: Mapping[str, Found], raw_bytes: int) -> None:
     """Raises Refused before any store is held when the set would not fit."""
     expected = previous.bytes if previous else sum(each.look.bytes for each in found.values())
-    space.check({context.sets.path: int(expected * _ROOM)}, purpose="a backup", next=f"storekeeper prune {context.stack.stack}")
+    space.check({context.sets.path: int(expected * _ROOM) + raw_bytes}, purpose="a backup", next=f"storekeeper prune {context.stack.stack}")
 
 
 def _about(problem: Problem, store: str) -> Problem:

@@ -124,6 +124,8 @@ class _Verification:
         """Raises the store's error when its artefacts cannot be decoded, or when that cannot be tried."""
         if self._subset is not None:
             return []
+        if record.is_raw:
+            return [Problem("it is a raw copy of what could not be read: its files were compared, not decoded", Severity.WARNING, name)]
         store = self._stores.get(name)
         if store is None or store.kind != record.kind:
             what = "is not declared any more" if store is None else f"is declared as {store.kind} now, the set holds {record.kind}"

@@ -33,7 +33,7 @@ def _describe_store(record: StoreRecord) -> dict[str, Any]:
     return {
         "kind": record.kind,
         "class": record.klass,
-        "outcome": "ok",
+        "outcome": "unknown" if record.is_raw else "ok",
         "bytes": record.bytes,
         "seconds": record.seconds,
         "pause_ms": record.pause_ms,

@@ -79,6 +79,8 @@ class _Trials:
         return self._told(name, Outcome.OK, None, started)
 
     def _restore(self, name: str, record: StoreRecord) -> None:
+        if record.is_raw:
+            raise Unknown("it is a raw copy of what could not be read, which proves nothing")
         store = self._context.stores.get(name)
         if store is None:
             raise Unknown(f"the stack file no longer declares {name}, so it cannot be restored here")

@@ -7,7 +7,7 @@ import random
 import signal
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from storekeeper.restore.resuming import refuse_or_resume
 from storekeeper.sets.repository import SetEntry
 from storekeeper.verbs.restore import RestoreRequest, restore
 from storekeeper.verbs.resume import resume
-from tests.harness.stacks import Lab, digest_of_tree, in_child, make_lab, write_sqlite
+from tests.harness.stacks import Lab, digest_of_tree, in_child, killing, make_lab, write_sqlite
 
 TO_FIRST = "first"
 LIVE = "second"
@@ -44,22 +44,6 @@ def begin(lab: Lab) -> SetEntry:
     entry = lab.take(TO_FIRST)
     lab.write(LIVE)
     return entry
-
-
-def killing(number: int, *, after: bool) -> Callable[..., None]:
-    """A journal's `write` that ends its process at the line of that number, before or after it is durable."""
-    real, written = Journal.write, 0
-
-    def write(journal: Journal, step: Step, store: str | None = None, **facts: object) -> None:
-        nonlocal written
-        written += 1
-        if written == number and not after:
-            os.kill(os.getpid(), signal.SIGKILL)
-        real(journal, step, store, **facts)
-        if written == number:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    return write
 
 
 def killed_restore(lab: Lab, entry: SetEntry, number: int, *, after: bool, break_store: str | None = None) -> int:

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from storekeeper.host.progress import Progress
 from storekeeper.outcomes import Failed
+from storekeeper.restore.journal import Journal, Step
 from storekeeper.sets.context import Context
 from storekeeper.sets.publishing import take_set
 from storekeeper.sets.repository import Repository, SetEntry
@@ -39,6 +40,7 @@ class Service:
         self._file = folder / f"{label}.pid"
         self.fails_to_start = 0
         self.fails_to_stop = 0
+        self.holds: Path | None = None  # a file that the process has open
 
     @property
     def label(self) -> str:
@@ -56,11 +58,9 @@ class Service:
         if self.fails_to_start:
             self.fails_to_start -= 1
             raise Failed(f"{self.label} does not start")
-        process = subprocess.Popen(
-            ["sleep", "600"], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-        )
-        process.returncode = 0  # it outlives this object: the file is how it is found again
-        self._file.write_text(str(process.pid))
+        # Through a shell that ends at once: what descends from a program under test does not count as somebody else.
+        words = ["sh", "-c", 'sleep 600 <"$1" >/dev/null 2>&1 & echo $!', "sh", str(self.holds or os.devnull)]
+        self._file.write_text(subprocess.run(words, capture_output=True, check=True, start_new_session=True, text=True).stdout)
         while not self.is_running():
             time.sleep(0.002)  # its name stands in /proc a moment after it was started
 
@@ -74,6 +74,10 @@ class Service:
         os.kill(pid, signal.SIGKILL)
         while self._pid() is not None:
             time.sleep(0.005)
+
+    @property
+    def pid(self) -> int:
+        return int(self._file.read_text())
 
     def _pid(self) -> int | None:
         """The pid of a living process; a zombie that nobody has waited for is dead."""
@@ -193,7 +197,7 @@ def open_context(
     """
     scratch, disk = scratch or root / "scratch", disk or root
     scratch.mkdir(exist_ok=True)
-    surroundings = Surroundings(stack.stack, root / "private", scratch, nobody_uses=vouched)
+    surroundings = Surroundings(stack.stack, root / "private", scratch, nobody_uses=vouched, services_stop=bool(services))
     return Context(
         stack=stack,
         stores={name: open_store(name, declared, surroundings) for name, declared in stack.stores.items()},
@@ -219,6 +223,22 @@ def in_child(action: Callable[[], object]) -> int:
         finally:
             os._exit(code)
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def killing(number: int, *, after: bool) -> Callable[..., None]:
+    """A journal's `write` that ends its process at the line of that number, before or after it is durable."""
+    real, written = Journal.write, 0
+
+    def write(journal: Journal, step: Step, store: str | None = None, **facts: object) -> None:
+        nonlocal written
+        written += 1
+        if written == number and not after:
+            os.kill(os.getpid(), signal.SIGKILL)
+        real(journal, step, store, **facts)
+        if written == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    return write
 
 
 def write_sqlite(path: Path, word: str) -> None:

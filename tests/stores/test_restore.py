@@ -5,9 +5,12 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import signal
+import sqlite3
 import subprocess
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -16,8 +19,8 @@ from typing import Any
 import pytest
 
 from storekeeper.host import clock
-from storekeeper.outcomes import Failed, Outcome, Problem, Refused, Severity, StorekeeperError
-from storekeeper.restore.journal import journals
+from storekeeper.outcomes import Failed, Outcome, Problem, Refused, Severity
+from storekeeper.restore.journal import Step, journals
 from storekeeper.restore.kept import expire_old_sides
 from storekeeper.restore.plan import ManyRefused
 from storekeeper.sets.repository import SetEntry
@@ -173,45 +176,140 @@ def test_one_absent_store_is_left_out_of_the_safety_set_and_is_absent_again_afte
     assert lab.readers["papers"]() == "second"
 
 
-def test_a_store_that_is_there_and_unreadable_is_refused(lab: Lab) -> None:
-    entry = lab.take("first")
-    (lab.root / "live" / "main.db").write_bytes(b"this is no database at all" * 1000)
-    with pytest.raises(StorekeeperError, match="it is there and cannot be read, so it cannot be saved first") as refused:
-        restore(lab.context, to(entry))
-    assert refused.value.store == "main"
-    assert refused.value.outcome in (Outcome.REFUSED, Outcome.UNKNOWN)
-    with pytest.raises(Refused, match="a raw copy of a store that cannot be read is not made"):
-        restore(lab.context, to(entry, accept_unreadable=frozenset({"main"})))
-    assert journals(lab.context.state) == []
-    (lab.root / "live" / "main.db").rename(lab.root / "live" / "main.broken")
-    restore(lab.context, to(entry))
-    assert lab.all_hold("first"), "the way out that the refusal names"
-
-
-def test_a_process_that_has_files_open_and_that_nobody_declared_is_named_and_refused(lab: Lab) -> None:
+def test_one_absent_store_makes_the_safety_set_incomplete_and_never_the_latest_but_it_is_pinned_and_leads_back(lab: Lab) -> None:
     entry = lab.take("first")
     lab.write("second")
-    unvouched = open_context(lab.root, lab.context.stack, lab.services, vouched=False)
-    held = lab.root / "live" / "papers" / "notes" / "c.md"
-    # Through a shell that ends at once: what descends from this program does not count as somebody else.
-    started = subprocess.run(["sh", "-c", f"sleep 600 <{held} >/dev/null 2>&1 & echo $!"], capture_output=True, check=True)
-    holder = int(started.stdout)
+    (lab.root / "live" / "main.db").unlink()
+    safety = lab.context.sets.entry(restore(lab.context, to(entry)).result["safety_set"])
+    assert safety.state == "incomplete"
+    assert safety.pinned is not None
+    assert lab.context.sets.resolve("latest").entry.id == entry.id
+    with pytest.raises(Refused, match=f"set {safety.id} of demo is incomplete"):
+        restore(lab.context, to(safety))
+    prove(lab, lab.take("third"))
+    assert len(expire_old_sides(lab.context, clock.now() + LATER)) == 1
+    report = restore(lab.context, RestoreRequest(back=True))
+    assert report.result["set"] == safety.id
+    assert lab.sides() == {"main": "third", "papers": "second"}
+    assert "it was absent before the restore, so nothing of it was saved: it stays as it is" in said(report, Severity.WARNING)
+
+
+def test_control_a_safety_set_of_all_stores_is_a_backup_like_any_other(lab: Lab) -> None:
+    entry = lab.take("first")
+    safety = restore(lab.context, to(entry)).result["safety_set"]
+    assert lab.context.sets.resolve("latest").entry.id == safety
+    assert lab.context.sets.entry(safety).state == "verified"
+
+
+# --- who holds what ---
+
+
+def held_by(path: Path) -> int:
+    """The pid of a program that has the file open, and that no service is. It is not this program's child: those do not count."""
+    started = subprocess.run(["sh", "-c", f"sleep 600 <{path} >/dev/null 2>&1 & echo $!"], capture_output=True, check=True)
+    return int(started.stdout)
+
+
+def test_a_process_that_has_files_open_and_that_nobody_declared_is_named_and_refused(tmp_path: Path) -> None:
+    lab = make_lab(tmp_path, sqlites=1, services=0)
+    entry = lab.take("first")
+    lab.write("second")
+    unvouched = open_context(lab.root, lab.context.stack, vouched=False)
+    holder = held_by(lab.root / "live" / "papers" / "notes" / "c.md")
     try:
         with pytest.raises(Refused, match=rf"c\.md is open in sleep \(pid {holder}\)") as refused:
             restore(unvouched, to(entry))
         assert refused.value.store == "papers"
         assert lab.all_hold("second")
-        assert lab.services[0].is_running()
+        assert journals(lab.context.state) == []
     finally:
         os.kill(holder, signal.SIGKILL)
     restore(lab.context, to(entry))
     assert lab.all_hold("first")
+    lab.close()
+
+
+def test_a_service_that_has_files_open_is_a_warning_is_stopped_and_the_restore_goes_on(lab: Lab) -> None:
+    entry = lab.take("first")
+    lab.write("second")
+    service = lab.services[0]
+    service.stop()
+    service.holds = lab.root / "live" / "papers" / "notes" / "c.md"
+    service.start()
+    plan = restore(lab.context, to(entry, plan=True))
+    assert re.search(rf"c\.md is open in sleep \(pid {service.pid}\): the restore goes back unless it ends", said(plan, Severity.WARNING))
+    assert lab.all_hold("second")
+    report = restore(lab.context, to(entry))
+    assert lab.all_hold("first")
+    assert report.ended() is Outcome.WARNING
+    assert service.is_running()
+
+
+@pytest.mark.parametrize("back", [False, True], ids=["restore", "back"])
+def test_a_process_that_no_service_stops_ends_the_restore_before_the_first_switch(lab: Lab, back: bool) -> None:
+    entry = lab.take("first")
+    lab.write("second")
+    if back:
+        restore(lab.context, to(entry))
+    holder = held_by(lab.root / "live" / "papers" / "notes" / "c.md")
+    try:
+        with pytest.raises(Failed, match=rf"open in sleep \(pid {holder}\).*the live data was not touched") as failed:
+            restore(lab.context, RestoreRequest(back=True) if back else to(entry))
+        assert failed.value.store == "papers"
+    finally:
+        os.kill(holder, signal.SIGKILL)
+    assert lab.all_hold("first" if back else "second")
+    assert lab.services[0].is_running()
+    assert journals(lab.context.state)[-1].stores(Step.SWITCHING) == []
+    restore(lab.context, RestoreRequest(back=True) if back else to(entry))
+    assert lab.all_hold("second" if back else "first")
+
+
+def test_control_a_process_that_goes_on_after_the_switch_reads_the_old_file(lab: Lab) -> None:
+    entry = lab.take("first")
+    lab.write("second")
+    path = lab.root / "live" / "papers" / "notes" / "c.md"
+    for store in lab.context.stores.values():
+        store.refuse_holders = lambda place: None  # type: ignore[method-assign]
+    lab.context.stores["papers"]._refuse_holders = lambda found: None  # type: ignore[attr-defined]
+    with open(path, "rb") as held:
+        restore(lab.context, to(entry))
+        assert held.read() != path.read_bytes()
+    assert lab.all_hold("first")
+
+
+@pytest.mark.parametrize("is_service", [True, False], ids=["a service", "nobody's"])
+def test_a_sqlite_file_whose_page_size_changes_may_be_open_in_a_service_and_in_nothing_else(lab: Lab, is_service: bool) -> None:
+    path, service = lab.root / "live" / "main.db", lab.services[0]
+    lab.write("first")
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("pragma page_size=1024")
+        connection.execute("vacuum")
+    entry = lab.take("first")
+    path.unlink()
+    lab.write("second")
+    service.stop()
+    service.holds = path if is_service else None
+    service.start()
+    holder = service.pid if is_service else held_by(path)
+    try:
+        plan = restore(lab.context, to(entry, plan=True))
+        assert re.search(rf"open in sleep \(pid {holder}\).*page_size 1024, not 4096", said(plan, Severity.WARNING))
+        if is_service:
+            restore(lab.context, to(entry))
+        else:
+            with pytest.raises(Failed, match=rf"pid {holder}.*the live data was not touched"):
+                restore(lab.context, to(entry))
+    finally:
+        if not is_service:
+            os.kill(holder, signal.SIGKILL)
+    assert lab.all_hold("first" if is_service else "second")
 
 
 def test_all_refusals_of_all_stores_are_said_together(lab: Lab) -> None:
     entry = lab.take("first")
 
-    def refuse(*_: object) -> None:
+    def refuse(*_: object, **__: object) -> None:
         raise Refused("not today")
 
     for store in lab.context.stores.values():

@@ -35,7 +35,7 @@ def _changes(name: str, store: Mapping[str, Any]) -> list[list[Cell | str]]:
     names = sorted({*(now or {}), *(after or {})})
     rows: list[list[Cell | str]] = []
     for index, each in enumerate(names[:_SHOWN_OBJECTS]):
-        before = _count(now, each, absent="absent")
+        before = _count(now, each, absent=store["now"])
         later = _count(after, each, absent="as it was")
         rows.append(
             [name if index == 0 else "", each, Cell(before, right=True), Cell(later, "attention" if before != later else None, right=True)]

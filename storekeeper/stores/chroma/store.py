@@ -206,7 +206,7 @@ class ChromaStore:
         runtime was stopped.
         """
         try:
-            found = holders.holders_of([self._path])
+            found = holders.holders_of([self._path], except_pids={os.getpid()})
         except Unknown:
             if self._surroundings.nobody_uses or self._runtime is not None:
                 return None

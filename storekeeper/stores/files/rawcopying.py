@@ -48,9 +48,10 @@ class _TolerantCopying(Copying):
             if not isinstance(cause, OSError) or cause.errno not in _UNREADABLE:
                 raise
             (self._content / seen.path).unlink(missing_ok=True)  # the part that was read
-            self._passed.add(seen.path)
-            if seen.kind == "directory":
+            if seen.kind == "directory":  # named already, when it could not be listed
                 self._lost.add(seen.path)
+            else:
+                self._passed.add(seen.path)
 
 
 def bytes_of(root: Path, scope: Scope) -> int:

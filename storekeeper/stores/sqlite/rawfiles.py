@@ -47,7 +47,7 @@ def stage(folder: Path, record: StoreRecord, target: Path, *, keep_owners: bool)
 
 
 def _present(live: Path) -> dict[str, os.stat_result]:
-    """The parts that are there."""
+    """The parts that are there. Raises Failed when the file itself is not."""
     found = {}
     for part in _PARTS:
         try:
@@ -56,6 +56,8 @@ def _present(live: Path) -> dict[str, os.stat_result]:
             continue
         except OSError as error:
             raise Failed(f"{live} cannot be looked at: {error.strerror}") from error
+    if "" not in found:
+        raise Failed(f"{live} is not there")
     return found
 
 
