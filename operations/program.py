@@ -145,13 +145,13 @@ def _foreseen(plan: dict[str, Any]) -> list[str]:
     """What a restore would do to each store, in numbers of what it holds."""
     words = [f"plan: {plan['set'] or 'the old sides'}"]
     for name, store in plan["stores"].items():
-        now, after = (_total(store[which]) for which in ("counts_now", "counts_after"))
+        now, after = _total(store["counts_now"], store["now"]), _total(store["counts_after"], "as it was")
         words.append(f"{name} {now} -> {after}")
     return [*words, f"stops {', '.join(plan['services']) or 'nothing'}"]
 
 
-def _total(counts: dict[str, int] | None) -> str:
-    return "absent" if counts is None else str(sum(count for name, count in counts.items() if name != "bytes"))
+def _total(counts: dict[str, int] | None, otherwise: str) -> str:
+    return otherwise if counts is None else str(sum(count for name, count in counts.items() if name != "bytes"))
 
 
 def one_line(text: str) -> str:
