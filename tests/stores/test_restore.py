@@ -377,6 +377,43 @@ def test_a_disk_that_fills_up_while_staging_leaves_live_data_untouched_and_no_st
     lab.close()
 
 
+@pytest.fixture
+def nearly_full(small: Path, tmp_path: Path) -> Iterator[Lab]:
+    """Restored once, with a file system of live data that has no room to keep what is live now; the repository is elsewhere."""
+    (tmp_path / "disk" / "state").mkdir(parents=True, mode=0o700)
+    lab = make_lab(small, sqlites=1, services=1, disk=tmp_path / "disk")
+    entry = lab.take("first")
+    lab.write("second")
+    restore(lab.context, to(entry))
+    lab.write("third")
+    fill_up(small, 16_384)
+    yield lab
+    lab.close()
+
+
+@pytest.mark.root
+def test_a_way_back_that_has_no_room_to_keep_what_is_live_now_is_refused_before_anything(nearly_full: Lab) -> None:
+    before, sets = digest_of_tree(nearly_full.root / "live"), len(nearly_full.context.sets.entries())
+    for plan in (True, False):
+        with pytest.raises(Refused, match=rf"restore --back needs [0-9.]+ kB on {nearly_full.root}, which has"):
+            restore(nearly_full.context, RestoreRequest(back=True, plan=plan))
+    assert digest_of_tree(nearly_full.root / "live") == before
+    assert len(nearly_full.context.sets.entries()) == sets
+    (nearly_full.root / "filler").unlink()
+    assert restore(nearly_full.context, RestoreRequest(back=True, plan=True)).result["plan"]["stores"]["main"]["bytes_needed"] > 0
+    restore(nearly_full.context, RestoreRequest(back=True))
+    assert nearly_full.all_hold("second")
+
+
+@pytest.mark.root
+def test_control_unforeseen_it_fails_in_the_middle_with_services_stopped(nearly_full: Lab) -> None:
+    nearly_full.context.stores["main"].back_needs = lambda place: {}  # type: ignore[method-assign]
+    with pytest.raises(Failed, match="all stores are back as they were before"):
+        restore(nearly_full.context, RestoreRequest(back=True))
+    assert journals(nearly_full.context.state)[-1].stores(Step.SWITCHING) == ["main"]
+    assert nearly_full.all_hold("third")
+
+
 def test_a_stage_directory_that_others_can_write_or_that_is_inside_a_store_is_refused(lab: Lab, tmp_path: Path) -> None:
     entry = lab.take("first")
     shared = tmp_path / "shared"

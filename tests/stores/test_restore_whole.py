@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from storekeeper.outcomes import Failed
+from storekeeper.outcomes import Failed, Refused, StorekeeperError
 from storekeeper.restore.journal import Journal, Step, journals, unfinished
 from storekeeper.sets.publishing import take_set
 from storekeeper.stack.model import ChromaModel
@@ -23,7 +23,7 @@ from storekeeper.verbs.restore import RestoreRequest, restore
 from storekeeper.verbs.resume import resume
 from tests.harness import chroma
 from tests.harness.postgresql import Server, start_server
-from tests.harness.stacks import Lab, chroma_part, in_child, make_lab, postgresql_part
+from tests.harness.stacks import Lab, Service, chroma_part, in_child, make_lab, open_context, postgresql_part
 
 WORDS = ("first", "second")
 LINES = None if os.environ.get("STOREKEEPER_FAULTS") == "full" else 6  # how many lines of the journal are tried
@@ -72,6 +72,59 @@ def test_every_kind_of_store_is_restored_and_returned_as_one(lab: Lab) -> None:
     assert lab.all_hold("second"), lab.sides()
     restore(lab.context, RestoreRequest(set=entry.id))
     assert lab.all_hold("first"), lab.sides()
+
+
+def test_a_database_that_cannot_be_read_has_no_raw_copy_whatever_is_accepted(lab: Lab, server: Server) -> None:
+    entry = lab.take("first")
+    lab.write("second")
+    server.run("alter database app with allow_connections false")
+    with pytest.raises(StorekeeperError, match="cannot be saved first") as refused:
+        restore(lab.context, RestoreRequest(set=entry.id))
+    assert "--accept-unreadable" not in str(refused.value.next)
+    with pytest.raises(Refused, match="no raw copy of database app can be made: its files belong to the server") as refused:
+        restore(lab.context, RestoreRequest(set=entry.id, accept_unreadable=frozenset({"records"})))
+    assert "pg_dump" in str(refused.value.next)
+    assert journals(lab.context.state) == []
+    server.run("alter database app rename to broken")
+    restore(lab.context, RestoreRequest(set=entry.id))
+    assert lab.all_hold("first"), "the way out that the refusal names"
+
+
+def test_a_chroma_directory_that_a_process_keeps_open_is_switched_only_when_a_service_ends_it(
+    tmp_path: Path, directories: Mapping[str, Path]
+) -> None:
+    live = tmp_path / "live" / "vectors"
+    lab = make_lab(tmp_path, sqlites=1, services=1, first={"vectors": chroma_part(live, directories)})
+    entry = lab.take("first")
+    lab.write("second")
+    service = lab.services[0]
+    for is_service in (False, True):
+        other = Service("other", tmp_path / "services")
+        service.stop()
+        (service if is_service else other).holds = live / "chroma.sqlite3"
+        service.start()
+        if not is_service:
+            other.start()
+        holder = service.pid if is_service else other.pid
+        report = restore(lab.context, RestoreRequest(set=entry.id, plan=True))
+        assert any(
+            f"pid {holder} (sleep) has {live}/chroma.sqlite3 open: the restore goes back" in each.message for each in report.problems
+        )
+        if is_service:
+            restore(lab.context, RestoreRequest(set=entry.id))
+            assert lab.all_hold("first")
+        else:
+            with pytest.raises(Failed, match=rf"pid {holder} \(sleep\) has .* open.*the live data was not touched"):
+                restore(lab.context, RestoreRequest(set=entry.id))
+            assert lab.all_hold("second")
+        assert service.is_running()
+        other.stop()
+    alone = open_context(tmp_path, lab.context.stack, scratch=lab.context.scratch)
+    service.stop()
+    service.start()
+    with pytest.raises(Refused, match=rf"pid {service.pid} \(sleep\) has .* open and would go on using the old directory"):
+        restore(alone, RestoreRequest(set=entry.id))
+    lab.close()
 
 
 @pytest.mark.parametrize("method", ["switch", "probe"])
