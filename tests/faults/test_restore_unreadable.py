@@ -421,6 +421,16 @@ def test_a_chroma_directory_whose_database_is_cut_is_kept_raw_replaced_and_broug
     assert vectors.readers["main"]() == "second"
 
 
+def test_a_look_at_a_broken_chroma_directory_leaves_nothing_of_it_open(vectors: Lab) -> None:
+    """An open file would make this program one of those that use the directory, and a restore would be refused for that."""
+    vectors.write("first")
+    live = vectors.root / "live" / "vectors" / "chroma.sqlite3"
+    os.truncate(live, 5000)
+    with pytest.raises(StorekeeperError) as kept:
+        vectors.context.stores["vectors"].inspect()
+    assert str(live) not in [os.path.realpath(f"/proc/self/fd/{number}") for number in os.listdir("/proc/self/fd")], kept
+
+
 def let_old_sides_expire_of(lab: Lab) -> None:
     """Without writing a third word: a Chroma directory has two."""
     from datetime import timedelta  # noqa: PLC0415

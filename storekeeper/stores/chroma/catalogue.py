@@ -163,8 +163,8 @@ def _open_live(database: Path) -> sqlite3.Connection:
     connection = databases.open_read_only(database)
     try:
         connection.execute("select count(*) from sqlite_master").fetchone()
-    except sqlite3.OperationalError as error:
-        connection.close()
+    except sqlite3.Error as error:
+        connection.close()  # left open, it would make this process one that uses the file
         if error.sqlite_errorcode != sqlite3.SQLITE_READONLY_ROLLBACK:
             raise
         return databases.open_writable(database)
