@@ -187,8 +187,8 @@ class Access:
             path.unlink(missing_ok=True)
 
     def _unreachable(self, database: str, error: psycopg.OperationalError) -> Failed:
-        words = " ".join(str(error).split())
-        hint = None
+        words = " ".join(str(error).split()).removesuffix("?")
+        hint = f"pg_isready --host={self.host} --port={self.port}"
         if "eer authentication failed" in words:
             hint = f"declare a password for role {self.user}, or run as the OS user {self.user}"
         elif "password authentication failed" in words or "no password supplied" in words:
