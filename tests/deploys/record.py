@@ -57,9 +57,10 @@ def _a_good_stack(program: Program, keep: Keep) -> None:
     keep("status", program.answer("status"))
     keep("verify", program.answer("verify", "demo", "--all"))
     _delete_rows(program, 30)
-    keep("restore-plan", program.answer("restore", "demo", "latest", "--plan"))
-    keep("restore-elsewhere", program.answer("restore", "demo", "latest", "--confirm", "demo@elsewhere"))
-    keep("restore", program.answer("restore", "demo", "latest", "--confirm", f"demo@{os.uname().nodename}"))
+    restore = ("restore", "demo", "latest", "--nobody-uses", "papers")  # without root that cannot be seen
+    keep("restore-plan", program.answer(*restore, "--plan"))
+    keep("restore-elsewhere", program.answer(*restore, "--confirm", "demo@elsewhere"))
+    keep("restore", program.answer(*restore, "--confirm", f"demo@{os.uname().nodename}"))
     keep("prune-dry-run", program.answer("prune", "demo", "--dry-run"))
     keep("prune", program.answer("prune", "demo"))
     keep("list-no-stack", program.answer("list", "nosuch"))

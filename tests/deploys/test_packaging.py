@@ -6,10 +6,11 @@ import os
 import shutil
 import subprocess
 import sys
-import zipfile
 from pathlib import Path
 
 import pytest
+
+from tests.harness.wheel import unpacked_wheel
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 _RENDER = """
@@ -36,30 +37,7 @@ def test_from_a_checkout_operations_are_imported_by_their_bare_name(tmp_path):
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The built wheel, unpacked. It is made from a copy: a build leaves files behind."""
-    place = tmp_path_factory.mktemp("wheel")
-    for part in ("storekeeper", "operations", "templates"):
-        shutil.copytree(CHECKOUT / part, place / "source" / part, ignore=shutil.ignore_patterns("__pycache__"))
-    for file in ("pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(CHECKOUT / file, place / "source" / file)
-    words = [
-        sys.executable,
-        "-m",
-        "pip",
-        "wheel",
-        "--quiet",
-        "--no-deps",
-        "--no-build-isolation",
-        "--no-index",
-        "-w",
-        str(place),
-        "./source",
-    ]
-    subprocess.run(words, cwd=place, check=True, capture_output=True)
-    (built,) = place.glob("storekeeper-*.whl")
-    with zipfile.ZipFile(built) as archive:
-        archive.extractall(place / "unpacked")
-    return place / "unpacked"
+    return unpacked_wheel(tmp_path_factory.mktemp("wheel"))
 
 
 def test_the_wheel_carries_the_operations_and_their_templates(wheel, tmp_path):

@@ -22,7 +22,17 @@ CONFIRM = f"demo@{os.uname().nodename}"
 @pytest.fixture
 def site(tmp_path: Path) -> Site:
     """A declared site without a set."""
-    site = Site(tmp_path)
+    return _declared_site(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def untouched(tmp_path_factory: pytest.TempPathFactory) -> Site:
+    """The same, for tests in which nothing may happen to it."""
+    return _declared_site(tmp_path_factory.mktemp("untouched"))
+
+
+def _declared_site(place: Path) -> Site:
+    site = Site(place)
     site.add_stack("demo")
     _well(site.deploy("site"))
     return site
@@ -101,8 +111,8 @@ def test_the_main_job_from_the_first_set_to_the_way_back(site, tmp_path):
     assert _sets(site)[-1]["id"] in (tmp_path / "report.html").read_text()
 
 
-def test_a_dry_run_types_nothing(site):
-    before, live = tree(site.root), tree(site.live())
+def test_a_dry_run_types_nothing(untouched):
+    before, live = tree(untouched.root), tree(untouched.live())
     for which, data in (
         ("backup", {}),
         ("prove", {}),
@@ -111,9 +121,9 @@ def test_a_dry_run_types_nothing(site):
         ("restore", {"set": "latest", "confirm": CONFIRM}),
         ("status", {}),
     ):
-        assert _well(site.deploy(which, "--dry", **data)).changed == []
-    assert (tree(site.root), tree(site.live())) == (before, live)
-    assert not (site.root / "state/jobs").exists(), "no verb ever ran"
+        assert _well(untouched.deploy(which, "--dry", **data)).changed == []
+    assert (tree(untouched.root), tree(untouched.live())) == (before, live)
+    assert not (untouched.root / "state/jobs").exists(), "no verb ever ran"
     assert not Path("storekeeper-report.html").exists()
 
 
@@ -160,15 +170,19 @@ def test_a_failing_host_leaves_the_others_at_work(site):
 
 
 @pytest.mark.parametrize("which", ["backup", "prove", "verify", "prune"])
-def test_a_missing_program_fails_the_host_and_is_never_taken_for_a_host_without_sets(site, which):
+def test_a_missing_program_fails_the_host_and_is_never_taken_for_a_host_without_sets(untouched, which):
     data = {"within": "26h"} if which in ("backup", "prove") else {}
-    failed = _failed(site.deploy(which, "--data", f"storekeeper_program={site.root}/nowhere/storekeeper", **data))
+    failed = _failed(untouched.deploy(which, "--data", f"storekeeper_program={untouched.root}/nowhere/storekeeper", **data))
     assert failed.changed == []
     assert "not found" in failed.said or "did not answer with a document" in failed.said
 
 
-def test_a_host_whose_program_is_missing_is_dead_in_the_report(site, tmp_path):
-    _failed(site.deploy("status", "--data", f"storekeeper_program={site.root}/nowhere/storekeeper", report=str(tmp_path / "report.html")))
+def test_a_host_whose_program_is_missing_is_dead_in_the_report(untouched, tmp_path):
+    _failed(
+        untouched.deploy(
+            "status", "--data", f"storekeeper_program={untouched.root}/nowhere/storekeeper", report=str(tmp_path / "report.html")
+        )
+    )
     assert "This host could not be read." in (tmp_path / "report.html").read_text()
 
 
@@ -187,12 +201,12 @@ def test_a_host_whose_program_is_missing_is_dead_in_the_report(site, tmp_path):
         ("prune", {"plan": "perhaps"}, "takes yes or no"),
     ],
 )
-def test_data_that_cannot_be_meant_is_refused_before_any_host_is_asked(site, which, data, said):
-    before = tree(site.root)
-    refused = _failed(site.deploy(which, **data))
+def test_data_that_cannot_be_meant_is_refused_before_any_host_is_asked(untouched, which, data, said):
+    before = tree(untouched.root)
+    refused = _failed(untouched.deploy(which, **data))
     assert said in refused.said
     assert "Starting operation" not in refused.said
-    assert tree(site.root) == before
+    assert tree(untouched.root) == before
 
 
 def test_a_restore_on_a_host_of_several_stacks_wants_one_named(site):

@@ -296,3 +296,15 @@ def test_cron_takes_verified_sets_and_posts_one_sentence_of_what_went_wrong(serv
         assert body.startswith("storekeeper: failed: spoilt, main: ")
     assert not any("kept" in letter.split("\n\n", 1)[1] for letter in letters if letter.strip()), "a run that went well posts nothing"
     server.guest.run("rm /etc/cron.d/storekeeper-*")
+
+
+def test_the_systems_own_directory_of_schedules_stays_roots_whoever_the_program_runs_as(server, inventory, deployed):
+    """cron reads no file of another user there, and a directory of his would be his way to become root."""
+    done = run_deploy(inventory, "site", storekeeper_user="nobody", storekeeper_config="/srv/etc", storekeeper_state="/srv/state")
+    assert done.code == 0, done.said
+    try:
+        assert server.said("stat -c '%U %a' /etc/cron.d /etc/cron.d/storekeeper-kept") == "root 755\nroot 644"
+        assert " nobody /opt/storekeeper/bin/storekeeper --config /srv/etc " in server.said("cat /etc/cron.d/storekeeper-kept")
+        assert server.said("stat -c '%U %a' /srv/etc /srv/etc/stacks/kept.yml") == "nobody 700\nnobody 600"
+    finally:
+        server.guest.run("rm /etc/cron.d/storekeeper-*")
