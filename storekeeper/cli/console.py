@@ -36,7 +36,7 @@ class Console:
         return self.stands_on_terminal and os.environ.get("TERM") != "dumb"
 
     def answer(self, text: str) -> None:
-        _print(sys.stdout, text)
+        print_to(sys.stdout, text)
 
     def log(self, text: str) -> None:
         """A line of no lasting worth: not printed when only what went wrong is wanted."""
@@ -44,15 +44,16 @@ class Console:
             self.complain(text)
 
     def complain(self, text: str) -> None:
-        _print(sys.stderr, text)
+        print_to(sys.stderr, text)
 
     def ask(self, question: str) -> str:
         """What a person types; empty at the end of the input."""
-        _print(sys.stderr, question, end="")
+        print_to(sys.stderr, question, end="")
         return sys.stdin.readline().strip()
 
 
-def _print(stream: TextIO, text: str, end: str = "\n") -> None:
+def print_to(stream: TextIO, text: str, end: str = "\n") -> None:
+    """Print, whoever may have gone away."""
     try:
         stream.write(text + end)
         stream.flush()

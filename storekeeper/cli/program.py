@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TextIO
 
 from storekeeper import __version__
-from storekeeper.cli.console import Console
+from storekeeper.cli.console import Console, print_to
 from storekeeper.cli.document import Begun, Document, exit_code, to_text
 from storekeeper.cli.signals import Ears, Stopped, listening
 from storekeeper.cli.words import HelpAsked, Usage, VersionAsked, Words, guess, read
@@ -179,7 +179,7 @@ def _present(document: Document, console: Console, *, is_usage: bool = False) ->
 
 
 def _print(text: str) -> int:
-    sys.stdout.write(text)
+    print_to(sys.stdout, text.rstrip("\n"))
     return 0
 
 

@@ -142,7 +142,8 @@ def _follows(words: Sequence[str], option: str, value: str) -> bool:
 
 def _checked(verb: Verb, found: dict[str, Any]) -> Words:
     """The rules that argparse has no words for."""
-    found.setdefault("config", _directory(os.environ.get("STOREKEEPER_CONFIG") or DEFAULT_CONFIG))
+    if "config" not in found:
+        found["config"] = _directory_of_the_environment()
     options = Globals(**{name: found.pop(name) for name in ("config", "json", "color", "quiet", "debug") if name in found})
     typed: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in found.items()}
     words = Words(verb, options, **typed)
@@ -227,7 +228,17 @@ def _add_option(parser: _Parser, option: Option) -> None:
 def _directory(text: str) -> Path:
     if not text or "\0" in text:
         raise argparse.ArgumentTypeError("expected a directory")
-    return Path(os.path.abspath(text))
+    try:
+        return Path(os.path.abspath(text))
+    except FileNotFoundError:
+        raise argparse.ArgumentTypeError("expected an absolute path, as the working directory is gone") from None
+
+
+def _directory_of_the_environment() -> Path:
+    try:
+        return _directory(os.environ.get("STOREKEEPER_CONFIG") or DEFAULT_CONFIG)
+    except argparse.ArgumentTypeError as error:
+        raise Usage(f"STOREKEEPER_CONFIG: {error}", next="storekeeper --help") from None
 
 
 def _subset(text: str) -> tuple[int, int]:
