@@ -35,7 +35,7 @@ def is_settled(status: os.stat_result, now_ns: int) -> bool:
     Kernels stamp with the last tick, at most 10 ms old; a whole second means a file system that keeps no fractions.
     """
     grain = 2_000_000_000 if status.st_ctime_ns % 1_000_000_000 == 0 else 100_000_000
-    return now_ns - status.st_ctime_ns > grain
+    return abs(now_ns - status.st_ctime_ns) > grain  # ahead: the clock was put back, and says another time as well
 
 
 def sha256_of(path: Path) -> tuple[str, int]:

@@ -100,7 +100,7 @@ class Copy:
     def _is_being_written(self, folder: str, now_ns: int) -> bool:
         times = {name: self.found[f"{folder}/{name}"].mtime_ns for name in layout.INDEX_FILES if f"{folder}/{name}" in self.found}
         newest = max(times.values())
-        return times[layout.PICKLE] < newest and now_ns - newest < _WRITING_NS
+        return times[layout.PICKLE] < newest and abs(now_ns - newest) < _WRITING_NS
 
     def _scan(self) -> dict[str, Found]:
         try:
