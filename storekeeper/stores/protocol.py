@@ -1,7 +1,8 @@
 """What every kind of store promises, so that no code above ever asks what kind it is.
 
 A backup walks `preflight`, `look`, `hold` (prepare, pin, copy, release), `dump`, `verify`; a proof walks `prove`; a restore walks
-`foresee`, `place`, `stage`, `switch`, `probe`, and the reverse `switch_back`, `discard_stage`, `discard_old`.
+`foresee`, `place`, `stage`, `refuse_holders`, `switch`, `probe`, and the reverse `switch_back`, `discard_stage`, `discard_old`. What
+cannot be read has a `raw_copy`.
 Every method raises a StorekeeperError whose sentence says what was found; none returns a default for what it could not read.
 """
 
