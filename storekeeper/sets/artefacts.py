@@ -1,6 +1,7 @@
 """Reading a set back: every artefact, and every file that an artefact lists, against the size and sha256 written down.
 
-Each file is read once, in chunks, and nothing is kept of it, so memory is flat at any number of files.
+Each file is read once, in chunks, and nothing is kept of it, so memory is flat at any number of files. Large ones are hashed by
+threads, a few files ahead of the one that is judged: what is found, and in which order, is the same.
 """
 
 from __future__ import annotations
@@ -9,11 +10,13 @@ import errno
 import hashlib
 import os
 import stat
+from collections import deque
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
+from storekeeper.host.hashing import Hashers, Hashing
 from storekeeper.host.progress import Progress
 from storekeeper.outcomes import Unknown
 from storekeeper.sets.manifest import MANIFEST, Manifest
@@ -23,6 +26,8 @@ from storekeeper.stores.record import Artefact, StoreRecord
 FaultKind = Literal["truncated", "extended", "altered", "replaced", "missing", "extra", "irregular", "unreadable"]
 Subset = tuple[int, int]
 
+_LARGE = 1 << 20  # from here on a thread is worth its start
+_AHEAD = 8  # files that may be open at once
 _KEPT = 100  # faults that are told one by one; the rest is counted
 _OTHERS = 0o077
 _NOT_REGULAR = {errno.ELOOP, errno.ENXIO, errno.ENODEV}
@@ -73,19 +78,20 @@ def examine(
 
     With `subset` (n, t) the files of the n-th of t parts are hashed; of the others only the size is looked at.
     """
-    examination = _Examination(Path(os.path.realpath(folder)), progress, subset, on_fault)
-    if only is None:
-        examination.look_around({MANIFEST, *manifest.stores})
-    for name, record in manifest.stores.items():
-        if only is None or name in only:
-            progress.step(name, "reading back", record.bytes)
-            examination.read_store(name, record)
-    return examination.findings
+    with Hashers() as hashers:
+        examination = _Examination(Path(os.path.realpath(folder)), progress, subset, on_fault, hashers)
+        if only is None:
+            examination.look_around({MANIFEST, *manifest.stores})
+        for name, record in manifest.stores.items():
+            if only is None or name in only:
+                progress.step(name, "reading back", record.bytes)
+                examination.read_store(name, record)
+        return examination.findings
 
 
 def look_around(folder: Path, manifest: Manifest) -> Findings:
     """What lies in the set's own directory and does not belong there; no store is read."""
-    examination = _Examination(Path(os.path.realpath(folder)), Progress(), None, None)
+    examination = _Examination(Path(os.path.realpath(folder)), Progress(), None, None, Hashers())
     examination.look_around({MANIFEST, *manifest.stores})
     return examination.findings
 
@@ -135,13 +141,36 @@ def _unlisted(folder: Path, record: StoreRecord) -> list[str]:
     return []
 
 
+@dataclass
+class _Started:
+    """A file that is being compared: what was written down of it, and what is known so far."""
+
+    path: Path
+    written: tuple[int, str]
+    size: int = 0
+    sha256: str | None = None
+    hashing: Hashing | None = None
+    not_opened: OSError | None = None
+    not_read: OSError | None = None
+    is_regular: bool = True
+
+
 class _Examination:
-    def __init__(self, folder: Path, progress: Progress, subset: Subset | None, on_fault: Callable[[Fault], None] | None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        progress: Progress,
+        subset: Subset | None,
+        on_fault: Callable[[Fault], None] | None,
+        hashers: Hashers,
+    ) -> None:
         self.findings = Findings()
         self._folder = folder
         self._progress = progress
         self._subset = subset
         self._on_fault = on_fault
+        self._hashers = hashers
+        self._ahead: deque[_Started] = deque()
         self._store: str | None = None
         self._parent: Path | None = None  # the last directory that was found to be a real one
 
@@ -161,15 +190,17 @@ class _Examination:
             self._find_extra(path, names)
             for artefact in record.artefacts:
                 self._read_artefact(path, artefact)
+            self._finish_ahead()
         self._store = None
 
     def _read_artefact(self, folder: Path, artefact: Artefact) -> None:
         path = folder / artefact.path
-        # What lists others is always read whole: the others are judged by it.
-        intact = self._read_file(path, artefact.size, artefact.sha256, always=artefact.lists is not None)
         if artefact.lists is None:
+            self._read_ahead(path, artefact.size, artefact.sha256)
             return
-        if not intact:
+        self._finish_ahead()
+        # What lists others is always read whole: the others are judged by it.
+        if not self._finish(self._start(path, artefact.size, artefact.sha256, always=True)):
             self._fault(folder / artefact.lists, "unreadable", f"its files could not be checked, for want of {artefact.path}")
             return
         try:
@@ -186,31 +217,65 @@ class _Examination:
             if not self._is_real(path.parent):
                 self._fault(path, "missing", "is missing: a link stands in its way")
                 continue
-            self._read_file(path, int(entry["size"]), str(entry["sha256"]))
+            self._read_ahead(path, int(entry["size"]), str(entry["sha256"]))
             present += os.path.lexists(path)
+        self._finish_ahead()
         if present != _count_files(content):
             for extra in extra_files(content, listing):
                 self._fault(content / extra, "extra", "does not belong to the set")
 
-    def _read_file(self, path: Path, size: int, sha256: str, *, always: bool = False) -> bool:
-        """Compare one file; True when it is as it was written, or not in this run's part and of the right size."""
+    def _read_ahead(self, path: Path, size: int, sha256: str) -> None:
+        """Compare one file, a few files later."""
+        self._ahead.append(self._start(path, size, sha256))
+        self._finish_ahead(_AHEAD)
+
+    def _finish_ahead(self, but: int = 0) -> None:
+        while len(self._ahead) > but:
+            self._finish(self._ahead.popleft())
+
+    def _start(self, path: Path, size: int, sha256: str, *, always: bool = False) -> _Started:
+        """Open one file and, unless it is not in this run's part, begin to hash it."""
+        started = _Started(path, (size, sha256))
         try:
             descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError as error:
-            return self._cannot_open(path, error)
+            started.not_opened = error
+            return started
         try:
             status = os.fstat(descriptor)
-            if not stat.S_ISREG(status.st_mode):
-                return self._fault(path, "irregular", "is no regular file")
-            self._note_mode(path, status)
-            self.findings.files += 1
-            part = always or self._subset is None or belongs(self._relative(path), self._subset)
-            found = self._hash(descriptor) if part else None
+            started.size, started.is_regular = status.st_size, stat.S_ISREG(status.st_mode)
+            if started.is_regular:
+                self._note_mode(path, status)
+                self.findings.files += 1
+                if always or self._subset is None or belongs(self._relative(path), self._subset):
+                    self._begin_hash(started, descriptor)
         except OSError as error:
-            return self._fault(path, "unreadable", f"cannot be read: {error.strerror}")
+            started.not_read = error
         finally:
-            os.close(descriptor)
-        return self._compare(path, (size, sha256), (status.st_size, found))
+            if started.hashing is None:
+                os.close(descriptor)
+        return started
+
+    def _begin_hash(self, started: _Started, descriptor: int) -> None:
+        if started.size >= _LARGE:
+            started.hashing = self._hashers.start(descriptor)
+        else:
+            started.sha256 = self._hash(descriptor)
+
+    def _finish(self, started: _Started) -> bool:
+        """True when a file is as it was written, or not in this run's part and of the right size."""
+        if started.not_opened is not None:
+            return self._cannot_open(started.path, started.not_opened)
+        try:
+            if started.hashing is not None:
+                started.sha256, _ = started.hashing.result(self._advance)
+        except OSError as error:
+            started.not_read = error
+        if started.not_read is not None:
+            return self._fault(started.path, "unreadable", f"cannot be read: {started.not_read.strerror}")
+        if not started.is_regular:
+            return self._fault(started.path, "irregular", "is no regular file")
+        return self._compare(started.path, started.written, (started.size, started.sha256))
 
     def _compare(self, path: Path, written: tuple[int, str], found: tuple[int, str | None]) -> bool:
         size, sha256 = found
@@ -226,9 +291,12 @@ class _Examination:
         digest = hashlib.sha256()
         while chunk := os.read(descriptor, CHUNK):
             digest.update(chunk)
-            self.findings.bytes += len(chunk)
-            self._progress.advance(len(chunk))
+            self._advance(len(chunk))
         return digest.hexdigest()
+
+    def _advance(self, count: int) -> None:
+        self.findings.bytes += count
+        self._progress.advance(count)
 
     def _cannot_open(self, path: Path, error: OSError) -> bool:
         if isinstance(error, (FileNotFoundError, NotADirectoryError)):

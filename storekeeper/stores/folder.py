@@ -10,15 +10,18 @@ import hashlib
 import json
 import os
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
 from storekeeper.host import durable
+from storekeeper.host.hashing import Hashers, Hashing, Sum
 from storekeeper.stores.record import Artefact
 
 CHUNK = 1 << 20
+_AHEAD = 64  # files of a tree that may wait for their sum
 
 Chunks = Iterable[bytes]
 Progress = Callable[[int], None]  # told the bytes written since it was last told
@@ -100,9 +103,10 @@ class StoreFolder:
         """Write a listing and the files that it lists, in the folder `content`."""
         durable.make_directory(self.path / content)
         previous = _previous_tree(self._previous, listing, content)
-        with open(self.path / listing, "xb") as file:
-            writer = TreeWriter(file, self.path / content, previous, self._progress)
+        with open(self.path / listing, "xb") as file, Hashers() as hashers:
+            writer = TreeWriter(file, self.path / content, previous, self._progress, hashers)
             yield writer
+            writer.settle()
             file.flush()
             os.fsync(file.fileno())
         _seal(self.path / listing)
@@ -138,7 +142,7 @@ class StoreFolder:
 class TreeWriter:
     """Writes a tree entry by entry, in the order of `path` as bytes, so that memory stays flat at any number of files."""
 
-    def __init__(self, listing: IO[bytes], content: Path, previous: _PreviousTree | None, progress: Progress) -> None:
+    def __init__(self, listing: IO[bytes], content: Path, previous: _PreviousTree | None, progress: Progress, hashers: Hashers) -> None:
         self.bytes = 0
         self.listing_bytes = 0
         self.linked = 0
@@ -146,6 +150,8 @@ class TreeWriter:
         self._content = content
         self._previous = previous
         self._progress = progress
+        self._hashers = hashers
+        self._waiting: deque[_Waiting] = deque()  # what is not listed yet, from the first file on that is still being hashed
         self._digest = hashlib.sha256()
         self._directories = {content}
 
@@ -155,10 +161,10 @@ class TreeWriter:
 
     def add(self, entry: Mapping[str, Any]) -> None:
         """List something without contents of its own: a directory, a link, a special file, or one that vanished."""
-        line = to_line(entry)
-        self._listing.write(line)
-        self._digest.update(line)
-        self.listing_bytes += len(line)
+        if self._waiting:
+            self._waiting.append((entry, None))
+        else:
+            self._write(entry)
 
     def add_file(self, entry: Mapping[str, Any], source: IO[bytes]) -> dict[str, Any]:
         """Store an open regular file under `entry["path"]` and list it with `size` and `sha256`; returns the whole entry.
@@ -187,32 +193,49 @@ class TreeWriter:
         self.add(whole)
         return whole
 
-    def add_copied(self, entry: Mapping[str, Any], copied: Path, source: Mapping[str, int] | None) -> dict[str, Any]:
-        """The same for a private copy on the set's file system, which is moved in. `source` identifies the file that it was made
-        from; None where that identity would not tell a later write."""
+    def add_copied(self, entry: Mapping[str, Any], copied: Path, source: Mapping[str, int] | None = None, known: Sum | None = None) -> None:
+        """The same for a private copy on the set's file system, which is moved in at once. `source` identifies the file that it was
+        made from; None where that identity would not tell a later write. `known` is its sum, where it was hashed as it is now.
+
+        Threads hash it and make it durable while the caller goes on; it is listed, in its turn, when they have.
+        """
         path = str(entry["path"])
         target = self._content / path
         self._make_parents(target.parent)
-        known = self._previous.find(path) if self._previous else None
-        if known is not None and source is not None and known.get("source") == source and _link(self._previous_file(path), target):
-            sha256, size = str(known["sha256"]), int(known["size"])
+        if source is not None:
+            entry = {**entry, "source": dict(source)}
+        before = self._previous.find(path) if self._previous else None
+        if before is not None and source is not None and before.get("source") == source and _link(self._previous_file(path), target):
             copied.unlink()
             self.linked += 1
-        else:
-            os.rename(copied, target)
-            sha256, size = sha256_of(target)
-            _seal(target)
-        self._progress(size)
-        self.bytes += size
-        whole = {**entry, "size": size, "sha256": sha256}
-        if source is not None:
-            whole["source"] = dict(source)
-        self.add(whole)
-        return whole
+            self.bytes += int(before["size"])
+            self._progress(int(before["size"]))
+            self.add({**entry, "size": int(before["size"]), "sha256": str(before["sha256"])})
+            return
+        os.rename(copied, target)
+        opened = os.open(target, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        self._waiting.append((entry, self._hashers.start(opened, _seal_open, known)))
+        self.settle(_AHEAD)
+
+    def settle(self, ahead: int = 0) -> None:
+        """List what was added, but for the last `ahead` entries, which may still be hashed."""
+        while len(self._waiting) > ahead or (self._waiting and self._waiting[0][1] is None):
+            entry, hashing = self._waiting.popleft()
+            if hashing is not None:
+                sha256, size = hashing.result(self._progress)
+                self.bytes += size
+                entry = {**entry, "size": size, "sha256": sha256}
+            self._write(entry)
 
     def sync_directories(self) -> None:
         for directory in self._directories:
             durable.sync_directory(directory)
+
+    def _write(self, entry: Mapping[str, Any]) -> None:
+        line = to_line(entry)
+        self._listing.write(line)
+        self._digest.update(line)
+        self.listing_bytes += len(line)
 
     def _copy(self, source: IO[bytes], target: Path, limit: int) -> tuple[str, int]:
         """Copy at most `limit` bytes: a file that grows as fast as it is read would never end."""
@@ -240,6 +263,9 @@ class TreeWriter:
         if self._previous is None:
             raise ValueError("there is no previous tree")
         return self._previous.content / path
+
+
+_Waiting = tuple[Mapping[str, Any], Hashing | None]
 
 
 class _PreviousTree:
@@ -277,10 +303,14 @@ def _link(source: Path, target: Path) -> bool:
 def _seal(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
     try:
-        os.fchmod(descriptor, durable.SEALED_FILE)
-        os.fsync(descriptor)
+        _seal_open(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _seal_open(descriptor: int) -> None:
+    os.fchmod(descriptor, durable.SEALED_FILE)
+    os.fsync(descriptor)
 
 
 def write_sparse(file: IO[bytes], chunk: bytes) -> None:

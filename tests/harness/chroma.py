@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
@@ -18,7 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from storekeeper.stack.model import ChromaModel
+from storekeeper.stores.chroma.catalogue import open_catalogue
 from storekeeper.stores.chroma.hold import ChromaHold
+from storekeeper.stores.chroma.rows import CollectionRows, vector_of
 from storekeeper.stores.chroma.store import ChromaStore
 from storekeeper.stores.folder import StoreFolder
 from storekeeper.stores.protocol import Dumped, Facts
@@ -65,7 +68,9 @@ def say(word):
     sys.stdout.flush()
 """
 _WRITER = """
-target = collection("papers", sync=arguments["sync"])
+target = collection("papers")
+target.modify(configuration={"hnsw": {"sync_threshold": arguments["sync"], "batch_size": min(100, arguments["sync"])}})
+target = collection("papers")
 batch, number, slowest = arguments["batch"], 0, 0.0
 while True:
     began = time.monotonic()
@@ -75,11 +80,9 @@ while True:
 """
 
 
-def execute(directory: Path, code: str, **arguments: Any) -> list[Any]:
+def execute(directory: Path, code: str, *, patience_s: float = PATIENCE_S * 4, **arguments: Any) -> list[Any]:
     """Run code on an embedded client in a process of its own; returns what it said (`say`)."""
-    finished = subprocess.run(
-        argv_of(directory, code, arguments), capture_output=True, env=_ENVIRONMENT, check=False, timeout=PATIENCE_S * 4
-    )
+    finished = subprocess.run(argv_of(directory, code, arguments), capture_output=True, env=_ENVIRONMENT, check=False, timeout=patience_s)
     if finished.returncode != 0:
         raise RuntimeError(finished.stderr.decode()[-4000:])
     return [json.loads(line) for line in finished.stdout.splitlines()]
@@ -227,7 +230,8 @@ class Keeper:
         for each in (room, self.scratch):
             each.mkdir(exist_ok=True)
         model = ChromaModel(kind="chroma", path=directory, **declared)
-        self.store = ChromaStore("vectors", model, Surroundings("test", room, self.scratch, nobody_uses=nobody_uses), runtime)
+        self._declared = model, Surroundings("test", room, self.scratch, nobody_uses=nobody_uses), runtime
+        self.store = self.opened()
 
     def backup(self) -> tuple[Path, StoreRecord, Dumped]:
         """One set: all that a backup does to one store, without the read-back."""
@@ -267,12 +271,33 @@ class Keeper:
         )
         return StoreRecord.from_json(json.loads(json.dumps(made.to_json())))
 
+    def verify(self, folder: Path, record: StoreRecord) -> None:
+        """As another run of the program does, which has not seen how the set was made."""
+        self.opened().verify(folder, record)
+
     def prove(self, folder: Path, record: StoreRecord) -> bool:
-        """Whether Chroma answers just what was recorded."""
+        """Whether Chroma answers what the files hold, and they are what was recorded. Raises Failed where Chroma differs."""
         scratch = self.scratch / folder.name
         scratch.mkdir()
         content = self.store.prove(folder, record, scratch)
         return content.counts == record.counts and content.digests == record.digests
+
+    def opened(self) -> ChromaStore:
+        return ChromaStore("vectors", *self._declared)
+
+
+def read_whole(directory: Path) -> dict[str, tuple[int, str]]:
+    """The documents of each collection, all of them read without Chroma: how many there are, and a digest of what they say."""
+    found = {}
+    with open_catalogue(directory, sealed=True) as catalogue:
+        for collection in catalogue.collections():
+            count, digest = 0, hashlib.sha256()
+            with CollectionRows(catalogue, collection) as rows:
+                for row in rows:
+                    count += 1
+                    digest.update(json.dumps([row.id, row.metadata, vector_of(row, collection).hex()], sort_keys=True).encode())
+            found[collection.key] = count, digest.hexdigest()
+    return found
 
 
 def free_port() -> int:

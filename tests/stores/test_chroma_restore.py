@@ -14,7 +14,7 @@ import pytest
 
 from storekeeper.host import durable
 from storekeeper.outcomes import Failed, Refused
-from storekeeper.stores.chroma import layout, store
+from storekeeper.stores.chroma import catalogue, layout, store
 from storekeeper.stores.chroma.content import content_of
 from storekeeper.stores.chroma.dumping import CONTENT, LISTING
 from storekeeper.stores.chroma.place import Place
@@ -33,21 +33,31 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
+@pytest.fixture(scope="module")
+def later(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same directory some time later: without `notes`, by which it is told apart."""
+    directory = Path(shutil.copytree(made, tmp_path_factory.mktemp("later") / "store"))
+    execute(directory, "client.delete_collection('notes'); load(collection('papers'), 100, 8, first=5000)")
+    return directory
+
+
 @pytest.fixture
 def keeper(made: Path, tmp_path: Path) -> Keeper:
     return Keeper(Path(shutil.copytree(made, tmp_path / "store")), tmp_path / "room")
 
 
 @pytest.fixture
-def kept(keeper: Keeper) -> tuple[Path, StoreRecord]:
-    """A set; the live directory goes on without `notes`, and is then told apart by it."""
+def kept(keeper: Keeper, later: Path) -> tuple[Path, StoreRecord]:
+    """A set of what was there, and the live directory as it is later."""
     folder, record, _ = keeper.backup()
-    execute(keeper.directory, "client.delete_collection('notes'); load(collection('papers'), 100, 8, first=5000)")
+    shutil.rmtree(keeper.directory)
+    shutil.copytree(later, keeper.directory)
     return folder, record
 
 
 def _names(directory: Path) -> set[str]:
-    return set(content_of(directory).counts)
+    with catalogue.open_catalogue(directory, sealed=True) as found:
+        return {each.key for each in found.collections()}
 
 
 OLD, NEW = {"papers"}, {"papers", "notes"}

@@ -32,6 +32,17 @@ select c.id, c.name, d.name, d.tenant_id, c.dimension, s.id, s.type, s.scope, m.
 from collections c join databases d on d.id = c.database_id
 left join segments s on s.collection = c.id left join max_seq_id m on m.segment_id = s.id
 order by c.id"""
+# What the queue's operations make of each document that they touch: there or not. UPDATE changes neither, and a column beside max() is
+# that of the row where the maximum is (sqlite.org/lang_select.html).
+_LAST = """
+select id, operation <> 3 as there, max(seq_id) from embeddings_queue
+where topic like '%/' || :collection and seq_id > :applied and (operation = 3 or operation in (0, 2) and (vector is not null or :bare))
+group by id"""
+_COUNT = f"""
+with last as ({_LAST})
+select (select count(*) from embeddings where segment_id = :segment)
+    + (select coalesce(sum(last.there - (e.id is not null)), 0)
+       from last left join embeddings e on e.segment_id = :segment and e.embedding_id = last.id)"""  # noqa: S608 - of constants
 _OPERATIONS = """
 select id, operation, metadata, vector from embeddings_queue
 where topic like '%/' || ? and seq_id > ? order by id, seq_id"""
@@ -128,9 +139,27 @@ class Catalogue:
         """Documents by collection. In one read transaction, and short: in a live directory it makes writers wait."""
         self.connection.execute("begin")
         try:
-            return {each.key: self._count(each) for each in self.collections()}
+            return {each.key: self.count(each) for each in self.collections()}
         finally:
             self.connection.execute("rollback")
+
+    def count(self, collection: Collection) -> int:
+        """Documents of one collection."""
+        segment = collection.metadata
+        if segment is None:
+            return 0
+        words = {"collection": collection.id, "applied": segment.applied, "segment": segment.id, "bare": True}
+        ((count,),) = self.connection.execute(_COUNT, words)
+        return int(count)
+
+    def queued_vectors(self, collection: Collection) -> dict[str, bool]:
+        """The documents whose vectors the queue has made or deleted since the vector segment was written, and whether they have one.
+
+        Chroma keeps as many vectors in memory: they are as few as its `sync_threshold`.
+        """
+        applied = collection.vectors.applied if collection.vectors is not None else 0
+        found = self.connection.execute(_LAST, {"collection": collection.id, "applied": applied, "bare": False})
+        return {document: bool(there) for document, there, _ in found}
 
     def changes(self, collection: Collection, segment: Segment | None) -> Iterator[tuple[str, list[Change]]]:
         """The queue's operations that a segment does not hold yet, by document in the order of ids."""
@@ -145,18 +174,6 @@ class Catalogue:
         if changes:
             yield document, changes
 
-    def _count(self, collection: Collection) -> int:
-        if collection.metadata is None:
-            return 0
-        segment = collection.metadata
-        ((count,),) = self.connection.execute("select count(*) from embeddings where segment_id = ?", (segment.id,))
-        for document, changes in list(self.changes(collection, segment)):
-            before = self.connection.execute(
-                "select 1 from embeddings where segment_id = ? and embedding_id = ?", (segment.id, document)
-            ).fetchone()
-            count += int(is_there(before is not None, changes)) - int(before is not None)
-        return int(count)
-
 
 def _open_live(database: Path) -> sqlite3.Connection:
     """Read-only, but where a crash left a transaction half done: that must be rolled back, as whoever opens the file next would do."""
@@ -169,16 +186,6 @@ def _open_live(database: Path) -> sqlite3.Connection:
             raise
         return databases.open_writable(database)
     return connection
-
-
-def is_there(before: bool, changes: list[Change]) -> bool:
-    """Whether a document exists after these operations."""
-    for change in changes:
-        if change.operation is Operation.DELETE:
-            before = False
-        elif change.operation is not Operation.UPDATE:
-            before = True
-    return before
 
 
 def ahead_of(found: Migrations, known: Migrations) -> bool:

@@ -1,63 +1,52 @@
-"""What a copied Chroma directory holds: counts and digests, the same as those of any true copy of it.
+"""What a copied Chroma directory is known by: how many documents each collection has, and one digest of all files.
 
-A collection's digest is the sha256 over its documents in the order of ids: the line of id, text, URI and metadata as JSON,
-then the vector as it is stored (little-endian float32; of length one where the space is cosine).
+The digest `directory` is the sha256 of what `sha256sum --zero` prints for every file, in the order of the bytes of their paths:
+the file's sha256, two spaces, its path inside the directory, and a NUL. By hand, inside the directory:
+
+    find . -type f -printf '%P\\0' | LC_ALL=C sort -z | xargs -0 -r sha256sum --zero | sha256sum
+
+Paths and contents decide, and nothing else: any true copy has the same digest until a program opens it to write. That Chroma
+answers every document as it stands in the files is no matter of a digest: a proof compares each (`proof.py`).
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
+from collections.abc import Iterable
 from pathlib import Path
 
-from storekeeper.outcomes import Failed
-from storekeeper.stores.chroma.catalogue import Catalogue, Collection, open_catalogue
-from storekeeper.stores.chroma.rows import CollectionRows, Row
+from storekeeper.stores.chroma import layout
+from storekeeper.stores.chroma.catalogue import open_catalogue
+from storekeeper.stores.folder import read_lines, sha256_of
 from storekeeper.stores.protocol import Content
 
+DIGEST = "directory"
 
-class CollectionDigest:
-    """Adds documents up, in the order of ids."""
-
-    def __init__(self) -> None:
-        self.count = 0
-        self._digest = hashlib.sha256()
-
-    def add(self, line: bytes, vector: bytes) -> None:
-        self.count += 1
-        self._digest.update(line)
-        self._digest.update(vector)
-
-    @property
-    def text(self) -> str:
-        return f"sha256:{self._digest.hexdigest()}"
+Sum = tuple[str, str]  # a file's path and its sha256
 
 
 def content_of(directory: Path) -> Content:
-    """Counts and digests by collection of a copy that nobody changes. Raises Failed for a document without its vector."""
-    counts, digests = {}, {}
+    """Counts and digest of a copy that nobody changes; every byte of it is read. Raises Failed, or OSError."""
+    found = layout.scan(directory)
+    return content_with(directory, ((path, sha256_of(directory / path)[0]) for path, entry in found.items() if entry.is_file))
+
+
+def content_with(directory: Path, sums: Iterable[Sum]) -> Content:
+    """The same where the sums of all files are known already."""
+    digest = digest_of(sums)
     with open_catalogue(directory, sealed=True) as catalogue:
-        for collection in catalogue.collections():
-            found = _digest(catalogue, collection)
-            counts[collection.key], digests[collection.key] = found.count, found.text
-    return Content(counts, digests)
+        return Content(catalogue.counts(), {DIGEST: digest})
 
 
-def vector_of(row: Row, collection: Collection) -> bytes:
-    """A document's vector, or Failed where it has none or one of another dimension: Chroma could not answer it either."""
-    if row.vector is None:
-        raise Failed(
-            f"collection {collection.key}: document {row.id!r} has no vector", next="look at the Chroma directory: a crash may have cut it"
-        )
-    if collection.dimension is not None and len(row.vector) != 4 * collection.dimension:
-        found = len(row.vector) // 4
-        raise Failed(
-            f"collection {collection.key}: document {row.id!r} has a vector of {found} numbers, {collection.dimension} are declared"
-        )
-    return row.vector
+def digest_of(sums: Iterable[Sum]) -> str:
+    """`sums` may come in any order."""
+    digest = hashlib.sha256()
+    for path, sha256 in sorted(sums, key=lambda each: os.fsencode(each[0])):
+        digest.update(f"{sha256}  ".encode() + os.fsencode(path) + b"\0")
+    return f"sha256:{digest.hexdigest()}"
 
 
-def _digest(catalogue: Catalogue, collection: Collection) -> CollectionDigest:
-    digest = CollectionDigest()
-    for row in CollectionRows(catalogue, collection):
-        digest.add(row.line, vector_of(row, collection))
-    return digest
+def digest_of_listing(listing: Path) -> str:
+    """As a set's listing has it. Raises ValueError or KeyError for one that cannot be read."""
+    return digest_of((str(entry["path"]), str(entry["sha256"])) for entry in read_lines(listing) if "sha256" in entry)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from storekeeper.host import clock, durable
+from storekeeper.host.hashing import Hashers, Sum
 from storekeeper.outcomes import Failed
 from storekeeper.stores import rawcopy
 from storekeeper.stores.chroma import index, layout
@@ -18,18 +20,32 @@ _WRITING_NS = 1_000_000_000  # an index whose map is older than its vectors is b
 
 
 class Copy:
-    """The copy at `target` of the directory at `source`. `found` is what stands in it, as it was in the source."""
+    """The copy at `target` of the directory at `source`. `found` is what stands in it, as it was in the source; `sums` are those of
+    its files, as far as they are known."""
 
     def __init__(self, source: Path, target: Path, *, with_database: bool) -> None:
         self.found: dict[str, Found] = {}
+        self.sums: dict[str, Sum] = {}
         self._source = source
         self._target = target
         self._with_database = with_database
         self._final: set[str] = set()  # copied under the lock, so that nobody can have changed it since
 
-    def first_pass(self) -> None:
-        """Copy everything, whatever changes meanwhile: what is copied again under the lock is then little."""
-        self._follow(locked=False)
+    def first_pass(self, at_rest: Callable[[], None] = lambda: None) -> None:
+        """Copy everything, whatever changes meanwhile: what is copied again under the lock is then little.
+
+        Threads hash what is at rest, and `at_rest` is called when the SQLite file was and has been copied. The threads have ended
+        when this returns.
+        """
+        with Hashers() as hashers:
+            hashing = {}
+            for entry in self._follow(locked=False):
+                if entry.settled:
+                    opened = os.open(self._target / entry.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+                    hashing[entry.path] = hashers.start(opened)
+                    if entry.path == layout.DATABASE:
+                        at_rest()
+            self.sums = {path: each.result(lambda _: None) for path, each in hashing.items()}
 
     def under_lock(self, patience_s: float = PATIENCE_S) -> None:
         """Bring the copy to what the directory holds now. The caller holds the write lock of the SQLite file.
@@ -38,7 +54,7 @@ class Copy:
         Raises Failed when an index goes on changing, or stays half written, for `patience_s`.
         """
         deadline = clock.monotonic() + patience_s
-        while moving := self._follow(locked=True) or self._half_written():
+        while moving := [entry.path for entry in self._follow(locked=True) if entry.path not in self._final] or self._half_written():
             if clock.monotonic() > deadline:
                 raise Failed(
                     f"{self._source}: {moving[0]} did not come to rest within {patience_s:g} s while writers waited",
@@ -46,25 +62,27 @@ class Copy:
                 )
             time.sleep(_PAUSE_S)
 
-    def _follow(self, *, locked: bool) -> list[str]:
-        """Copy what is not the same as when it was last copied and forget what is gone. Returns what has to be looked at again."""
+    def _follow(self, *, locked: bool) -> Iterator[Found]:
+        """Copy what is not the same as when it was last copied, the SQLite file first, and forget what is gone.
+
+        Yields each file that was copied, or has to be: under the lock all of them have to be looked at again, but the SQLite file.
+        """
         now = self._scan()
         for path in [path for path in self.found if path not in now]:
             self._forget(path)
-        moving = []
-        for path, entry in now.items():
+        for path, entry in sorted(now.items(), key=lambda item: item[0] != layout.DATABASE):
             if path in self._final or _is_same(self.found.get(path), entry):
                 continue
             if not locked or entry.settled or path == layout.DATABASE:
                 self._copy(entry)
             if locked and path == layout.DATABASE:
                 self._final.add(path)
-            elif entry.is_file:
-                moving.append(path)
-        return moving
+            if entry.is_file:
+                yield entry
 
     def _copy(self, entry: Found) -> None:
         source, target = self._source / entry.path, self._target / entry.path
+        self.sums.pop(entry.path, None)
         try:
             if entry.is_file:
                 rawcopy.copy_file(source, target)
@@ -79,6 +97,7 @@ class Copy:
 
     def _forget(self, path: str) -> None:
         entry = self.found.pop(path, None)
+        self.sums.pop(path, None)
         for below in [each for each in self.found if each.startswith(path + "/")]:
             self._forget(below)
         target = self._target / path

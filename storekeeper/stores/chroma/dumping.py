@@ -1,4 +1,4 @@
-"""Putting the copied directory into a set: its files with their sha256, and what they hold."""
+"""Putting the copied directory into a set: its files with their sha256, checked while threads hash them"""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from storekeeper.outcomes import Failed, Problem, Severity
-from storekeeper.stores.chroma import catalogue
-from storekeeper.stores.chroma.content import content_of
+from storekeeper.stores.chroma import catalogue, checking, content
+from storekeeper.stores.chroma.checking import DatabaseCheck
 from storekeeper.stores.chroma.hold import KLASS, ChromaHold
 from storekeeper.stores.chroma.layout import Found
 from storekeeper.stores.folder import StoreFolder
@@ -19,19 +19,31 @@ CONTENT = "directory"
 DIRECTORY, FILE = "directory", "file"  # the `type` of an entry
 
 
-def dump(hold: ChromaHold, live: Path, into: StoreFolder) -> Dumped:
-    """Hand the copy over to the set and count what it holds, from the copy alone."""
+def dump(hold: ChromaHold, live: Path, into: StoreFolder) -> tuple[Dumped, DatabaseCheck]:
+    """Hand the copy over to the set, check its indexes and count what it holds, from the copy alone.
+
+    SQLite's own check, which takes longest, goes on: whoever verifies the set next waits for it. Raises Failed when the copy would
+    not restore.
+    """
     hold.finish()
-    with into.tree(LISTING, CONTENT) as tree:
-        for entry in sorted(hold.found.values(), key=lambda each: os.fsencode(each.path)):
-            if entry.is_file:
-                tree.add_copied(_listed(entry, FILE), hold.directory / entry.path, entry.source if entry.settled else None)
-            else:
-                tree.add(_listed(entry, DIRECTORY))
-    content = content_of(into.path / CONTENT)
-    with catalogue.open_catalogue(into.path / CONTENT, sealed=True) as copied:
-        migrations = copied.migrations()
-    return Dumped(KLASS, content.counts, content.digests, {"migrations": migrations, "root": root_of(live)}, newer(migrations))
+    database = hold.database_check()
+    try:
+        with into.tree(LISTING, CONTENT) as tree:
+            for entry in sorted(hold.found.values(), key=lambda each: os.fsencode(each.path)):
+                copied = hold.directory / entry.path
+                if entry.is_file:
+                    tree.add_copied(_listed(entry, FILE), copied, entry.source if entry.settled else None, hold.sums.get(entry.path))
+                else:
+                    tree.add(_listed(entry, DIRECTORY))
+            counts = checking.check_indexes(into.path / CONTENT)
+    except BaseException:
+        database.stop()
+        raise
+    digest = content.digest_of_listing(into.path / LISTING)
+    with catalogue.open_catalogue(into.path / CONTENT, sealed=True) as written:
+        migrations = written.migrations()
+    details = {"migrations": migrations, "root": root_of(live)}
+    return Dumped(KLASS, counts, {content.DIGEST: digest}, details, newer(migrations)), database
 
 
 def root_of(live: Path) -> dict[str, int]:

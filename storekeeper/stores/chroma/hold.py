@@ -9,13 +9,16 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
+from storekeeper.host.hashing import Sum
 from storekeeper.outcomes import Failed
 from storekeeper.stores import databases
 from storekeeper.stores.chroma import layout
+from storekeeper.stores.chroma.checking import DatabaseCheck
 from storekeeper.stores.chroma.copying import Copy
 from storekeeper.stores.chroma.layout import Found
 from storekeeper.stores.lockholder import CAP_S, LockHolder
@@ -37,6 +40,7 @@ class ChromaHold:
         self._holder = LockHolder(live / layout.DATABASE, cap_s)
         self._copy: Copy | None = None
         self._snapshot: sqlite3.Connection | None = None
+        self._check: DatabaseCheck | None = None
         self._has_log = False
 
     @property
@@ -48,12 +52,20 @@ class ChromaHold:
         """What the copy holds, as it was in the live directory."""
         return self._pass.found
 
+    @property
+    def sums(self) -> Mapping[str, Sum]:
+        """Of the files in the copy that were hashed as they are now."""
+        return self._pass.sums
+
     def prepare(self) -> None:
-        """Copy everything once without the lock, and start the process that will hold it."""
+        """Copy everything once without the lock, and start the process that will hold it.
+
+        A SQLite file that is at rest is checked from now on: at night it will be the one that is found under the lock.
+        """
         self._has_log = _has_log(self._live / layout.DATABASE)
         os.mkdir(self.directory, 0o700)
         self._copy = Copy(self._live, self.directory, with_database=not self._has_log)
-        self._pass.first_pass()
+        self._pass.first_pass(self._begin_check)
         self._holder.start()
 
     def pin(self) -> datetime:
@@ -88,8 +100,20 @@ class ChromaHold:
             raise Failed(f"{database} vanished while it was copied")
         self.found[layout.DATABASE] = replace(found, settled=False)
 
+    def database_check(self) -> DatabaseCheck:
+        """SQLite's check of the copy, under way; it belongs to the caller now."""
+        running, self._check = self._check, None
+        if running is not None and layout.DATABASE in self.sums:
+            return running
+        if running is not None:
+            running.stop()
+        return DatabaseCheck(self.directory)
+
     def close(self) -> None:
         self._holder.close()
+        if self._check is not None:
+            self._check.stop()
+            self._check = None
         self._close_snapshot()
         shutil.rmtree(self.directory, ignore_errors=True)
 
@@ -98,6 +122,9 @@ class ChromaHold:
         if self._copy is None:
             raise Failed(f"{self._live} is not held")
         return self._copy
+
+    def _begin_check(self) -> None:
+        self._check = DatabaseCheck(self.directory)
 
     def _pin_snapshot(self) -> None:
         with databases.explained(self._live / layout.DATABASE):

@@ -1,18 +1,19 @@
-"""Proves a set by Chroma itself: every document and every embedding of a scratch copy is asked for and compared with the set."""
+"""Proves a set by Chroma itself: every document of a scratch copy is asked for, and compared with our own reading of the set.
+
+The scratch copy's bytes are hashed before Chroma opens it, which changes them. So a proof holds both: the bytes are those of the
+set, and Chroma answers from them every id, text, URI, metadata and vector that they hold, and nothing else.
+"""
 
 from __future__ import annotations
 
-import base64
 import importlib.util
 import json
-import math
 import os
 import select
 import subprocess
 import sys
 import threading
-from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,28 +21,28 @@ from typing import Any
 from storekeeper.host import clock, durable, processes
 from storekeeper.outcomes import Failed, Unknown
 from storekeeper.stores import rawcopy
-from storekeeper.stores.chroma import catalogue, layout
+from storekeeper.stores.chroma import catalogue, comparison, layout
 from storekeeper.stores.chroma.catalogue import Catalogue, Collection, open_catalogue
-from storekeeper.stores.chroma.content import CollectionDigest, vector_of
-from storekeeper.stores.chroma.rows import CollectionRows, Row, line_of
+from storekeeper.stores.chroma.content import content_of
+from storekeeper.stores.chroma.rows import CollectionRows
 from storekeeper.stores.protocol import Content
 
-PAGE = 1000  # documents a question; SQLite takes at most 32,766 variables
 PATIENCE_S = 600.0  # for one answer: opening applies the queue, and a large index is read whole
 _READER = Path(__file__).with_name("reader.py")
-_ROUNDING = 1e-4  # relative: what normalising a vector and multiplying it by its length again may change
 _LAST_WORDS = 1000
 
 
 def prove(directory: Path, scratch: Path, python: Path | None, patience_s: float = PATIENCE_S) -> Content:
-    """Copy a set's directory to scratch, read it back through Chroma, and say what Chroma answered.
+    """Copy a set's directory to scratch and read it back through Chroma; returns what the copy held before Chroma opened it.
 
-    Raises Unknown when no interpreter here has a chromadb that can read it, Failed when Chroma cannot read all of it.
+    Raises Unknown when no interpreter here has a chromadb that can read it, Failed when Chroma answers anything else than the set
+    holds, naming the collection and the document.
     """
     interpreter = _interpreter(python)
     copy, blank = scratch / "directory", scratch / "blank"
     copy_directory(directory, copy)
     durable.make_directory(blank)
+    content = content_of(copy)
     with open_catalogue(directory, sealed=True) as found, _reader(interpreter, patience_s) as reader:
         collections = found.collections()
         databases = sorted({(each.tenant, each.database) for each in collections})
@@ -49,8 +50,10 @@ def prove(directory: Path, scratch: Path, python: Path | None, patience_s: float
         _refuse_older(found, blank, version)
         counts = {tuple(key): int(count) for *key, count in reader.ask({})["collections"]}
         _compare_names(collections, counts)
-        digests = {each.key: _read_all(found, each, reader) for each in collections}
-    return Content({each.key: counts[each.tenant, each.database, each.name] for each in collections}, digests)
+        for each in collections:
+            with CollectionRows(found, each) as rows:
+                comparison.compare(each, rows, counts[each.tenant, each.database, each.name], reader.ask)
+    return content
 
 
 def copy_directory(source: Path, target: Path) -> None:
@@ -160,46 +163,3 @@ def _compare_names(collections: Sequence[Collection], counts: dict[tuple[str, ..
         raise Failed(
             f"collection {'/'.join(name)} is {'in the set, but Chroma does not list it' if name in expected else 'not in the set'}"
         )
-
-
-def _read_all(found: Catalogue, collection: Collection, reader: Reader) -> str:
-    """The digest of one collection as Chroma answers it."""
-    digest = CollectionDigest()
-    rows = CollectionRows(found, collection)
-    for page in _pages(rows):
-        question = {"tenant": collection.tenant, "database": collection.database, "collection": collection.name}
-        answered = {row[0]: row for row in reader.ask({**question, "ids": [row.id for row in page]})["rows"]}
-        for row in page:
-            if row.id not in answered:
-                raise Failed(f"collection {collection.key}: Chroma does not answer document {row.id!r}")
-            _, text, uri, metadata, vector = answered[row.id]
-            digest.add(line_of(row.id, text, uri, metadata or {}), _stored_form(rows, row, collection, base64.b64decode(vector)))
-    return digest.text
-
-
-def _stored_form(rows: CollectionRows, row: Row, collection: Collection, answered: bytes) -> bytes:
-    """The vector as the set stores it when Chroma answered just that vector, else what Chroma answered."""
-    stored = vector_of(row, collection)
-    numbers = array("f", answered)
-    if not all(map(math.isfinite, numbers)):
-        raise Failed(f"collection {collection.key}: document {row.id!r} has a vector with a number that is not finite")
-    if answered == stored or answered == rows.scaled(row) or (row.pending and _nearly(array("f", stored), numbers)):
-        return stored
-    return answered
-
-
-def _nearly(expected: array[float], found: array[float]) -> bool:
-    """Equal but for rounding: a vector of the queue is normalised and scaled back on its way through a cosine index."""
-    allowed = _ROUNDING * max(map(abs, expected), default=0.0)
-    return len(expected) == len(found) and all(abs(one - other) <= allowed for one, other in zip(expected, found, strict=True))
-
-
-def _pages(rows: Iterable[Row]) -> Iterator[list[Row]]:
-    page: list[Row] = []
-    for row in rows:
-        page.append(row)
-        if len(page) == PAGE:
-            yield page
-            page = []
-    if page:
-        yield page

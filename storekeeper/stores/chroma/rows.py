@@ -6,8 +6,8 @@ either does not hold yet. Memory stays flat: the map from ids to vectors goes th
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
+from types import TracebackType
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from storekeeper.outcomes import Failed
@@ -23,8 +23,6 @@ _ARRAYS = """
 select e.embedding_id, a.key, a.string_value, a.int_value, a.float_value, a.bool_value
 from embeddings e join embedding_metadata_array a on a.id = e.id
 where e.segment_id = ? order by e.embedding_id, a.rowid"""
-
-_encode = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
 
 Metadata = dict[str, Any]
 Item = TypeVar("Item")
@@ -43,17 +41,33 @@ class Row(NamedTuple):
     pending: bool
 
     @property
-    def line(self) -> bytes:
-        return line_of(self.id, self.metadata.get(_DOCUMENT), self.metadata.get(_URI), self.metadata)
+    def text(self) -> str | None:
+        return self.metadata.get(_DOCUMENT)
+
+    @property
+    def uri(self) -> str | None:
+        return self.metadata.get(_URI)
+
+    @property
+    def plain(self) -> Metadata:
+        """The metadata without what Chroma keeps there for itself."""
+        return {key: value for key, value in self.metadata.items() if not key.startswith(_RESERVED)}
 
 
 class CollectionRows:
-    """The documents of one collection. Raises Failed where its files do not fit together."""
+    """The documents of one collection. A context manager, which closes its files. Raises Failed where they do not fit together."""
 
     def __init__(self, catalogue: Catalogue, collection: Collection) -> None:
         self._catalogue = catalogue
         self._collection = collection
         self._vectors: Vectors | None = None
+
+    def __enter__(self) -> CollectionRows:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._vectors is not None:
+            self._vectors.close()
 
     def __iter__(self) -> Iterator[Row]:
         if self._collection.metadata is None:
@@ -146,10 +160,18 @@ class CollectionRows:
         yield from connection.execute("select id, position from temp.places order by id")
 
 
-def line_of(document_id: str, text: str | None, uri: str | None, metadata: Metadata) -> bytes:
-    """A document without its vector as one line: what digests are made of, here and from what Chroma answers."""
-    plain = {key: value for key, value in metadata.items() if not key.startswith(_RESERVED)}
-    return (_encode([document_id, text, uri, plain]) + "\n").encode("ascii")
+def vector_of(row: Row, collection: Collection) -> bytes:
+    """A document's vector, or Failed where it has none or one of another dimension: Chroma could not answer it either."""
+    if row.vector is None:
+        raise Failed(
+            f"collection {collection.key}: document {row.id!r} has no vector", next="look at the Chroma directory: a crash may have cut it"
+        )
+    if collection.dimension is not None and len(row.vector) != 4 * collection.dimension:
+        found = len(row.vector) // 4
+        raise Failed(
+            f"collection {collection.key}: document {row.id!r} has a vector of {found} numbers, {collection.dimension} are declared"
+        )
+    return row.vector
 
 
 class _Stream(Generic[Item]):

@@ -1,17 +1,17 @@
-"""Making a set's directory anew next to the live one: hashed while it is copied, with the recorded owners, modes and times."""
+"""Making a set's directory anew next to the live one: hashed once it is there, with the recorded owners, modes and times."""
 
 from __future__ import annotations
 
-import hashlib
 import os
 from pathlib import Path
 from typing import Any
 
 from storekeeper.host import durable
 from storekeeper.outcomes import Failed
-from storekeeper.stores.chroma.content import content_of
+from storekeeper.stores import rawcopy
+from storekeeper.stores.chroma.content import content_with
 from storekeeper.stores.chroma.dumping import CONTENT, DIRECTORY, FILE, LISTING
-from storekeeper.stores.folder import CHUNK, read_lines
+from storekeeper.stores.folder import read_lines, sha256_of
 from storekeeper.stores.protocol import Content
 from storekeeper.stores.record import StoreRecord
 
@@ -26,15 +26,15 @@ def stage(folder: Path, record: StoreRecord, target: Path, live: Path, *, keep_o
     """
     durable.remove_tree(target)
     durable.make_directory(target)
-    directories = [(target, _top(record, live))]
+    directories, sums = [(target, _top(record, live))], []
     for entry in read_lines(folder / LISTING):
         path = _inside(target, str(entry["path"]))
         if entry["type"] == DIRECTORY:
             os.mkdir(path, _OWN)
             directories.append((path, entry))
         elif entry["type"] == FILE:
-            _copy_file(folder / CONTENT / str(entry["path"]), path, entry, keep_owners=keep_owners)
-    content = Content({}, {}) if record.is_raw else content_of(target)
+            sums.append((str(entry["path"]), _copy_file(folder / CONTENT / str(entry["path"]), path, entry, keep_owners=keep_owners)))
+    content = Content({}, {}) if record.is_raw else content_with(target, sums)
     for path, entry in reversed(directories):
         _finish(path, entry, keep_owners=keep_owners)
         durable.sync_directory(path)
@@ -42,17 +42,15 @@ def stage(folder: Path, record: StoreRecord, target: Path, live: Path, *, keep_o
     return content
 
 
-def _copy_file(source: Path, target: Path, entry: dict[str, Any], *, keep_owners: bool) -> None:
-    digest = hashlib.sha256()
-    with open(source, "rb", buffering=0) as original, open(target, "xb", buffering=CHUNK) as copy:
-        while chunk := original.read(CHUNK):
-            digest.update(chunk)
-            copy.write(chunk)
-        copy.flush()
-        if digest.hexdigest() != entry["sha256"]:
-            raise Failed(f"{entry['path']} in the set is not what was recorded")
-        os.fsync(copy.fileno())
+def _copy_file(source: Path, target: Path, entry: dict[str, Any], *, keep_owners: bool) -> str:
+    """The sha256 of what stands in the copy now."""
+    rawcopy.copy_file(source, target)
+    sha256, _ = sha256_of(target)
+    if sha256 != entry["sha256"]:
+        raise Failed(f"{entry['path']} in the set is not what was recorded")
+    durable.sync_file(target)
     _finish(target, entry, keep_owners=keep_owners)
+    return sha256
 
 
 def _finish(path: Path, entry: dict[str, Any], *, keep_owners: bool) -> None:

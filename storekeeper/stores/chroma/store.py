@@ -12,7 +12,8 @@ from storekeeper.host import clock, durable, holders
 from storekeeper.outcomes import Failed, Problem, Refused, Severity, Unknown
 from storekeeper.runtimes.protocol import Runtime
 from storekeeper.stack.model import ChromaModel
-from storekeeper.stores.chroma import catalogue, checking, dumping, layout, proof, rawtree, staging
+from storekeeper.stores.chroma import catalogue, checking, content, dumping, layout, proof, rawtree, staging
+from storekeeper.stores.chroma.checking import DatabaseCheck
 from storekeeper.stores.chroma.hold import ChromaHold
 from storekeeper.stores.chroma.place import Place, is_empty
 from storekeeper.stores.chroma.server import Server
@@ -39,6 +40,7 @@ class ChromaStore:
         self._surroundings = surroundings
         self._runtime = runtime
         self._switched_at: datetime | None = None
+        self._running: dict[str, DatabaseCheck] = {}  # by the digest of the directory that this object wrote
 
     @property
     def name(self) -> str:
@@ -94,10 +96,20 @@ class ChromaStore:
         return ChromaHold(self._path, work)
 
     def dump(self, hold: Any, into: StoreFolder) -> Dumped:
-        return dumping.dump(hold, self._path, into)
+        dumped, running = dumping.dump(hold, self._path, into)
+        self._running[dumped.digests[content.DIGEST]] = running
+        return dumped
 
-    def verify(self, folder: Path, record: StoreRecord) -> None:  # noqa: ARG002 - the protocol's
-        checking.check(folder / dumping.CONTENT)
+    def verify(self, folder: Path, record: StoreRecord) -> None:
+        """What this object wrote was checked from the dump on: reading back has just found the same bytes in the set."""
+        digest = content.digest_of_listing(folder / dumping.LISTING)
+        if dict(record.digests) != {content.DIGEST: digest}:
+            raise Failed(f"{dumping.LISTING} lists other files than the manifest says: {digest}")
+        running = self._running.pop(digest, None)
+        if running is not None:
+            running.result()
+        elif (counts := checking.check(folder / dumping.CONTENT)) != dict(record.counts):
+            raise Failed(f"the directory holds {counts}, the manifest says {dict(record.counts)}")
 
     def prove(self, folder: Path, record: StoreRecord, scratch: Path) -> Content:  # noqa: ARG002 - the protocol's
         return proof.prove(folder / dumping.CONTENT, scratch, self._python)
