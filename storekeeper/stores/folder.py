@@ -11,8 +11,8 @@ import json
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -51,7 +51,7 @@ def sha256_of(path: Path) -> tuple[str, int]:
     return digest.hexdigest(), size
 
 
-def read_lines(path: Path) -> Iterator[dict[str, Any]]:
+def read_lines(path: Path) -> Generator[dict[str, Any], None, None]:
     """The objects of a listing. Raises ValueError for a line that is no JSON object."""
     with open(path, encoding="ascii") as file:
         for line in file:
@@ -102,8 +102,7 @@ class StoreFolder:
     def tree(self, listing: str, content: str) -> Iterator[TreeWriter]:
         """Write a listing and the files that it lists, in the folder `content`."""
         durable.make_directory(self.path / content)
-        previous = _previous_tree(self._previous, listing, content)
-        with open(self.path / listing, "xb") as file, Hashers() as hashers:
+        with _previous_tree(self._previous, listing, content) as previous, open(self.path / listing, "xb") as file, Hashers() as hashers:
             writer = TreeWriter(file, self.path / content, previous, self._progress, hashers)
             yield writer
             writer.settle()
@@ -285,10 +284,13 @@ class _PreviousTree:
         return None
 
 
-def _previous_tree(folder: Path | None, listing: str, content: str) -> _PreviousTree | None:
+@contextmanager
+def _previous_tree(folder: Path | None, listing: str, content: str) -> Iterator[_PreviousTree | None]:
     if folder is None or not (folder / listing).is_file():
-        return None
-    return _PreviousTree(read_lines(folder / listing), folder / content)
+        yield None
+        return
+    with closing(read_lines(folder / listing)) as entries:
+        yield _PreviousTree(entries, folder / content)
 
 
 def _link(source: Path, target: Path) -> bool:

@@ -127,10 +127,8 @@ def quoted(name: str) -> str:
 def _rows_of(connection: sqlite3.Connection, table: str) -> str:
     """`not indexed` keeps SQLite from reading a covering index in that one's order; for a table without rowid it does not."""
     query = f"select * from {quoted(table)} not indexed"  # noqa: S608 - quoted
-    kept = (
-        "select name from pragma_table_info(?1) where pk > 0 and (select wr from pragma_table_list(?1) where schema = 'main') order by pk"
-    )
-    key = [quoted(str(name)) for (name,) in connection.execute(kept, (table,))]
+    kept = "select name from pragma_table_info(?) where pk > 0 and (select wr from pragma_table_list(?) where schema = 'main') order by pk"
+    key = [quoted(str(name)) for (name,) in connection.execute(kept, (table, table))]
     return f"{query} order by {', '.join(key)}" if key else query
 
 
