@@ -44,7 +44,6 @@ class SnapshotHold:
     def prepare(self) -> None:
         with databases.explained(self._live):
             self._connection = databases.open_read_only(self._live)
-            self._connection.execute("pragma cache_size=-65536")
 
     def pin(self) -> datetime:
         """Raises Failed when the file has no write-ahead log any more: a read transaction would then block its writers."""
