@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from storekeeper.host.hashing import Sum
 from storekeeper.stores import folder as folder_module
 from storekeeper.stores.files.tree import remove
 from storekeeper.stores.folder import StoreFolder, read_lines, source_of
@@ -165,3 +166,57 @@ def test_stored_files_are_sealed_against_everybody_but_their_owner(tmp_path: Pat
 def test_an_artefact_is_one_word(tmp_path: Path, name: str) -> None:
     with pytest.raises(ValueError, match="one word"):
         StoreFolder(tmp_path, None, lambda _: None).write(name, [b""])
+
+
+def put_copied(directory: Path, files: dict[str, bytes], previous: Path | None = None, known: Sum | None = None) -> list[dict]:
+    """A tree of private copies, in folders of their own, moved in. Each file's source is said to be `{"inode": its first byte}`."""
+    (directory / "copies").mkdir(parents=True)
+    into = StoreFolder(directory, previous, lambda _: None)
+    with into.tree("tree.jsonl", "content") as writer:
+        for number, (path, data) in enumerate(sorted(files.items())):
+            copy = directory / "copies" / str(number)
+            copy.write_bytes(data)
+            writer.add({"path": str(Path(path).parent), "type": "directory"})
+            writer.add_copied({"path": path, "type": "file"}, copy, {"inode": data[0]} if data else None, known)
+    assert list((directory / "copies").iterdir()) == [], "they were moved, or removed"
+    into.seal()
+    assert into.bytes == sum(map(len, files.values())) + (directory / "tree.jsonl").stat().st_size
+    return list(read_lines(directory / "tree.jsonl"))
+
+
+COPIED = {"a/x": b"one" * MIB, "b/x": b"2", "c/x": b"", "d/x": b"four" * 1000}
+
+
+def test_private_copies_are_moved_in_hashed_sealed_and_listed_in_their_turn(tmp_path: Path) -> None:
+    listed = put_copied(tmp_path / "1", COPIED)
+    assert [entry["path"] for entry in listed] == ["a", "a/x", "b", "b/x", "c", "c/x", "d", "d/x"]
+    for entry in listed[1::2]:
+        stored = tmp_path / "1/content" / entry["path"]
+        data = COPIED[entry["path"]]
+        assert stored.read_bytes() == data
+        assert (entry["size"], entry["sha256"]) == (len(data), hashlib.sha256(data).hexdigest())
+        assert entry.get("source") == ({"inode": data[0]} if data else None)
+        assert stored.stat().st_mode & 0o7777 == 0o400
+
+
+def test_a_private_copy_of_an_unchanged_source_gives_way_to_a_link(tmp_path: Path) -> None:
+    first = put_copied(tmp_path / "1", COPIED)
+    second = put_copied(tmp_path / "2", {**COPIED, "b/x": b"3", "c/x": b""}, tmp_path / "1")
+    same = {path: inode(tmp_path / "1/content" / path) == inode(tmp_path / "2/content" / path) for path in COPIED}
+    assert same == {"a/x": True, "b/x": False, "c/x": False, "d/x": True}, "b has another source, and that of c could not be told"
+    assert [entry for entry in first if entry["path"] != "b/x"] == [entry for entry in second if entry["path"] != "b/x"]
+
+
+def test_a_sum_that_is_known_is_listed_as_it_was_told(tmp_path: Path) -> None:
+    """So it must be that of the copy as it is now: reading the set back is what would find another."""
+    listed = put_copied(tmp_path / "1", {"a/x": b"one"}, known=("0" * 64, 3))
+    assert listed[1]["sha256"] == "0" * 64
+
+
+def test_a_private_copy_that_does_not_reach_the_disk_fails_the_tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(_: int) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(folder_module, "_seal_open", broken)
+    with pytest.raises(OSError, match="Input/output"):
+        put_copied(tmp_path / "1", COPIED)

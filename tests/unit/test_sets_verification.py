@@ -19,6 +19,7 @@ import pytest
 from storekeeper.host import durable
 from storekeeper.host.progress import Progress
 from storekeeper.outcomes import Failed, Outcome, Refused, Unknown
+from storekeeper.sets import artefacts
 from storekeeper.sets.artefacts import belongs, check_artefacts, examine, extra_files, stranger
 from storekeeper.sets.pruning import _move_to_trash
 from storekeeper.sets.repository import SetEntry, SetGone, StackSets
@@ -233,6 +234,48 @@ def test_a_disk_that_cannot_read_a_file_is_damage(sets: StackSets, source: Path,
         faults = check_artefacts(entry.path, manifest, Progress())
     assert {fault.kind for fault in faults} == {"unreadable"}
     assert "cannot be read: Input/output error" in faults[0].message
+
+
+def test_threads_that_hash_ahead_find_the_same_faults_in_the_same_order(sets: StackSets, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    sizes = random.Random(7)
+    tree = write_source(tmp_path / "many", {f"{number:03}.bin": sizes.randbytes(sizes.randrange(1, 9000)) for number in range(60)})
+    entry = publish(sets, tree)
+    manifest = entry.manifest
+    assert manifest is not None
+    for number, path in enumerate(sorted((entry.path / "papers" / "files").iterdir())):
+        if number % 7 == 1:
+            flip(path, sizes)
+        elif number % 7 == 3:
+            path.unlink()
+        elif number % 7 == 5:
+            os.truncate(tampered(path), path.stat().st_size - 1)
+        elif number % 14 == 6:
+            path.unlink()
+            os.mkfifo(path)
+    found = {}
+    for large in (1 << 30, 4000, 0):
+        monkeypatch.setattr(artefacts, "_LARGE", large)
+        found[large] = examine(entry.path, manifest, Progress())
+    assert found[0] == found[4000] == found[1 << 30]
+    assert {fault.kind for fault in found[0].faults} == {"altered", "missing", "truncated", "irregular"}
+    assert [fault.path for fault in found[0].faults] == sorted(fault.path for fault in found[0].faults)
+
+
+def test_a_large_file_that_a_disk_cannot_read_is_damage(sets: StackSets, source: Path, monkeypatch: pytest.MonkeyPatch):
+    entry = publish(sets, source)
+    manifest = entry.manifest
+    assert manifest is not None
+
+    def broken(descriptor: int, buffers: Any) -> int:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(artefacts, "_LARGE", 0)
+    with monkeypatch.context() as patched:
+        patched.setattr("storekeeper.host.hashing.os.readv", broken)
+        faults = check_artefacts(entry.path, manifest, Progress())
+    assert {fault.kind for fault in faults} == {"unreadable"}
+    assert "cannot be read: Input/output error" in faults[0].message
+    assert check_artefacts(entry.path, manifest, Progress()) == []
 
 
 def test_what_a_store_cannot_decode_is_damaged_and_what_cannot_be_tried_is_unknown(sets: StackSets, source: Path):

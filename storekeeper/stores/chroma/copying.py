@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from storekeeper.host import clock, durable
@@ -34,18 +35,22 @@ class Copy:
     def first_pass(self, at_rest: Callable[[], None] = lambda: None) -> None:
         """Copy everything, whatever changes meanwhile: what is copied again under the lock is then little.
 
-        Threads hash what is at rest, and `at_rest` is called when the SQLite file was and has been copied. The threads have ended
-        when this returns.
+        What is at rest is hashed and written to disk by threads, which have ended when this returns; `at_rest` is called when the
+        SQLite file was, and has been copied.
         """
-        with Hashers() as hashers:
-            hashing = {}
+        with Hashers() as hashers, ThreadPoolExecutor(1) as syncing:
+            hashing, written = {}, []
             for entry in self._follow(locked=False):
-                if entry.settled:
-                    opened = os.open(self._target / entry.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-                    hashing[entry.path] = hashers.start(opened)
-                    if entry.path == layout.DATABASE:
-                        at_rest()
+                if not entry.settled or entry.path not in self.found:
+                    continue
+                target = self._target / entry.path
+                hashing[entry.path] = hashers.start(os.open(target, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC))
+                written.append(syncing.submit(durable.sync_file, target))
+                if entry.path == layout.DATABASE:
+                    at_rest()
             self.sums = {path: each.result(lambda _: None) for path, each in hashing.items()}
+            for each in written:
+                each.result()  # the kernel tells a failed write once, and then no more
 
     def under_lock(self, patience_s: float = PATIENCE_S) -> None:
         """Bring the copy to what the directory holds now. The caller holds the write lock of the SQLite file.
@@ -85,6 +90,7 @@ class Copy:
         self.sums.pop(entry.path, None)
         try:
             if entry.is_file:
+                target.unlink(missing_ok=True)  # whoever still reads the copy before must not see it change, or end
                 rawcopy.copy_file(source, target)
             elif entry.path not in self.found:
                 os.mkdir(target, durable.PRIVATE_DIRECTORY)
