@@ -194,6 +194,8 @@ class Access:
         elif "password authentication failed" in words or "no password supplied" in words:
             where = "no password is declared" if self.password is None else f"the password comes from {_named(self.password)}"
             hint = f"check the password of role {self.user}: {where}"
+        elif "does not exist" in words:
+            hint = f"psql --host={self.host} --port={self.port} --list"
         return Failed(f"no connection to database {database} at {self.host}:{self.port} as {self.user}: {words}", next=hint)
 
 

@@ -26,7 +26,8 @@ class Programs:
         """Raises Refused when the program is missing or may not be executed."""
         path = self.directory / program
         if not path.exists():
-            raise Refused(f"{path} is missing", next=_install(program, self.major))
+            ours = _DEBIAN in path.parents or str(self.directory) in SEARCH_PATH.split(":")
+            raise Refused(f"{path} is missing", next=_install(program, self.major) if ours else f"ls {self.directory}")
         if not os.access(path, os.X_OK):
             raise Refused(f"{path} is there but may not be executed", next=f"chmod 755 {path}")
         return path
