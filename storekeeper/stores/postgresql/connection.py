@@ -7,6 +7,7 @@ Nothing is taken from the caller's PG* variables, from ~/.pgpass or from service
 from __future__ import annotations
 
 import os
+import re
 import socket
 import threading
 import time
@@ -31,6 +32,7 @@ CONNECT_SECONDS = 10
 PAUSE_BEFORE_RETRY = 2.0
 _SOCKET_PLACES = (Path("/var/run/postgresql"), Path("/run/postgresql"), Path("/tmp"))  # noqa: S108 - libpq's own default
 _HOPELESS = ("authentication failed", "no password supplied", "does not exist", "no pg_hba.conf entry", "permission denied for database")
+_PASSFILE = re.compile(r"\.?passfile-([0-9]+)-")
 _environment_lock = threading.Lock()
 
 # Set in every session, whatever the database or the role says: the same rows must read the same everywhere, and a timeout
@@ -178,6 +180,7 @@ class Access:
 
     @contextmanager
     def _passfile(self) -> Iterator[Path]:
+        _remove_those_of_the_dead(self.private)
         path = self.private / f"passfile-{os.getpid()}-{threading.get_ident()}-{clock.monotonic():.6f}"
         escaped = self._secret().replace("\\", "\\\\").replace(":", "\\:")
         try:
@@ -197,6 +200,14 @@ class Access:
         elif "does not exist" in words:
             hint = f"psql --host={self.host} --port={self.port} --list"
         return Failed(f"no connection to database {database} at {self.host}:{self.port} as {self.user}: {words}", next=hint)
+
+
+def _remove_those_of_the_dead(private: Path) -> None:
+    """A killed run could not remove its passfile: it has no use any more, and must not keep a secret for ever."""
+    for name in os.listdir(private):
+        found = _PASSFILE.match(name)
+        if found and not os.path.exists(f"/proc/{found[1]}"):
+            (private / name).unlink(missing_ok=True)
 
 
 def access_to(host: str | None, port: int, user: str, password: SecretReference | None, private: Path) -> Access:
