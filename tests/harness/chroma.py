@@ -170,7 +170,8 @@ class ServerRuntime:
     def start(self) -> None:
         if self.is_running():
             return
-        argv = [Path(sys.executable).with_name("chroma"), "run", "--path", self._directory, "--host", "127.0.0.1", "--port", str(self.port)]
+        program, where = str(Path(sys.executable).with_name("chroma")), str(self._directory)
+        argv = [program, "run", "--path", where, "--host", "127.0.0.1", "--port", str(self.port)]
         self._started = datetime.now(UTC)
         self._process = subprocess.Popen(
             argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=_ENVIRONMENT, cwd="/", start_new_session=True

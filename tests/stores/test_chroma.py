@@ -2,35 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import sqlite3
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from storekeeper.outcomes import Failed, Refused, Unknown
-from storekeeper.stores.chroma import catalogue, checking, index, layout, proof
+from storekeeper.stores.chroma import catalogue, layout
 from storekeeper.stores.chroma.content import content_of
 from storekeeper.stores.chroma.dumping import CONTENT
 from tests.harness.chroma import Keeper, execute, read_whole, running
-
-_TWO = """
-papers, notes = collection("papers"), collection("notes", space="cosine", sync=300)
-load(papers, 2500, 16)
-load(notes, 700, 8, batch=350)
-papers.delete(ids=["chunk-0000003", "chunk-0002400"])
-papers.update(ids=["chunk-0000005"], documents=["changed"], metadatas=[{"page": "none", "doc_id": None}], embeddings=vectors(1, 16, 7))
-papers.upsert(ids=["chunk-0000006", "fresh"], embeddings=vectors(2, 16, 8), documents=["upserted", "fresh"])
-notes.update(ids=["chunk-0000001"], metadatas=[{"more": 1}])
-client.create_collection("empty", embedding_function=None)
-gone = collection("gone")
-load(gone, 1200, 4)
-client.delete_collection("gone")
-"""
+from tests.harness.chroma_files import TWO, crash_in_transaction, enqueue, flip, inodes, made_once, migrate_ahead, settle
 
 _HOSTILE = """
 odd = collection("odd", space="ip")
@@ -58,9 +43,7 @@ odd.update(ids=["a\\nb"], metadatas=[{"tags": "one", "numbers": [9]}])
 
 @pytest.fixture(scope="module")
 def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("two") / "store"
-    execute(directory, _TWO)
-    return directory
+    return made_once(tmp_path_factory, "two", TWO)
 
 
 @pytest.fixture
@@ -110,8 +93,8 @@ def test_other_tenants_and_databases_are_named_in_full(tmp_path: Path) -> None:
 def test_operations_that_only_the_queue_holds_are_counted_and_proven(live: Path, keeper: Keeper) -> None:
     """Chroma acknowledges what is in its queue; a backup may fall between that and the tables."""
     before = read_whole(live)
-    _enqueue(live, "papers", [(0, "late", {"n": 1}), (0, "fresh", {"ignored": 1}), (3, "chunk-0000009", {}), (1, "nobody", {"n": 1})])
-    _enqueue(
+    enqueue(live, "papers", [(0, "late", {"n": 1}), (0, "fresh", {"ignored": 1}), (3, "chunk-0000009", {}), (1, "nobody", {"n": 1})])
+    enqueue(
         live,
         "papers",
         [(2, "chunk-0000010", {"page": None, "new": 0.5}), (1, "late", {"m": True}), (3, "fresh", {}), (0, "fresh", {"again": 1})],
@@ -120,13 +103,14 @@ def test_operations_that_only_the_queue_holds_are_counted_and_proven(live: Path,
     assert record.counts["papers"] == before["papers"][0]  # one more, one less
     assert read_whole(folder / CONTENT)["papers"] != before["papers"]
     assert dict(record.counts) == dict(keeper.store.inspect().counts)
+    assert dict(record.counts) == {name: count for name, (count, _) in read_whole(folder / CONTENT).items()}
     keeper.verify(folder, record)
     assert keeper.prove(folder, record)
 
 
 def test_without_the_queue_the_newest_documents_would_look_missing(live: Path) -> None:
     """Control: the tables alone are not the truth."""
-    _enqueue(live, "papers", [(0, "late", {"n": 1})])
+    enqueue(live, "papers", [(0, "late", {"n": 1})])
     assert read_whole(live)["papers"][0] == content_of(live).counts["papers"] == 2500
     with catalogue.open_catalogue(live, sealed=True) as found:
         segment = next(each.metadata for each in found.collections() if each.key == "papers")
@@ -140,7 +124,7 @@ def test_a_directory_with_a_write_ahead_log_is_copied_from_a_snapshot(live: Path
     try:
         writer.execute("pragma journal_mode=wal")
         writer.execute("select count(*) from collections").fetchone()  # the last connection to close would fold the log in
-        _enqueue(live, "papers", [(0, "late", {"n": 1})])
+        enqueue(live, "papers", [(0, "late", {"n": 1})])
         assert (live / f"{layout.DATABASE}-wal").exists()
         folder, record, _ = keeper.backup()
     finally:
@@ -151,149 +135,37 @@ def test_a_directory_with_a_write_ahead_log_is_copied_from_a_snapshot(live: Path
 
 def test_a_transaction_that_a_crash_left_half_done_is_in_no_set(live: Path, keeper: Keeper) -> None:
     expected = read_whole(live)
-    _crash_in_transaction(live)
+    crash_in_transaction(live)
     assert (live / f"{layout.DATABASE}-journal").exists()
     keeper.store.preflight()
-    _crash_in_transaction(live)
+    crash_in_transaction(live)
     folder, record, _ = keeper.backup()
     assert read_whole(folder / CONTENT) == expected
     keeper.verify(folder, record)
 
 
 def test_unchanged_files_are_hard_links_and_changed_ones_are_not(live: Path, keeper: Keeper) -> None:
-    _settle(live)
+    settle(live)
     first, _, _ = keeper.backup()
     second, _, _ = keeper.backup()
-    assert _inodes(first) == _inodes(second)
-    _enqueue(live, "papers", [(0, "late", {"n": 1})])
+    assert inodes(first) == inodes(second)
+    enqueue(live, "papers", [(0, "late", {"n": 1})])
     third, record, _ = keeper.backup()
-    changed = [path for path, inode in _inodes(third).items() if inode != _inodes(second)[path]]
+    changed = [path for path, inode in inodes(third).items() if inode != inodes(second)[path]]
     assert changed == [layout.DATABASE]
     assert keeper.prove(third, record)
 
 
 def test_bytes_changed_behind_an_unchanged_size_and_time_are_not_linked(live: Path, keeper: Keeper) -> None:
-    _settle(live)
+    settle(live)
     first, _, _ = keeper.backup()
     path = next(live.glob(f"*/{layout.VECTORS}"))
     times = path.stat()
-    _flip(path, 200)
+    flip(path, 200)
     os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
     second, _, _ = keeper.backup()
     name = str(path.relative_to(live))
-    assert _inodes(first)[name] != _inodes(second)[name]
-
-
-# --- What would not restore ------------------------------------------------------------------------------------------
-
-Damage = Callable[[Path], object]
-_DAMAGES: dict[str, Damage] = {
-    "missing pickle": lambda segment: (segment / layout.PICKLE).unlink(),
-    "missing header": lambda segment: (segment / layout.HEADER).unlink(),
-    "missing segment directory": shutil.rmtree,
-    "truncated link_lists": lambda segment: os.truncate(segment / layout.LINKS, (segment / layout.LINKS).stat().st_size - 4),
-    "empty link_lists": lambda segment: os.truncate(segment / layout.LINKS, 0),
-    "truncated vectors": lambda segment: os.truncate(segment / layout.VECTORS, (segment / layout.VECTORS).stat().st_size - 1),
-    "truncated lengths": lambda segment: os.truncate(segment / layout.LENGTHS, 4),
-    "truncated pickle": lambda segment: os.truncate(segment / layout.PICKLE, (segment / layout.PICKLE).stat().st_size - 1),
-    "half a pickle": lambda segment: os.truncate(segment / layout.PICKLE, (segment / layout.PICKLE).stat().st_size // 2),
-    "another pickle": lambda segment: (segment / layout.PICKLE).write_bytes(b"\x80\x03cos\nsystem\nX\x04\x00\x00\x00trueR."),
-    "truncated database": lambda segment: os.truncate(segment.parent / layout.DATABASE, 8192),
-    "missing database": lambda segment: (segment.parent / layout.DATABASE).unlink(),
-}
-
-
-@pytest.fixture(scope="module")
-def kept(two: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Keeper, Path]:
-    keeper = Keeper(two, tmp_path_factory.mktemp("kept"))
-    folder, record, _ = keeper.backup()
-    keeper.verify(folder, record)
-    return keeper, folder
-
-
-@pytest.mark.parametrize("damage", _DAMAGES)
-def test_verify_finds_damage_even_when_the_listing_was_made_anew(damage: str, kept: tuple[Keeper, Path], tmp_path: Path) -> None:
-    copy = _writable(kept[1], tmp_path / "set")
-    _DAMAGES[damage](_segment(copy / CONTENT, "papers"))
-    with pytest.raises(Failed):
-        checking.check(copy / CONTENT)
-
-
-def test_sqlite_and_counts_notice_none_of_the_damage_to_the_index(kept: tuple[Keeper, Path], tmp_path: Path) -> None:
-    """Control: with the segment directory gone SQLite says ok, and Chroma still counts every document."""
-    _, folder = kept
-    copy = _writable(folder, tmp_path / "set") / CONTENT
-    shutil.rmtree(_segment(copy, "papers"))
-    database = sqlite3.connect(copy / layout.DATABASE)
-    assert database.execute("pragma integrity_check").fetchone() == ("ok",)
-    database.close()
-    assert execute(copy, "say(client.get_collection('papers', embedding_function=None).count())") == [2499]
-
-
-def test_prove_finds_a_bit_flipped_in_a_vector_that_chroma_does_not_notice(kept: tuple[Keeper, Path], tmp_path: Path) -> None:
-    folder = kept[1]
-    copy = _writable(folder, tmp_path / "set")
-    segment = _segment(copy / CONTENT, "papers")
-    header = index.read_header(segment)
-    _flip(segment / layout.VECTORS, 100 * header.element_bytes + header.data_offset)
-    expected = checking.check(copy / CONTENT)  # sizes are right: sha256 or a proof finds it
-    scratch = tmp_path / "scratch"
-    scratch.mkdir()
-    found = proof.prove(copy / CONTENT, scratch, None)
-    assert found.counts == expected
-    assert found.digests != content_of(folder / CONTENT).digests
-
-
-def test_a_document_without_its_vector_is_never_backed_up_as_whole(live: Path, keeper: Keeper) -> None:
-    with sqlite3.connect(live / layout.DATABASE) as database:
-        database.execute(
-            "insert into embeddings (segment_id, embedding_id, seq_id) "
-            "select segment_id, 'stray', 1 from embeddings where embedding_id = 'fresh'"
-        )
-    database.close()
-    with pytest.raises(Failed, match="'stray' has no vector"):
-        keeper.backup()
-    assert execute(live, "say(client.get_collection('papers', embedding_function=None).count())") == [2500]  # Chroma says nothing
-
-
-# --- What cannot be proven -------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def scratch(tmp_path: Path) -> Path:
-    (tmp_path / "proof").mkdir()
-    return tmp_path / "proof"
-
-
-def test_an_interpreter_without_chromadb_is_unknown_and_says_what_to_declare(kept: tuple[Keeper, Path], scratch: Path) -> None:
-    with pytest.raises(Unknown) as raised:
-        proof.prove(kept[1] / CONTENT, scratch, Path("/usr/bin/python3"))
-    assert raised.value.next is not None
-    assert "python:" in raised.value.next
-
-
-def test_a_missing_interpreter_is_unknown(kept: tuple[Keeper, Path], scratch: Path) -> None:
-    with pytest.raises(Unknown, match="could not be started"):
-        proof.prove(kept[1] / CONTENT, scratch, scratch / "nosuch")
-
-
-@pytest.mark.parametrize(
-    ("words", "said"), [("exit 7", "ended with 7"), ("kill -SEGV $$", "killed by signal 11"), ("exec sleep 600", "did not answer")]
-)
-def test_a_reader_that_crashes_or_hangs_is_a_failure(words: str, said: str, kept: tuple[Keeper, Path], scratch: Path) -> None:
-    program = scratch / "python"
-    program.write_text(f"#!/bin/sh\n{words}\n")
-    program.chmod(0o755)
-    with pytest.raises(Failed, match=said):
-        proof.prove(kept[1] / CONTENT, scratch, program, patience_s=0.5)
-
-
-def test_a_set_from_a_newer_chroma_is_not_proven_by_an_older_one(kept: tuple[Keeper, Path], tmp_path: Path, scratch: Path) -> None:
-    copy = _writable(kept[1], tmp_path / "set") / CONTENT
-    _migrate_ahead(copy)
-    with pytest.raises(Unknown, match=r"sysdb 11.*knows.*sysdb 10"):
-        proof.prove(copy, scratch, Path(sys.executable))
-    assert execute(copy, "say(len(client.list_collections()))") == [3]  # control: it opens silently
+    assert inodes(first)[name] != inodes(second)[name]
 
 
 # --- What is refused -------------------------------------------------------------------------------------------------
@@ -315,7 +187,7 @@ def test_a_restore_is_refused_while_a_process_has_the_directory_open_and_names_i
 
 def test_a_newer_directory_is_warned_of_at_backup_and_refused_at_restore(live: Path, two: Path, tmp_path: Path) -> None:
     newer = Keeper(live, tmp_path / "room")
-    _migrate_ahead(live)
+    migrate_ahead(live)
     assert [each.severity.value for each in newer.store.preflight()] == ["warning"]
     folder, record, dumped = newer.backup()
     assert len(dumped.problems) == 1
@@ -370,65 +242,6 @@ def test_a_link_or_a_pipe_in_the_directory_fails_the_backup(live: Path, keeper: 
     os.mkfifo(live / "pipe")
     with pytest.raises(Failed, match="pipe, which is neither"):
         keeper.backup()
-
-
-def _enqueue(directory: Path, name: str, operations: list[tuple[int, str, dict[str, object]]]) -> None:
-    """Write operations as Chroma does before it applies them to its tables: acknowledged, and nowhere else."""
-    database = sqlite3.connect(directory / layout.DATABASE)
-    with database:
-        ((identity, dimension),) = database.execute("select id, dimension from collections where name = ?", (name,))
-        for operation, document, metadata in operations:
-            vector = None if operation in (1, 3) else (b"\0\0\x80?" * dimension)
-            database.execute(
-                "insert into embeddings_queue (operation, topic, id, vector, encoding, metadata) values (?, ?, ?, ?, ?, ?)",
-                (operation, f"persistent://default/default/{identity}", document, vector, vector and "FLOAT32", json.dumps(metadata)),
-            )
-    database.close()
-
-
-def _crash_in_transaction(directory: Path) -> None:
-    """A process dies after it has changed the file and before it has committed."""
-    code = "import os, sqlite3, sys; c = sqlite3.connect(sys.argv[1]); "
-    code += "c.execute('pragma cache_size=2'); c.execute('delete from embeddings'); os._exit(0)"
-    assert os.spawnv(os.P_WAIT, sys.executable, [sys.executable, "-c", code, str(directory / layout.DATABASE)]) == 0
-
-
-def _migrate_ahead(directory: Path) -> None:
-    with sqlite3.connect(directory / layout.DATABASE) as database:
-        database.execute("insert into migrations values ('sysdb', 11, '00011-future.sqlite.sql', 'select 1', 'x')")
-    database.close()
-
-
-def _settle(directory: Path) -> None:
-    """Wait until the clock that stamps files has moved on since the last write."""
-    while not all(entry.settled for entry in layout.scan(directory).values()):
-        pass
-
-
-def _segment(directory: Path, name: str) -> Path:
-    with catalogue.open_catalogue(directory, sealed=True) as found:
-        segment = next(each.vectors for each in found.collections() if each.key == name)
-    assert segment is not None
-    return directory / segment.id
-
-
-def _writable(folder: Path, target: Path) -> Path:
-    shutil.copytree(folder, target)
-    for path in target.rglob("*"):
-        path.chmod(0o700 if path.is_dir() else 0o600)
-    return target
-
-
-def _flip(path: Path, offset: int) -> None:
-    with open(path, "r+b") as file:
-        file.seek(offset)
-        byte = file.read(1)
-        file.seek(offset)
-        file.write(bytes([byte[0] ^ 1]))
-
-
-def _inodes(folder: Path) -> dict[str, int]:
-    return {str(path.relative_to(folder / CONTENT)): path.stat().st_ino for path in (folder / CONTENT).rglob("*") if path.is_file()}
 
 
 @pytest.fixture(autouse=True)

@@ -20,6 +20,8 @@ from storekeeper.stores.chroma import checking, copying, layout
 from storekeeper.stores.chroma.copying import Copy
 from storekeeper.stores.chroma.hold import ChromaHold
 from tests.harness.chroma import Keeper, Writer, argv_of, execute, serving, writing
+from tests.harness.chroma_files import made_once
+from tests.stores.walk import check_sums
 
 VECTORS, DIMENSION, BATCH = 50_000, 16, 250
 TRIALS, PROVEN = 10, 2
@@ -27,14 +29,8 @@ TRIALS, PROVEN = 10, 2
 
 @pytest.fixture(scope="module")
 def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("large") / "store"
-    execute(
-        directory,
-        "load(collection('papers', sync=10000), arguments['count'], arguments['dimension'], bare=True)",
-        count=VECTORS,
-        dimension=DIMENSION,
-    )
-    return directory
+    code = "load(collection('papers', sync=10000), arguments['count'], arguments['dimension'], bare=True)"
+    return made_once(tmp_path_factory, "large", code, count=VECTORS, dimension=DIMENSION)
 
 
 @pytest.fixture
@@ -69,6 +65,7 @@ def test_every_copy_under_a_writer_is_whole_and_a_plain_copy_is_not(live: Path, 
     for trial in range(TRIALS):
         acknowledged = writer.wait_for(2)
         folder, record, _ = keeper.backup()
+        check_sums(folder, record)  # none is of the first pass where the file was copied again under the lock
         keeper.verify(folder, record)
         assert _loss(record.counts["papers"], acknowledged) is None
         if trial < PROVEN:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
 import subprocess
@@ -16,7 +17,7 @@ from tests.harness.markdown import blocks
 from tests.harness.program import CHECKOUT, Program
 
 FORMAT = CHECKOUT / "docs" / "format.md"
-CHECK, SQLITE, FILES, CHROMA, POSTGRESQL = range(5)
+CHECK, SQLITE, FILES, CHROMA, CHROMA_DIGEST, POSTGRESQL = range(6)
 
 
 class Kept:
@@ -112,6 +113,12 @@ def test_a_chroma_store_is_restored_by_hand(kept: Kept):
     kept.type(CHROMA)
     found = chroma.execute(kept.new / "vectors", "say(len(client.get_collection('papers').get(include=['embeddings'])['embeddings']))")
     assert found[-1] == 100
+
+
+def test_the_digest_of_a_chroma_store_is_computed_by_hand_from_the_set_and_from_what_was_restored(kept: Kept):
+    manifest = json.loads((kept.set / "manifest.json").read_text())
+    told = kept.type(CHROMA_DIGEST).split()
+    assert [f"sha256:{digest}" for digest in told if digest != "-"] == [manifest["stores"]["vectors"]["digests"]["directory"]]
 
 
 def test_a_postgresql_store_is_restored_by_hand(kept: Kept):

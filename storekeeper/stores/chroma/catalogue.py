@@ -86,12 +86,18 @@ class Change:
     vector: bytes | None
 
 
-@contextmanager
-def open_catalogue(directory: Path, *, sealed: bool) -> Iterator[Catalogue]:
-    """The catalogue of a live directory, or of a copy that nobody changes (`sealed`). What SQLite says is Failed."""
+def database_of(directory: Path) -> Path:
+    """Raises Failed where there is none."""
     database = directory / layout.DATABASE
     if not database.is_file():
         raise Failed(f"{directory} is no Chroma directory: it has no {layout.DATABASE}")
+    return database
+
+
+@contextmanager
+def open_catalogue(directory: Path, *, sealed: bool) -> Iterator[Catalogue]:
+    """The catalogue of a live directory, or of a copy that nobody changes (`sealed`). What SQLite says is Failed."""
+    database = database_of(directory)
     with databases.explained(database):
         connection = databases.open_sealed(database) if sealed else _open_live(database)
         try:

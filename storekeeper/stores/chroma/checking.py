@@ -12,7 +12,7 @@ from pathlib import Path
 from storekeeper.outcomes import Failed
 from storekeeper.stores import databases
 from storekeeper.stores.chroma import index, layout
-from storekeeper.stores.chroma.catalogue import Catalogue, Collection, open_catalogue
+from storekeeper.stores.chroma.catalogue import Catalogue, Collection, database_of, open_catalogue
 from storekeeper.stores.chroma.rows import CollectionRows, vector_of
 
 _SHOWN = 3  # of SQLite's complaints
@@ -52,8 +52,7 @@ class DatabaseCheck:
     """
 
     def __init__(self, directory: Path) -> None:
-        database = directory / layout.DATABASE
-        self._directory = directory
+        self._database = database = database_of(directory)
         self._error: BaseException | None = None
         with databases.explained(database):
             self._connection = databases.open_sealed(database)
@@ -77,7 +76,7 @@ class DatabaseCheck:
 
     def _run(self) -> None:
         try:
-            with databases.explained(self._directory / layout.DATABASE):
+            with databases.explained(self._database):
                 said = [str(row[0]) for row in self._connection.execute(f"pragma integrity_check({_SHOWN})")]
             if said != ["ok"]:
                 raise Failed(f"{layout.DATABASE} is damaged: {'; '.join(' '.join(each.split()) for each in said)}")

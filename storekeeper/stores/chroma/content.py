@@ -3,7 +3,7 @@
 The digest `directory` is the sha256 of what `sha256sum --zero` prints for every file, in the order of the bytes of their paths:
 the file's sha256, two spaces, its path inside the directory, and a NUL. By hand, inside the directory:
 
-    find . -type f -printf '%P\\0' | LC_ALL=C sort -z | xargs -0 -r sha256sum --zero | sha256sum
+    find . -type f -printf '%P\\0' | LC_ALL=C sort --zero-terminated | xargs --null sha256sum --zero | sha256sum
 
 Paths and contents decide, and nothing else: any true copy has the same digest until a program opens it to write. That Chroma
 answers every document as it stands in the files is no matter of a digest: a proof compares each (`proof.py`).
