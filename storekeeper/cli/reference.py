@@ -32,8 +32,8 @@ _JSON = """# The JSON contract
 With `--json` every command prints exactly one document on standard output, also for wrong usage, a refusal and a crash.
 Times are RFC 3339 in UTC. Fields may be added; none is removed or changed in meaning without a new `schema`.
 
-Objects in counts and digests are named `schema.table` (PostgreSQL), by table (SQLite) or by collection (Chroma); a tree of files
-has the counts `files` and `bytes` and the digest `tree`.
+Objects in counts and digests are named `schema.table` (PostgreSQL), by table (SQLite) or by collection (Chroma, whose one digest is
+`directory`); a tree of files has the counts `files` and `bytes` and the digest `tree`.
 """
 
 
