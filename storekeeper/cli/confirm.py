@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 from storekeeper.cli.console import Console
 from storekeeper.cli.document import host_name
 from storekeeper.cli.words import Words
@@ -12,7 +14,7 @@ def is_confirmed(words: Words) -> bool:
     """Whether the command itself says that live data may be replaced. Raises Refused when it means another stack or host."""
     meant = f"{words.stack}@{host_name()}"
     if words.confirm is not None and words.confirm != meant:
-        raise Refused(f"--confirm names {words.confirm}, this is {meant}: nothing was changed")
+        raise Refused(f"--confirm names {ascii(words.confirm[:60])[1:-1]}, this is {meant}: nothing was changed")
     return words.yes or words.confirm is not None
 
 
@@ -21,8 +23,9 @@ def refuse_without_terminal(words: Words, console: Console) -> None:
     if not console.can_ask:
         meant = f"{words.stack}@{host_name()}"
         raise Refused(
-            f"{words.verb.name} replaces live data of {meant} and nobody is there to be asked: nothing was changed",
-            next=f"add --yes, or --confirm {meant} from afar",
+            f"{words.verb.name} replaces live data of {meant} and nobody is there to be asked: nothing was changed."
+            f" Say --yes here, or --confirm {meant} from afar",
+            next=shlex.join(["storekeeper", words.verb.name, *words.typed(), "--yes"]),
         )
 
 
