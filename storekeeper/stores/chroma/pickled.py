@@ -129,8 +129,7 @@ class _Scanner:
             run = self._run(length, _number_and_text)
             if run is None:
                 return
-            for _, text in run:
-                _decoded(text)
+            _decoded(b"\n".join(text for _, text in run))
 
     def _run(self, length: int, pairs_of: Callable[[int], _Pairs]) -> Iterator[tuple[Any, ...]] | None:
         """The pairs with a text of this length that stand whole in the window, after it was made to hold at least one."""
