@@ -6,10 +6,34 @@ import os
 import platform
 import shutil
 import sqlite3
+from pathlib import Path
 
 import pytest
 
+from tests.harness import campaign as faults
+
 IN_CI = os.environ.get("CI") == "true"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    faults.options(parser)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.option.full:
+        config.option.timeout = 4 * 3600
+    if config.option.faults_page:
+        config.pluginmanager.register(faults.Record(Path(config.option.faults_page)))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    faults.mark(items)
+
+
+@pytest.fixture
+def campaign(request: pytest.FixtureRequest) -> faults.Campaign:
+    """How many trials to run, and where to say what they found."""
+    return faults.Campaign(request.node, request.config.option.full)
 
 
 def pytest_report_header() -> list[str]:

@@ -93,11 +93,9 @@ def fill(place: Path) -> Path:
     """Use up what is free there; removing the returned file frees it again."""
     ballast = place / "ballast"
     with open(ballast, "wb", buffering=0) as file:
-        try:
+        with pytest.raises(OSError, match=os.strerror(errno.ENOSPC)):
             while True:
                 file.write(b"x" * 4096)
-        except OSError as error:
-            assert error.errno == errno.ENOSPC
     return ballast
 
 
