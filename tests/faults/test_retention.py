@@ -88,6 +88,7 @@ def test_freed_bytes_are_what_the_disk_gets_back(sets: StackSets, source: Path):
     assert naive > freed
 
 
+@pytest.mark.fault("C1")
 def test_the_last_good_set_is_kept_for_ever_when_all_newer_ones_are_bad(sets: StackSets, source: Path):
     entries = publish_daily(sets, source, 6)
     for entry in entries[1:]:
@@ -98,6 +99,7 @@ def test_the_last_good_set_is_kept_for_ever_when_all_newer_ones_are_bad(sets: St
     assert ids(sets) == [1, 2, 3, 4, 5, 6]
 
 
+@pytest.mark.fault("C1")
 def test_nothing_is_removed_when_the_set_that_would_be_left_is_bad(sets: StackSets, source: Path):
     """Nobody has verified it since it rotted; without reading it back first, the last good sets would be gone."""
     entries = publish_daily(sets, source, 4)
@@ -114,6 +116,7 @@ def test_nothing_is_removed_when_the_set_that_would_be_left_is_bad(sets: StackSe
     assert ids(sets) == [3, 4]
 
 
+@pytest.mark.control("C1")
 def test_without_the_look_at_the_survivor_the_last_good_set_would_go(sets: StackSets, source: Path, monkeypatch: pytest.MonkeyPatch):
     entries = publish_daily(sets, source, 2)
     damage(entries[-1])
@@ -173,6 +176,7 @@ def test_the_night_the_clock_changes_gives_one_set_a_run(tmp_path: Path, source:
         assert local[0] == local[1], "the control: by local time two runs have one name"
 
 
+@pytest.mark.fault("C9")
 def test_foreign_files_are_never_touched(sets: StackSets, source: Path):
     publish_daily(sets, source, 5)
     repository = sets.path.parent
@@ -190,6 +194,7 @@ def test_foreign_files_are_never_touched(sets: StackSets, source: Path):
 
 
 @pytest.mark.parametrize("name", ["notes.txt", "papers/notes.txt", "papers/files/notes.txt", "papers/files/sub/notes.txt", "mine/x"])
+@pytest.mark.fault("C9")
 def test_a_set_with_somebodys_file_in_it_is_left_alone_and_named(sets: StackSets, source: Path, name: str):
     first, *_ = publish_daily(sets, source, 3)
     (first.path / name).parent.mkdir(exist_ok=True)
@@ -202,6 +207,7 @@ def test_a_set_with_somebodys_file_in_it_is_left_alone_and_named(sets: StackSets
     assert any("which is not ours: it is left alone" in problem.message for problem in done.problems)
 
 
+@pytest.mark.fault("C9")
 def test_a_directory_that_only_looks_like_a_set_is_left_alone(sets: StackSets, source: Path):
     publish_daily(sets, source, 3)
     mine = sets.path / "20240109T030000Z-000777"
@@ -211,6 +217,7 @@ def test_a_directory_that_only_looks_like_a_set_is_left_alone(sets: StackSets, s
     assert (mine / "notes.txt").read_text() == "mine"
 
 
+@pytest.mark.fault("C9")
 def test_a_damaged_manifest_does_not_let_somebodys_file_go(sets: StackSets, source: Path):
     first, *_ = publish_daily(sets, source, 3)
     tampered(first.path / "manifest.json").write_bytes(b"{}")
@@ -222,6 +229,7 @@ def test_a_damaged_manifest_does_not_let_somebodys_file_go(sets: StackSets, sour
     assert ids(sets) == [3]
 
 
+@pytest.mark.fault("C10")
 def test_a_set_in_use_is_not_removed(sets: StackSets, source: Path):
     first, *_ = publish_daily(sets, source, 3)
     with sets.using(first):
@@ -236,6 +244,7 @@ def test_a_set_in_use_is_not_removed(sets: StackSets, source: Path):
     assert ids(sets) == [3], "the control: free, it goes"
 
 
+@pytest.mark.fault("C10")
 def test_a_set_that_comes_into_use_after_the_decision_is_not_removed(sets: StackSets, source: Path, monkeypatch: pytest.MonkeyPatch):
     first, *_ = publish_daily(sets, source, 3)
     real, held = pruning._refuse_bad_survivor, []
@@ -253,6 +262,8 @@ def test_a_set_that_comes_into_use_after_the_decision_is_not_removed(sets: Stack
     assert ids(sets) == [1, 3]
 
 
+@pytest.mark.fault("C11")
+@pytest.mark.control("C11")
 def test_a_living_partial_is_neither_swept_nor_pruned(sets: StackSets, source: Path):
     publish_daily(sets, source, 3)
     with sets.begin(LATER) as partial:
@@ -267,6 +278,8 @@ def test_a_living_partial_is_neither_swept_nor_pruned(sets: StackSets, source: P
     assert sets.sweep() == [dead.name], "the control: dead, it goes"
 
 
+@pytest.mark.fault("C13")
+@pytest.mark.control("C13")
 def test_pinned_sets_outlive_the_rules_until_they_are_let_go(sets: StackSets, source: Path):
     first, second, *_ = publish_daily(sets, source, 4)
     sets.records.pin(first.id, "pinned by a person")
@@ -376,6 +389,7 @@ def _refuse(path: Path) -> Iterator[None]:
     raise OSError(30, "Read-only file system", str(path))
 
 
+@pytest.mark.fault("C10")
 def test_the_lock_of_a_set_follows_it_into_the_trash(sets: StackSets, source: Path):
     """So a reader that opened it before the rename cannot be cut off: the rename waits for the reader's lock."""
     (entry,) = publish_daily(sets, source, 1)

@@ -73,6 +73,7 @@ def is_free(path: Path) -> bool:
         return False
 
 
+@pytest.mark.fault("D1")
 def test_of_ten_runs_at_once_one_works_and_nine_say_who_does(lock: Path):
     processes = [start(TRY_FOR_THE_LOCK, lock) for _ in range(10)]
     for process in processes:
@@ -89,6 +90,8 @@ def test_of_ten_runs_at_once_one_works_and_nine_say_who_does(lock: Path):
 
 
 @pytest.mark.parametrize(("how", "free"), [("keeps", False), ("does not", True)])
+@pytest.mark.fault("D2")
+@pytest.mark.control("D2")
 def test_a_killed_parent_does_not_free_the_lock_of_its_living_child(lock: Path, how: str, free: bool):
     """The control is the second case: without the descriptor a second run would start beside the child's writes."""
     parent = start(WORK_UNDER_A_LOCK, lock, how)
@@ -112,6 +115,7 @@ def _patiently(lock: Path) -> object:
     raise AssertionError("the lock outlived everybody who held it")
 
 
+@pytest.mark.fault("D3", "D4")
 def test_a_lock_file_left_by_a_reboot_is_not_stale(lock: Path):
     """Nobody holds it: what it says of a pid is only text, also when that pid lives again."""
     lock.write_text(json.dumps({"purpose": "backup", "pid": 1, "since": "2020-01-01T00:00:00Z"}))

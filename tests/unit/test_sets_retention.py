@@ -96,6 +96,7 @@ def test_a_removed_set_says_why():
 
 
 @pytest.mark.parametrize("state", ["damaged", "unprovable", "incomplete"])
+@pytest.mark.fault("C1")
 def test_what_is_no_backup_counts_for_no_rule(state: str):
     sets = [*daily(2), *(entry(number, START + timedelta(days=number), state) for number in range(3, 30))]
     decisions = decide(sets, Keep(days=0, daily=1, weekly=1, monthly=1, at_least=1), START + timedelta(days=40))
@@ -112,6 +113,7 @@ def test_what_is_no_backup_goes_with_its_age_when_enough_good_ones_are_newer(sta
     assert kept(decide(sets[:2], keep, START + timedelta(days=60))) == [1, 2]
 
 
+@pytest.mark.fault("C13")
 def test_a_pinned_set_outlives_every_rule_until_its_pin_ends():
     until = START + timedelta(days=30)
     sets = [entry(1, START, pin=Pin("before a restore", until)), entry(2, START, "damaged", Pin("mine")), *daily(5)[2:]]
@@ -128,6 +130,8 @@ def test_a_set_in_use_is_kept():
     assert reasons(decisions, 1) == ("in use",)
 
 
+@pytest.mark.fault("C2")
+@pytest.mark.control("C2")
 def test_nothing_goes_after_a_run_that_failed():
     decisions = decide(daily(60), NONE, START + timedelta(days=61), newest_run_failed=True)
     assert len(decisions.kept) == 60
@@ -140,12 +144,15 @@ def test_sixty_days_of_failed_backups_cost_no_set():
         assert decide(sets, Keep(), sets[-1].time + timedelta(days=day), newest_run_failed=True).removed == ()
 
 
+@pytest.mark.fault("C5")
 def test_a_clock_in_1970_removes_nothing_and_says_so():
     decisions = decide(daily(60), NONE, datetime(1970, 1, 1, tzinfo=UTC))
     assert decisions.removed == ()
     assert "the clock is behind the newest set" in decisions.warnings[0].message
 
 
+@pytest.mark.fault("C4")
+@pytest.mark.control("C4")
 def test_a_clock_that_jumps_a_year_ahead_and_back_removes_nothing_it_should_not():
     """Five sets of one day; then a run a year ahead, then the clock is right again. Without the check of gaps three of them would go."""
     keep, sets = Keep(), [entry(number, START + timedelta(hours=number)) for number in range(1, 6)]
@@ -164,6 +171,7 @@ def test_a_clock_that_jumps_a_year_ahead_and_back_removes_nothing_it_should_not(
     assert "1 sets are dated after now" in again.warnings[0].message
 
 
+@pytest.mark.fault("C4")
 def test_sets_dated_after_now_do_not_take_the_places_of_real_ones():
     sets = [
         *daily(3),
@@ -204,6 +212,7 @@ def test_no_sets_are_no_reason_to_fail():
 
 
 @pytest.mark.parametrize("wrong", [{"at_least": 0}, {"days": -1}, {"daily": -1}, {"weekly": "4"}, {"months": 1}])
+@pytest.mark.fault("C7")
 def test_a_policy_that_keeps_nothing_cannot_be_declared(wrong: dict[str, object]):
     with pytest.raises(ValidationError):
         Keep(**wrong)  # type: ignore[arg-type]
@@ -230,6 +239,7 @@ POLICIES = st.builds(
 
 @given(HISTORIES, POLICIES, st.integers(-400, 1200), st.booleans())
 @settings(max_examples=max(200, FAULT_COUNT), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@pytest.mark.fault("C14")
 def test_whatever_the_history_no_rule_is_broken(
     history: list[tuple[int, str, Pin | None, bool]], keep: Keep, day_of_run: int, failed: bool
 ):
@@ -269,6 +279,7 @@ def _check_invariants(sets: Sequence[SetEntry], keep: Keep, now: datetime, faile
         assert len(newer_good) >= keep.at_least, "something is removed that too few good ones follow"
 
 
+@pytest.mark.control("C14")
 def test_the_invariants_catch_a_rule_that_forgets_the_newest_good_set():
     """The control: decisions that go by age alone break them."""
     sets = [entry(1, START), entry(2, START + timedelta(days=1), "damaged")]

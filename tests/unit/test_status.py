@@ -164,6 +164,7 @@ def test_a_prune_that_was_refused_because_of_it_is_no_second_alarm(host):
     assert len(messages(host.at(START))) == 1
 
 
+@pytest.mark.fault("D6")
 def test_a_run_that_is_skipped_again_and_again_needs_attention(host):
     host.prove(host.publish())
     host.ran("backup", "busy", "verify has been running since yesterday")
@@ -188,6 +189,7 @@ def test_a_restore_under_way_is_no_interrupted_one(host):
         assert messages(host.at(START)) == []
 
 
+@pytest.mark.fault("I4")
 def test_an_unmounted_repository_is_unknown_and_not_an_empty_one(host):
     host.prove(host.publish())
     (host.root / "repository").rename(host.root / "gone")
@@ -200,6 +202,7 @@ def test_an_unmounted_repository_is_unknown_and_not_an_empty_one(host):
     assert not any("no usable backup" in message for message in messages(report)), "what could not be looked at is not said to be empty"
 
 
+@pytest.mark.fault("I4")
 def test_records_that_cannot_be_read_are_unknown(host):
     host.prove(host.publish())
     host.ran("backup", "ok")
@@ -216,6 +219,7 @@ def test_no_stack_at_all_is_no_good_news(host):
     assert report.result == {"stacks": {}}
 
 
+@pytest.mark.fault("I4")
 def test_a_live_look_asks_the_stores_and_does_not_take_silence_for_well(host):
     host.prove(host.publish())
     up = status(host.places, "demo", live=True).result["stacks"]["demo"]["stores"]["papers"]
