@@ -103,6 +103,7 @@ def fill(place: Path) -> Path:
 
 
 @AS_ROOT
+@pytest.mark.fault("A7")
 def test_a_repository_without_room_refuses_a_backup_and_prune_frees_it_when_fewer_sets_are_kept(program: Program) -> None:
     """A7. The control: what is refused would fill the disk; and prune, which a failed backup forbids, is what mends this one."""
     grow(program)
@@ -151,6 +152,8 @@ def test_a_run_whose_record_cannot_be_finished_is_told_as_it_went(
     assert "the record of this run could not be written: No space left" in document["problems"][-1]["message"]
 
 
+@pytest.mark.fault("A24")
+@pytest.mark.control("A24")
 def test_an_empty_mount_point_is_no_repository_and_stays_empty(program: Program) -> None:
     """A24. The control: a host that has forgotten its repository makes a new one right there, on the disk below."""
     assert program.run("backup", "demo").code == 0
@@ -181,6 +184,7 @@ def test_retention_that_fails_does_not_make_a_published_set_a_failure(program: P
 # B: verifying and proving
 
 
+@pytest.mark.fault("B1")
 def test_one_flipped_bit_fails_verify_and_no_verb_uses_the_set_any_more(program: Program) -> None:
     assert program.run("backup", "demo").code == 0
     assert program.run("backup", "demo").code == 0

@@ -65,6 +65,7 @@ def _kill_after(seconds: float, action: Callable[[], object]) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
+@pytest.mark.fault("A2")
 def test_a_backup_killed_at_any_moment_never_leaves_an_invalid_set_and_the_next_run_sweeps_what_is_left(lab: Lab) -> None:
     started = time.monotonic()
     assert in_child(lambda: take_set(lab.context, purpose="backup")) == 0
@@ -80,6 +81,7 @@ def test_a_backup_killed_at_any_moment_never_leaves_an_invalid_set_and_the_next_
     assert not _partials(lab)
 
 
+@pytest.mark.control("A2", "A1")
 def test_control_what_a_kill_leaves_would_be_an_invalid_set_had_it_a_name(lab: Lab) -> None:
     def killed_before_the_manifest(*_: object) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
@@ -141,6 +143,7 @@ def test_bytes_that_rot_between_write_and_read_back_are_found_and_nothing_is_pub
     assert not _partials(lab)
 
 
+@pytest.mark.control("A8")
 def test_control_without_the_read_back_the_rotten_set_is_published(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(publishing._Making, "read_back", _after_rot(lambda *_: None, 1))
     take_set(lab.context, purpose="backup")
@@ -165,6 +168,7 @@ def _flip(path: Path, chance: random.Random) -> None:
     path.chmod(0o400)
 
 
+@pytest.mark.fault("A7")
 def test_without_foreseeable_room_a_backup_is_refused_before_any_store_is_held(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     held: list[str] = []
     for name, store in lab.context.stores.items():
@@ -193,6 +197,8 @@ def full_lab(tmp_path: Path) -> Iterator[Lab]:
         subprocess.run(["umount", repository], check=True)
 
 
+@pytest.mark.fault("A4")
+@pytest.mark.control("A7")
 def test_a_disk_that_fills_in_the_middle_fails_the_backup_frees_its_room_and_leaves_earlier_sets(
     full_lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -208,6 +214,7 @@ def test_a_disk_that_fills_in_the_middle_fails_the_backup_frees_its_room_and_lea
     assert space.free_bytes(full_lab.context.sets.path) >= before - 65536
 
 
+@pytest.mark.fault("A16")
 def test_a_store_that_lost_nine_tenths_fails_the_backup_unless_a_person_accepts_it(lab: Lab) -> None:
     take_set(lab.context, purpose="backup")
     _keep_rows(lab, 10)
@@ -218,6 +225,7 @@ def test_a_store_that_lost_nine_tenths_fails_the_backup_unless_a_person_accepts_
     assert accepted.state == "verified"
 
 
+@pytest.mark.fault("A16")
 def test_a_store_that_lost_half_is_a_warning_and_a_safety_set_takes_what_is_there(lab: Lab) -> None:
     take_set(lab.context, purpose="backup")
     _keep_rows(lab, 100)

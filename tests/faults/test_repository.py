@@ -67,6 +67,8 @@ def reachable() -> Iterator[Path]:
 
 
 @AS_ROOT
+@pytest.mark.fault("A24")
+@pytest.mark.control("A24")
 def test_an_unmounted_repository_is_refused_and_the_root_disk_stays_empty(tmp_path: Path, source: Path):
     disk, state = tmp_path / "disk", tmp_path / "state"
     disk.mkdir(mode=0o700)
@@ -81,6 +83,7 @@ def test_an_unmounted_repository_is_refused_and_the_root_disk_stays_empty(tmp_pa
     assert everything(disk) == {".storekeeper"}, "the control: without what the state remembers, the root disk would fill"
 
 
+@pytest.mark.fault("A24")
 def test_a_repository_that_is_gone_is_not_made_anew(tmp_path: Path, source: Path):
     publish(open_sets(tmp_path), source)
     shutil.rmtree(tmp_path / "repository")
@@ -89,6 +92,7 @@ def test_a_repository_that_is_gone_is_not_made_anew(tmp_path: Path, source: Path
     assert not (tmp_path / "repository").exists()
 
 
+@pytest.mark.fault("A24")
 def test_another_disk_in_its_place_is_refused_with_both_ids(tmp_path: Path):
     mine = Repository.create(tmp_path / "a", tmp_path / "state")
     other = Repository.create(tmp_path / "b", tmp_path / "elsewhere")
@@ -129,12 +133,14 @@ def refused(path: Path, state: Path) -> str:
 
 
 @pytest.mark.parametrize("mode", [0o777, 0o770, 0o720, 0o702, 0o1777])
+@pytest.mark.fault("A25")
 def test_a_repository_that_others_can_write_is_refused_with_its_mode(tmp_path: Path, mode: int):
     Repository.create(tmp_path / "r", tmp_path / "s")
     (tmp_path / "r").chmod(mode)
     assert refused(tmp_path / "r", tmp_path / "s").endswith(f"can be written by others (mode {mode:04o})")
 
 
+@pytest.mark.fault("A25")
 def test_a_link_and_a_file_are_no_repository(tmp_path: Path):
     Repository.create(tmp_path / "r", tmp_path / "s")
     (tmp_path / "link").symlink_to(tmp_path / "r")
@@ -147,6 +153,7 @@ def test_a_link_and_a_file_are_no_repository(tmp_path: Path):
 
 
 @AS_ROOT
+@pytest.mark.fault("A25")
 def test_a_repository_of_somebody_else_is_refused_with_both_users(tmp_path: Path):
     Repository.create(tmp_path / "r", tmp_path / "s")
     os.chown(tmp_path / "r", 65534, 65534)
@@ -154,6 +161,7 @@ def test_a_repository_of_somebody_else_is_refused_with_both_users(tmp_path: Path
 
 
 @AS_ROOT
+@pytest.mark.fault("A25")
 def test_a_read_only_repository_is_refused(tmp_path: Path):
     disk, state = tmp_path / "disk", tmp_path / "state"
     disk.mkdir()
@@ -163,6 +171,7 @@ def test_a_read_only_repository_is_refused(tmp_path: Path):
         assert refused(disk, state).endswith("is read-only")
 
 
+@pytest.mark.fault("A25")
 def test_a_stacks_directory_is_trusted_no_more_than_the_repository(tmp_path: Path, source: Path):
     repository = Repository.create(tmp_path / "r", tmp_path / "s")
     publish(repository.stack("demo"), source)
@@ -179,6 +188,7 @@ def test_a_stacks_directory_is_trusted_no_more_than_the_repository(tmp_path: Pat
 
 @pytest.mark.parametrize("error", [errno.ENOSPC, errno.EIO])
 @pytest.mark.parametrize("call", ["write_file", "sync_directory", "rename"])
+@pytest.mark.fault("A5", "A6")
 def test_a_publish_that_fails_at_any_step_is_withdrawn(
     sets: StackSets, source: Path, monkeypatch: pytest.MonkeyPatch, call: str, error: int
 ):
@@ -206,6 +216,7 @@ def _fail_at_the_last(patched: pytest.MonkeyPatch, call: str, number: int, folde
     patched.setattr(durable, call, fail)
 
 
+@pytest.mark.fault("A2")
 def test_a_killed_publish_leaves_a_partial_that_the_next_run_sweeps(tmp_path: Path, source: Path):
     """SIGKILL at random moments: nothing half is ever listed, and what was said to be published is there."""
     sets, rng, cut_short = open_sets(tmp_path), random.Random(11), 0
@@ -257,6 +268,7 @@ def test_a_partial_without_its_lock_is_swept_and_one_of_a_running_process_is_not
     assert everything(sets.path) == set()
 
 
+@pytest.mark.fault("B3")
 def test_swapped_manifests_are_found_and_the_sets_are_no_backups(sets: StackSets, source: Path):
     first, second = publish_daily(sets, source, 2)
     durable.exchange(first.path / "manifest.json", second.path / "manifest.json")
@@ -266,6 +278,7 @@ def test_swapped_manifests_are_found_and_the_sets_are_no_backups(sets: StackSets
         sets.resolve(first.id)
 
 
+@pytest.mark.fault("B3")
 def test_a_missing_and_an_edited_manifest_make_the_set_damaged(sets: StackSets, source: Path):
     first, second = publish_daily(sets, source, 2)
     (first.path / "manifest.json").unlink()

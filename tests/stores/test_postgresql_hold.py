@@ -71,12 +71,14 @@ def truncated_in_between(store: PostgresqlStore, server: Server, database: str, 
         return dumped(store, held, tmp_path)
 
 
+@pytest.mark.fault("A17")
 def test_truncate_between_the_snapshot_and_the_dump_waits_and_no_row_is_lost(
     store: PostgresqlStore, server: Server, database: str, tmp_path: Path
 ) -> None:
     assert truncated_in_between(store, server, database, tmp_path).counts == {"public.t": 1000}
 
 
+@pytest.mark.control("A17")
 def test_control_without_the_table_locks_truncate_empties_the_dump_and_nothing_notices(
     store: PostgresqlStore, server: Server, database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -90,6 +92,7 @@ def test_control_without_the_table_locks_truncate_empties_the_dump_and_nothing_n
     assert truncated_in_between(store, server, database, tmp_path).counts == {"public.t": 0}
 
 
+@pytest.mark.fault("A17")
 def test_rows_written_after_the_snapshot_are_not_in_the_set_and_the_proof_is_equal(
     store: PostgresqlStore, server: Server, database: str, around: Surroundings, tmp_path: Path
 ) -> None:
@@ -120,6 +123,7 @@ def test_rows_written_after_the_snapshot_are_not_in_the_set_and_the_proof_is_equ
     refuse_difference(store.prove(folder, record, scratch), record, "the proof")
 
 
+@pytest.mark.fault("A17")
 def test_a_sequence_that_moves_during_the_dump_is_proven_to_stand_in_between(
     store: PostgresqlStore, server: Server, database: str, around: Surroundings, tmp_path: Path
 ) -> None:
@@ -164,6 +168,7 @@ def test_control_such_a_timeout_does_end_a_session_that_does_not_set_its_own(ser
     connection.close()
 
 
+@pytest.mark.fault("A14")
 def test_a_table_that_somebody_holds_exclusively_fails_the_store_within_its_bound_and_names_the_holder(
     server: Server, database: str, around: Surroundings
 ) -> None:
@@ -178,6 +183,7 @@ def test_a_table_that_somebody_holds_exclusively_fails_the_store_within_its_boun
         assert waiting == 0
 
 
+@pytest.mark.fault("A17")
 def test_a_table_made_between_the_locks_and_the_snapshot_is_locked_too(
     store: PostgresqlStore, server: Server, database: str, tmp_path: Path
 ) -> None:
@@ -193,6 +199,7 @@ def test_a_table_made_between_the_locks_and_the_snapshot_is_locked_too(
         held.close()
 
 
+@pytest.mark.fault("A17")
 def test_tables_that_keep_appearing_fail_the_store_and_are_named(
     store: PostgresqlStore, server: Server, database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

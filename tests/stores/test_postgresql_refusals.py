@@ -74,6 +74,7 @@ def script(path: Path, text: str) -> None:
     path.chmod(0o755)
 
 
+@pytest.mark.fault("A9")
 def test_a_pg_dump_older_than_the_server_is_refused_with_both_versions(server: Server, database: str, around: Surroundings) -> None:
     old = programs_of(15)
     with pytest.raises(Refused, match=r"pg_dump in .*15.* is 15\.[0-9]+, the server is 18\.[0-9]+") as refused:
@@ -81,6 +82,7 @@ def test_a_pg_dump_older_than_the_server_is_refused_with_both_versions(server: S
     assert refused.value.next == "apt-get install postgresql-client-18"
 
 
+@pytest.mark.control("A9")
 def test_control_an_older_pg_dump_does_fail_on_a_newer_server(server: Server, database: str) -> None:
     argv = [programs_of(15) / "pg_dump", "-h", server.socket, "-p", str(server.port), "-U", "postgres", database]
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
@@ -89,6 +91,7 @@ def test_control_an_older_pg_dump_does_fail_on_a_newer_server(server: Server, da
 
 
 @pytest.mark.parametrize("program", ["pg_dump", "pg_restore"])
+@pytest.mark.fault("A10")
 def test_a_program_that_is_missing_or_not_executable_is_refused_and_named(
     server: Server, database: str, around: Surroundings, tmp_path: Path, program: str
 ) -> None:
@@ -104,6 +107,7 @@ def test_a_program_that_is_missing_or_not_executable_is_refused_and_named(
         store.preflight()
 
 
+@pytest.mark.fault("A11")
 def test_a_server_that_is_down_is_tried_once_more_and_fails_within_30_seconds(around: Surroundings, tmp_path: Path) -> None:
     with start_server(major=18, tcp=True) as down:
         stores = opened(down, "postgres", around), build("main", down.declared_over_tcp("postgres", secret(tmp_path, PASSWORD)), around)
@@ -115,6 +119,7 @@ def test_a_server_that_is_down_is_tried_once_more_and_fails_within_30_seconds(ar
             assert clock.monotonic() - started < 30
 
 
+@pytest.mark.fault("A11")
 def test_a_server_that_is_down_is_unknown_never_empty_and_never_absent(around: Surroundings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection, "PAUSE_BEFORE_RETRY", 0.1)
     with start_server(major=18) as down:
@@ -128,6 +133,7 @@ def test_a_server_that_is_down_is_unknown_never_empty_and_never_absent(around: S
                 store.is_absent()
 
 
+@pytest.mark.fault("A11")
 def test_a_server_that_comes_up_between_the_two_tries_is_used(around: Surroundings) -> None:
     with start_server(major=18) as late:
         late.stop()
@@ -139,6 +145,7 @@ def test_a_server_that_comes_up_between_the_two_tries_is_used(around: Surroundin
             starting.join()
 
 
+@pytest.mark.fault("A12")
 def test_a_server_that_hangs_does_not_hang_the_store(around: Surroundings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection, "CONNECT_SECONDS", 1)
     with start_server(major=18) as hung:
@@ -151,6 +158,7 @@ def test_a_server_that_hangs_does_not_hang_the_store(around: Surroundings, monke
             os.kill(hung.pid, signal.SIGCONT)
 
 
+@pytest.mark.fault("A12")
 def test_a_backend_that_hangs_in_the_middle_of_a_query_ends_at_the_overall_timeout(
     server: Server, database: str, around: Surroundings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -168,6 +176,7 @@ def test_a_backend_that_hangs_in_the_middle_of_a_query_ends_at_the_overall_timeo
 
 
 @pytest.mark.parametrize("what", ["pg_dump", "digests"])
+@pytest.mark.fault("A12")
 def test_a_server_that_hangs_in_the_middle_of_a_dump_fails_the_store_and_leaves_no_program(
     around: Surroundings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
@@ -205,6 +214,7 @@ def stop_backends(server: Server) -> list[int]:
     return pids
 
 
+@pytest.mark.fault("A13")
 def test_a_wrong_password_fails_at_once_names_the_file_and_never_the_secret(
     server: Server, database: str, around: Surroundings, tmp_path: Path
 ) -> None:
@@ -217,6 +227,7 @@ def test_a_wrong_password_fails_at_once_names_the_file_and_never_the_secret(
 
 
 @pytest.mark.parametrize("hazard", ["missing", "0644", "empty", "directory"])
+@pytest.mark.fault("A13", "H9")
 def test_a_secret_that_cannot_be_trusted_is_refused_and_named(
     server: Server, database: str, around: Surroundings, tmp_path: Path, hazard: str
 ) -> None:
@@ -231,6 +242,7 @@ def test_a_secret_that_cannot_be_trusted_is_refused_and_named(
 
 
 @pytest.mark.parametrize("password", ["a:b\\c", "it's", "%s %% $HOME `x`", "-rf", "ünï 表", "x" * 200, "  spaced "])
+@pytest.mark.fault("H8")
 def test_a_password_with_hostile_signs_reaches_the_server_and_its_programs_whole(
     server: Server, database: str, around: Surroundings, tmp_path: Path, password: str
 ) -> None:
@@ -286,6 +298,7 @@ def limited(server: Server, database: str, statements: str) -> str:
     return role
 
 
+@pytest.mark.fault("A15")
 def test_a_role_that_may_not_read_a_table_or_a_schema_is_refused_and_told_which(
     server: Server, database: str, around: Surroundings, tmp_path: Path
 ) -> None:
@@ -303,6 +316,7 @@ def test_a_role_that_may_not_read_a_table_or_a_schema_is_refused_and_told_which(
     store.preflight()
 
 
+@pytest.mark.fault("A15")
 def test_a_table_whose_row_security_hides_rows_is_refused(server: Server, database: str, around: Surroundings, tmp_path: Path) -> None:
     role = limited(server, database, "create table t (id int); insert into t values (1); alter table t enable row level security")
     store = opened(server, database, around, role)
@@ -313,12 +327,14 @@ def test_a_table_whose_row_security_hides_rows_is_refused(server: Server, databa
     assert take_whole(store, tmp_path / "sets").record.counts == {"public.t": 1}
 
 
+@pytest.mark.control("A15")
 def test_control_with_row_security_on_such_a_table_counts_as_empty(server: Server, database: str) -> None:
     role = limited(server, database, "create table t (id int); insert into t values (1); alter table t enable row level security")
     with server.connect(database, role) as reader:
         assert reader.execute("select count(*) from t").fetchone() == (0,)
 
 
+@pytest.mark.fault("A15")
 def test_large_objects_that_the_role_may_not_read_are_refused(server: Server, database: str, around: Surroundings) -> None:
     role = limited(server, database, "select lo_from_bytea(1, 'x'), lo_from_bytea(2, 'y')")
     store = opened(server, database, around, role)
@@ -334,6 +350,7 @@ def test_data_checksums_that_are_off_are_a_warning(around: Surroundings) -> None
     assert "data checksums are off" in problem.message
 
 
+@pytest.mark.fault("A1")
 def test_a_dump_that_is_killed_fails_the_store_and_leaves_no_good_record(
     server: Server, database: str, around: Surroundings, tmp_path: Path
 ) -> None:

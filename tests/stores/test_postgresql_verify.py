@@ -62,6 +62,7 @@ def archive_of(taken: Taken) -> Path:
     return path
 
 
+@pytest.mark.fault("B1", "B2")
 def test_every_archive_with_a_flipped_bit_or_cut_short_is_told_from_a_good_one(taken: Taken, store: PostgresqlStore) -> None:
     """Decoding alone, as if no sha256 had been kept; gzip's own checks leave a few flips of the header to the sha256."""
     path = archive_of(taken)
@@ -87,6 +88,7 @@ def fails(store: PostgresqlStore, taken: Taken) -> bool:
     return False
 
 
+@pytest.mark.control("A16", "B2")
 def test_control_listing_a_truncated_archive_finds_nothing(store: PostgresqlStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     use_gzip(monkeypatch)
     path = archive_of(take_whole(store, tmp_path / "sets"))
@@ -95,12 +97,14 @@ def test_control_listing_a_truncated_archive_finds_nothing(store: PostgresqlStor
 
 
 @pytest.mark.parametrize("size", [0, 20])
+@pytest.mark.fault("A16")
 def test_an_archive_of_0_or_20_bytes_is_no_backup(taken: Taken, store: PostgresqlStore, size: int) -> None:
     archive_of(taken).write_bytes(b"\x1f\x8b\x08" + b"\0" * 17 if size else b"")
     with pytest.raises(Failed):
         store.verify(taken.folder, taken.record)
 
 
+@pytest.mark.fault("A16")
 def test_a_dump_program_that_writes_nothing_and_says_it_went_well_is_found_out(
     server: Server, around: Surroundings, tmp_path: Path
 ) -> None:
@@ -117,12 +121,14 @@ def test_a_dump_program_that_writes_nothing_and_says_it_went_well_is_found_out(
         store.verify(taken.folder, taken.record)
 
 
+@pytest.mark.fault("B5")
 def test_an_archive_that_decodes_but_misses_a_table_fails(taken: Taken, store: PostgresqlStore) -> None:
     record = replace(taken.record, digests={**taken.record.digests, "public.v": "sha256:" + "0" * 64})
     with pytest.raises(Failed, match="the archive holds the rows of 2 tables, the record names 3"):
         store.verify(taken.folder, record)
 
 
+@pytest.mark.fault("B5")
 def test_an_archive_of_another_database_is_found_by_the_proof(
     taken: Taken, server: Server, store: PostgresqlStore, around: Surroundings, tmp_path: Path
 ) -> None:
@@ -153,6 +159,7 @@ def test_a_proof_without_the_servers_programs_is_unknown_and_names_the_package(
     assert unknown.value.next == "apt-get install postgresql-18"
 
 
+@pytest.mark.fault("B10")
 def test_a_proof_without_an_extension_is_unknown_and_names_it(taken: Taken, store: PostgresqlStore, around: Surroundings) -> None:
     document = taken.folder / "database.json"
     document.chmod(0o600)
@@ -167,6 +174,7 @@ def test_a_proof_without_an_extension_is_unknown_and_names_it(taken: Taken, stor
     assert list(place.iterdir()) == []
 
 
+@pytest.mark.fault("B11", "B10")
 def test_an_archive_newer_than_pg_restore_is_unknown_with_both_versions(taken: Taken, server: Server, around: Surroundings) -> None:
     store = build("main", server.declared("app", programs=programs_of(16)), around)
     with pytest.raises(Unknown, match=r"written by pg_dump 18\.[0-9]+, pg_restore in .* is only 16\.[0-9]+"):

@@ -80,6 +80,7 @@ def test_twenty_stores_stay_below_64_kb():
     assert len(manifest(stores=20, tables=10).to_bytes()) < 64 << 10
 
 
+@pytest.mark.fault("B3")
 def test_no_changed_byte_of_a_manifest_goes_unnoticed(written: Path):
     """A byte outside the strings may still say the same (white space): then what is read is equal too."""
     rng, whole, refused = random.Random(7), written.read_bytes(), 0
@@ -94,6 +95,7 @@ def test_no_changed_byte_of_a_manifest_goes_unnoticed(written: Path):
     assert refused > 400
 
 
+@pytest.mark.control("B3")
 def test_without_the_seal_an_edit_would_go_unnoticed(written: Path, monkeypatch: pytest.MonkeyPatch):
     edited(written, skew_ms=0.0)
     with pytest.raises(BadManifest, match="altered after it was sealed"):
@@ -102,6 +104,7 @@ def test_without_the_seal_an_edit_would_go_unnoticed(written: Path, monkeypatch:
     assert read_manifest(written).skew_ms == 0.0
 
 
+@pytest.mark.fault("B3")
 def test_a_manifest_of_another_set_or_stack_is_refused(written: Path):
     with pytest.raises(BadManifest, match="another set's: its id is"):
         read_manifest(written, expect_id="20250109T030000Z-000008")
@@ -109,11 +112,14 @@ def test_a_manifest_of_another_set_or_stack_is_refused(written: Path):
         read_manifest(written, expect_stack="other")
 
 
+@pytest.mark.fault("B3")
 def test_a_missing_manifest_is_named(tmp_path: Path):
     with pytest.raises(BadManifest, match="is missing"):
         read_manifest(tmp_path / "manifest.json")
 
 
+@pytest.mark.fault("B3")
+@pytest.mark.control("B3")
 def test_a_key_that_stands_twice_is_refused(written: Path):
     text = written.read_text().replace('"host":', '"host": "first", "host":', 1)
     assert json.loads(text)["host"] == "testhost"  # the control: the standard reader takes the last one silently
@@ -122,6 +128,7 @@ def test_a_key_that_stands_twice_is_refused(written: Path):
         read_manifest(written)
 
 
+@pytest.mark.fault("B3")
 def test_a_newer_schema_is_refused_with_both_numbers(written: Path):
     with pytest.raises(NewerManifest, match=r"has schema 2, .* reads up to 1"):
         read_manifest(resealed(written, schema=2, anything="new"))
@@ -153,6 +160,7 @@ def test_a_schema_that_is_no_number_is_refused(written: Path, schema: object):
         {"problems": [{"message": "x"}]},
     ],
 )
+@pytest.mark.fault("B3")
 def test_a_sealed_manifest_that_says_the_impossible_is_refused(written: Path, changes: dict[str, object]):
     with pytest.raises(BadManifest, match="cannot be understood"):
         read_manifest(resealed(written, **changes))

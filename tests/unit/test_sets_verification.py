@@ -82,6 +82,8 @@ def test_a_whole_set_is_verified_and_it_is_written_down(sets: StackSets, source:
     assert json.loads(record.read_text())["facts"]["stores"]["papers"]["outcome"] == "ok"
 
 
+@pytest.mark.fault("B1")
+@pytest.mark.control("B1")
 def test_one_flipped_bit_anywhere_is_found(sets: StackSets, source: Path):
     """The control: what a listing can show, the sizes, is the same for every one of them."""
     entry, rng, found = publish(sets, source), random.Random(5), 0
@@ -98,6 +100,7 @@ def test_one_flipped_bit_anywhere_is_found(sets: StackSets, source: Path):
     assert check_artefacts(entry.path, manifest, Progress()) == []
 
 
+@pytest.mark.fault("B2")
 def test_each_way_to_damage_a_file_has_its_own_name(sets: StackSets, source: Path):
     other = publish(sets, source, notes=b"other set's")
     entry = publish(sets, source)
@@ -128,6 +131,7 @@ def test_each_way_to_damage_a_file_has_its_own_name(sets: StackSets, source: Pat
 
 
 @pytest.mark.parametrize("name", ["a.txt", "sub/b.txt", "sub/empty", "paper.pdf"])
+@pytest.mark.fault("B2")
 def test_each_way_to_damage_a_listed_file_has_its_own_name(sets: StackSets, source: Path, name: str):
     entry = publish(sets, source)
     path, inside = entry.path / "papers" / "files" / name, f"papers/files/{name}"
@@ -145,6 +149,7 @@ def test_each_way_to_damage_a_listed_file_has_its_own_name(sets: StackSets, sour
     assert kinds(sets, entry) == [("irregular", inside)]
 
 
+@pytest.mark.fault("B2")
 def test_an_artefact_of_another_set_is_named_with_its_origin(sets: StackSets, source: Path):
     other, entry = publish(sets, source, notes=b"older"), publish(sets, source, notes=b"newer")
     tampered(entry.path / "papers" / "notes.bin").write_bytes((other.path / "papers" / "notes.bin").read_bytes())
@@ -152,12 +157,14 @@ def test_an_artefact_of_another_set_is_named_with_its_origin(sets: StackSets, so
     assert problem.message == f"papers/notes.bin was replaced: it holds papers/notes.bin of set {other.id}"
 
 
+@pytest.mark.fault("B2")
 def test_an_extra_file_among_the_listed_ones_is_found_also_when_another_is_missing(sets: StackSets, source: Path):
     entry = publish(sets, source)
     os.rename(entry.path / "papers" / "files" / "a.txt", entry.path / "papers" / "files" / "a.old")
     assert sorted(kinds(sets, entry)) == [("extra", "papers/files/a.old"), ("missing", "papers/files/a.txt")]
 
 
+@pytest.mark.fault("B2")
 def test_a_file_beside_the_stores_is_found(sets: StackSets, source: Path):
     entry = publish(sets, source)
     (entry.path / "notes.txt").write_text("mine")
@@ -166,6 +173,7 @@ def test_a_file_beside_the_stores_is_found(sets: StackSets, source: Path):
     assert (verdict.outcome, verdict.state) == (Outcome.FAILED, "damaged")
 
 
+@pytest.mark.fault("B2")
 def test_a_store_whose_folder_is_gone_or_a_link_is_named(sets: StackSets, source: Path, tmp_path: Path):
     entry = publish(sets, source)
     os.rename(entry.path / "papers", tmp_path / "elsewhere")
@@ -174,6 +182,8 @@ def test_a_store_whose_folder_is_gone_or_a_link_is_named(sets: StackSets, source
     assert kinds(sets, entry) == [("missing", "papers")]
 
 
+@pytest.mark.fault("B2")
+@pytest.mark.control("B2")
 def test_a_link_in_the_way_leads_nowhere(sets: StackSets, source: Path, tmp_path: Path):
     """The control: through the link the files read the same, so comparing alone would find nothing."""
     entry = publish(sets, source)
@@ -335,6 +345,7 @@ def test_a_damaged_set_is_not_linked_to(sets: StackSets, source: Path):
 
 
 @pytest.mark.parametrize("parts", [1, 2, 3, 7])
+@pytest.mark.fault("B8")
 def test_the_parts_of_a_set_cover_every_file_exactly_once(sets: StackSets, source: Path, parts: int):
     entry = publish(sets, source)
     names = [str(path.relative_to(entry.path)) for path in files_of(entry)] + ["papers/files/sub/empty"]
@@ -345,6 +356,7 @@ def test_the_parts_of_a_set_cover_every_file_exactly_once(sets: StackSets, sourc
     assert found.count(Outcome.FAILED) == 1
 
 
+@pytest.mark.fault("B8")
 def test_a_part_that_is_good_does_not_vouch_for_the_set(sets: StackSets, source: Path):
     entry, store = publish(sets, source), Decoder()
     sets.records.add(entry.id, "verify", "failed", START)
@@ -353,6 +365,7 @@ def test_a_part_that_is_good_does_not_vouch_for_the_set(sets: StackSets, source:
     assert verify(sets, entry).state == "verified"
 
 
+@pytest.mark.fault("B8")
 def test_a_part_also_finds_what_is_missing_or_too_short_in_the_others(sets: StackSets, source: Path):
     entry = publish(sets, source)
     (entry.path / "papers" / "files" / "a.txt").unlink()
