@@ -1,6 +1,7 @@
 """Remove the sets that the declared retention keeps no longer; with `plan=yes`, only say which.
 
 pyinfra INVENTORY deploys/prune.py --data plan=yes
+pyinfra INVENTORY deploys/prune.py --data stack=maestro --data confirm=maestro@prod-ai-1
 """
 
 from pyinfra import host
@@ -9,4 +10,5 @@ from operations import declared, sets
 
 sudo = declared.sudo(host)
 for stack in host.loop(declared.chosen_stacks(host)):
-    sets.prune(name=f"Prune {stack}", stack=stack, dry_run=declared.flag(host, "plan"), _sudo=sudo)
+    dry_run, confirm = declared.flag(host, "plan"), declared.text(host, "confirm")
+    sets.prune(name=f"Prune {stack}", stack=stack, dry_run=dry_run, confirm=confirm, _sudo=sudo)

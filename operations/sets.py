@@ -156,12 +156,13 @@ def restore(
 
 
 @operation()
-def prune(stack: str, dry_run: bool = False) -> Generator[Verb, None, None]:
+def prune(stack: str, dry_run: bool = False, confirm: str | None = None) -> Generator[Verb, None, None]:
     """
     Remove the sets that the stack's retention keeps no longer. Only verified sets count, and the newest survivor is read first.
 
     + stack: the stack's name
     + dry_run: only say which sets would go
+    + confirm: ``STACK@HOST``, needed where more than half of the sets would go
 
     **Example:**
 
@@ -169,7 +170,8 @@ def prune(stack: str, dry_run: bool = False) -> Generator[Verb, None, None]:
 
         sets.prune(name="Remove old sets", stack="maestro")
     """
-    yield Verb("prune", value("stack", stack), *(["--dry-run"] if dry_run else []))
+    words = ["--dry-run"] if dry_run else ["--confirm", value("confirm", confirm)] if confirm is not None else []
+    yield Verb("prune", value("stack", stack), *words)
 
 
 def restore_words(

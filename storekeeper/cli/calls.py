@@ -75,16 +75,23 @@ class Desk:
         return "\n".join([*restore.plan(document, self.console.paint_err), *said])
 
     @contextmanager
-    def context(self, *, lock: bool, may_create: bool = False) -> Iterator[Context]:
-        """All that the verb works with, and its progress on standard error while the block runs."""
+    def context(self, *, lock: bool, may_create: bool = False, in_background: bool = False) -> Iterator[Context]:
+        """All that the verb works with, and its progress on standard error while the block runs; `in_background` within the load
+        that the stack file declares."""
+        from storekeeper.host import load  # noqa: PLC0415
         from storekeeper.verbs import opening  # noqa: PLC0415
 
         stack = opening.declared(self.places, self.stack_name)
         allowed = opening.Allowed(self.words.nobody_uses, self.words.no_owners)
         purpose = self.words.verb.name if lock else None
         progress = self._progress()
+        declared = stack.backup.load if in_background else None
+        limits = load.Limits() if declared is None else load.Limits(declared.nice, declared.max_rate)
         try:
-            with opening.open_context(self.places, stack, progress, lock=purpose, allowed=allowed, may_create=may_create) as context:
+            with (
+                load.limited(limits),
+                opening.open_context(self.places, stack, progress, lock=purpose, allowed=allowed, may_create=may_create) as context,
+            ):
                 yield context
         finally:
             progress.end()
@@ -113,7 +120,7 @@ def _backup(desk: Desk) -> Report:
     from storekeeper.verbs.telling import told  # noqa: PLC0415
 
     def run() -> Report:
-        with desk.context(lock=True, may_create=True) as context:
+        with desk.context(lock=True, may_create=True, in_background=True) as context:
             return backup(context, frozenset(desk.words.accept_shrink))
 
     return told(opening.declared(desk.places, desk.stack_name).ping, desk.stack_name, run)
@@ -129,14 +136,14 @@ def _verify(desk: Desk) -> Report:
     from storekeeper.verbs.verify import verify  # noqa: PLC0415
 
     words = desk.words
-    with desk.context(lock=False) as context:
+    with desk.context(lock=False, in_background=True) as context:
         return verify(context, words.set, all=words.all, subset=words.read_subset)
 
 
 def _prove(desk: Desk) -> Report:
     from storekeeper.verbs.prove import prove  # noqa: PLC0415
 
-    with desk.context(lock=False) as context:
+    with desk.context(lock=False, in_background=True) as context:
         return prove(context, desk.words.set)
 
 
@@ -167,8 +174,9 @@ def _prune(desk: Desk) -> Report:
     from storekeeper.verbs.jobs import records_of  # noqa: PLC0415
     from storekeeper.verbs.prune import prune  # noqa: PLC0415
 
-    with desk.context(lock=not desk.words.dry_run) as context:
-        return prune(context, records_of(desk.places, desk.stack_name), dry_run=desk.words.dry_run)
+    words, confirmed = desk.words, confirm.is_confirmed(desk.words)
+    with desk.context(lock=not words.dry_run, in_background=True) as context:
+        return prune(context, records_of(desk.places, desk.stack_name), dry_run=words.dry_run, confirmed=confirmed)
 
 
 def _pin(desk: Desk) -> Report:

@@ -200,11 +200,15 @@ VERBS = (
         "prune",
         "Remove the sets that no rule keeps, and old sides past their time.",
         (STACK,),
-        (Option(("--dry-run",), "say what would be removed and remove nothing"),),
+        (
+            Option(("--dry-run",), "say what would be removed and remove nothing"),
+            Option(("--yes",), "remove them also where that is more than half of the sets"),
+            _CONFIRM,
+        ),
         {
             0: "pruned",
             1: "failed",
-            2: "wrong usage, or the newest backup failed: nothing was removed",
+            2: "wrong usage, the newest backup failed, or more than half of the sets would go: nothing was removed",
             3: "something could not be found out",
             4: "pruned, with warnings",
             75: _DONE[75],

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -42,12 +42,31 @@ class Pruned:
         }
 
 
+class MostWouldGo(Refused):
+    """More than half of the sets would go, and nobody said that this is meant. `plan` is what would have been done."""
+
+    def __init__(self, stack: str, plan: Pruned) -> None:
+        count, all_of_them = len(plan.removed), len(plan.removed) + len(plan.kept)
+        message = f"{count} of {all_of_them} sets of {stack} would go, more than half: nothing was removed. Is the policy meant so?"
+        super().__init__(message, next=f"storekeeper prune {stack} --yes")
+        self.plan = plan
+
+
 def prune(
-    sets: StackSets, keep: Keep, now: datetime, *, dry_run: bool = False, newest_run_failed: bool = False, progress: Progress | None = None
+    sets: StackSets,
+    keep: Keep,
+    now: datetime,
+    *,
+    dry_run: bool = False,
+    confirmed: bool = False,
+    newest_run_failed: bool = False,
+    progress: Progress | None = None,
 ) -> Pruned:
     """Remove what `keep` keeps no longer. With `dry_run` the same answer, and nothing is changed.
 
     The newest set that will be left is read back in full first: raises Refused when it is bad, and nothing was removed.
+    Raises MostWouldGo when more than half of the sets would go, unless a person `confirmed` it: that is what a mistake in
+    the policy looks like.
     """
     entries = {entry.id: entry for entry in sets.entries()}
     choice = _choose(entries, keep, now, newest_run_failed=newest_run_failed)
@@ -56,9 +75,13 @@ def prune(
         survivor = _newest_survivor(entries, choice)
         _refuse_bad_survivor(sets, survivor, progress or Progress(), dry_run=dry_run)
     leftovers = sets.in_trash()
-    if dry_run:
+    needs_a_word = not confirmed and _needs_a_word(len(doomed), len(entries))
+    if dry_run or needs_a_word:
         folders = [sets.trash / name for name in leftovers] + [entry.path for entry in doomed]
-        return Pruned(choice.kept, choice.removed, _bytes_freed(folders), (*choice.warnings, *_told(leftovers)))
+        plan = Pruned(choice.kept, choice.removed, _bytes_freed(folders), (*choice.warnings, *_told(leftovers)))
+        if needs_a_word and not dry_run:
+            raise MostWouldGo(sets.stack, plan)
+        return replace(plan, problems=(*plan.problems, _asks_first(sets.stack))) if needs_a_word else plan
     busy = [entry.id for entry in doomed if not _move_to_trash(sets, entry)]
     if busy:
         choice = _spare(choice, dict.fromkeys(busy, "in use"), ())
@@ -190,6 +213,17 @@ def _files(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
                     pending.append(Path(entry.path))
                 elif stat.S_ISREG(status.st_mode):
                     yield Path(entry.path).relative_to(folder), status
+
+
+def _needs_a_word(doomed: int, all_of_them: int) -> bool:
+    """Whether so many would go that somebody must have meant it."""
+    return 2 * doomed > all_of_them
+
+
+def _asks_first(stack: str) -> Problem:
+    return Problem(
+        "this is more than half of the sets: without --yes nothing is removed", Severity.INFO, next=f"storekeeper prune {stack} --yes"
+    )
 
 
 def _told(leftovers: Collection[str]) -> tuple[Problem, ...]:

@@ -7,6 +7,7 @@ from typing import Any
 from storekeeper.outcomes import Problem, Severity, StorekeeperError
 from storekeeper.restore.resuming import refuse_or_resume
 from storekeeper.sets.context import Context
+from storekeeper.sets.pruning import MostWouldGo
 from storekeeper.sets.publishing import take_set
 from storekeeper.verbs.documents import describe_set
 from storekeeper.verbs.prune import apply_retention
@@ -28,7 +29,9 @@ def backup(context: Context, accept_shrink: frozenset[str] = frozenset()) -> Rep
 def _retention(context: Context) -> tuple[dict[str, Any] | None, list[Problem]]:
     """What retention did; a warning where it could not: the set is published whatever becomes of the older ones."""
     try:
-        return apply_retention(context, dry_run=False)
+        return apply_retention(context)
+    except MostWouldGo as refusal:
+        return None, [Problem(refusal.message, Severity.WARNING, next=f"storekeeper prune {context.stack.stack} --dry-run")]
     except StorekeeperError as error:
         return None, [Problem(f"retention did not run to its end: {error.message}", Severity.WARNING, error.store, error.next)]
     except OSError as error:

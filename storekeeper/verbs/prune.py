@@ -5,35 +5,43 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from storekeeper.host import clock, space
+from storekeeper.host import clock, load, space
 from storekeeper.host.jobs import Record
 from storekeeper.outcomes import Outcome, Problem, Refused, Severity
 from storekeeper.restore.kept import expire_old_sides
 from storekeeper.restore.resuming import refuse_or_resume
 from storekeeper.sets.context import Context
+from storekeeper.sets.pruning import MostWouldGo
 from storekeeper.sets.pruning import prune as prune_sets
 from storekeeper.verbs.report import Report
 
 _GOOD = ("ok", "warning")
 
 
-def prune(context: Context, runs: Sequence[Record], *, dry_run: bool) -> Report:
+def prune(context: Context, runs: Sequence[Record], *, dry_run: bool, confirmed: bool = False) -> Report:
     """Apply retention by hand; with `dry_run` say what it would do and change nothing.
 
-    Raises Refused while the newest backup failed: then what is there may be all that there will be.
+    Raises Refused while the newest backup failed: then what is there may be all that there will be. Where more than half of
+    the sets would go, it is refused with the plan as its answer, unless it is `confirmed`.
     """
     refuse_after_failure(context, runs)
     interrupted = [] if dry_run else refuse_or_resume(context)
-    result, problems = apply_retention(context, dry_run=dry_run)
+    load.lower()  # not before: services may have been stopped until here
+    try:
+        result, problems = apply_retention(context, dry_run=dry_run, confirmed=confirmed)
+    except MostWouldGo as refusal:
+        shown = {**refusal.plan.to_json(), "dry_run": True}
+        return Report(shown, [refusal.problem(), *interrupted, *refusal.plan.problems], Outcome.REFUSED)
     sides = [] if dry_run else expire_old_sides(context, clock.now())
     expired = [Problem(f"removed {side}", Severity.INFO) for side in sides]
     return Report({**result, "dry_run": dry_run}, [*interrupted, *problems, *expired])
 
 
-def apply_retention(context: Context, *, dry_run: bool) -> tuple[dict[str, Any], list[Problem]]:
-    """Keep what the stack's rules keep; the `retention` of a document, and its warnings."""
+def apply_retention(context: Context, *, dry_run: bool = False, confirmed: bool = False) -> tuple[dict[str, Any], list[Problem]]:
+    """Keep what the stack's rules keep; the `retention` of a document, and its warnings. Raises as `pruning.prune` does."""
     context.progress.step(None, "applying retention")
-    pruned = prune_sets(context.sets, context.stack.backup.keep, clock.now(), dry_run=dry_run, progress=context.progress)
+    keep = context.stack.backup.keep
+    pruned = prune_sets(context.sets, keep, clock.now(), dry_run=dry_run, confirmed=confirmed, progress=context.progress)
     return pruned.to_json(), list(pruned.problems)
 
 

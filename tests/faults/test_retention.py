@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -19,13 +20,15 @@ from storekeeper.host.progress import Progress
 from storekeeper.outcomes import Failed, Refused
 from storekeeper.sets import pruning
 from storekeeper.sets.artefacts import check_artefacts
-from storekeeper.sets.pruning import Pruned, prune
+from storekeeper.sets.pruning import MostWouldGo, Pruned
 from storekeeper.sets.repository import SetEntry, StackSets
 from storekeeper.stack.model import Keep
+from tests.harness.program import Program
 from tests.harness.sets import FAULT_COUNT, START, open_sets, publish, publish_daily, tampered, write_source
 
 NEWEST = Keep(days=0, daily=0, weekly=0, monthly=0, at_least=1)
 LATER = START + timedelta(days=60)
+prune = partial(pruning.prune, confirmed=True)  # most policies here keep one set of many
 
 
 @pytest.fixture
@@ -319,8 +322,7 @@ def test_a_kill_while_sets_are_removed_leaves_each_whole_or_gone(sets: StackSets
     rng, program = random.Random(3), Path(__file__).parents[2]
     code = (
         "import sys; from pathlib import Path; from datetime import timedelta\n"
-        "from tests.harness.sets import START, open_sets; from tests.faults.test_retention import LATER, NEWEST\n"
-        "from storekeeper.sets.pruning import prune\n"
+        "from tests.harness.sets import START, open_sets; from tests.faults.test_retention import LATER, NEWEST, prune\n"
         "sets = open_sets(Path(sys.argv[1])); print('ready', flush=True); prune(sets, NEWEST, LATER); print('done', flush=True)\n"
     )
     cut_short = 0
@@ -396,3 +398,72 @@ def test_the_lock_of_a_set_follows_it_into_the_trash(sets: StackSets, source: Pa
     with locks.hold_directory(entry.path, shared=True):
         assert not pruning._move_to_trash(sets, entry)
     assert pruning._move_to_trash(sets, entry)
+
+
+@pytest.mark.fault("C12")
+def test_a_policy_that_would_drop_more_than_half_of_the_sets_shows_its_plan_and_stops(sets: StackSets, source: Path):
+    publish_daily(sets, source, 5)
+    before = picture(sets.path)
+    with pytest.raises(MostWouldGo, match="4 of 5 sets of demo would go, more than half: nothing was removed") as refusal:
+        pruning.prune(sets, NEWEST, LATER)
+    assert picture(sets.path) == before
+    assert refusal.value.next == "storekeeper prune demo --yes"
+    plan, foreseen = refusal.value.plan, pruning.prune(sets, NEWEST, LATER, dry_run=True)
+    assert (plan.kept, plan.removed, plan.bytes_freed) == (foreseen.kept, foreseen.removed, foreseen.bytes_freed)
+    assert "without --yes nothing is removed" in foreseen.problems[-1].message
+    assert removed(pruning.prune(sets, NEWEST, LATER, confirmed=True)) == [set_id for set_id, _ in plan.removed]
+
+
+@pytest.mark.fault("C12")
+@pytest.mark.parametrize(("kept", "stops"), [(1, True), (2, True), (3, False), (4, False)])
+def test_half_of_the_sets_may_go_and_one_more_may_not(sets: StackSets, source: Path, kept: int, stops: bool):
+    publish_daily(sets, source, 6)
+    keep = NEWEST.model_copy(update={"at_least": kept})
+    if stops:
+        with pytest.raises(MostWouldGo):
+            pruning.prune(sets, keep, LATER)
+    else:
+        pruning.prune(sets, keep, LATER)
+    assert len(ids(sets)) == (6 if stops else kept)
+
+
+@pytest.mark.control("C12")
+def test_without_the_stop_a_mistyped_policy_costs_most_sets_at_once(sets: StackSets, source: Path, monkeypatch: pytest.MonkeyPatch):
+    """`days: 3` where 30 was meant."""
+    publish_daily(sets, source, 20)
+    mistyped = Keep(days=3, daily=0, weekly=0, monthly=0, at_least=1)
+    monkeypatch.setattr(pruning, "_needs_a_word", lambda *_: False)
+    pruning.prune(sets, mistyped, START + timedelta(days=19, hours=1))
+    assert ids(sets) == [18, 19, 20]
+
+
+@pytest.mark.fault("C12")
+def test_the_program_stops_with_the_plan_and_a_backup_keeps_what_it_would_drop(tmp_path: Path):
+    program = Program(tmp_path)
+    program.declare_small()
+    for _ in range(4):
+        assert program.run("backup", "demo").code == 0
+    text = (program.config / "stacks/demo.yml").read_text()
+    program.declare(text + "backup: {keep: {days: 0, daily: 0, weekly: 0, monthly: 0, at_least: 1}}\n")
+    live = program.database().read_bytes()
+
+    ended = program.answer("backup", "demo")
+    document = ended.document
+    assert (ended.code, document["outcome"], document["result"]["retention"]) == (4, "warning", None)
+    assert "4 of 5 sets of demo would go, more than half: nothing was removed" in document["problems"][-1]["message"]
+    assert document["problems"][-1]["next"].endswith("prune demo --dry-run")
+
+    ended = program.answer("prune", "demo")
+    document = ended.document
+    assert (ended.code, document["outcome"], document["result"]["dry_run"]) == (2, "refused", True)
+    assert (len(document["result"]["removed"]), len(document["result"]["kept"])) == (4, 1)
+    assert "prune demo --yes" in ended.complaints[0]
+    assert len(program.answer("list", "demo").document["result"]["sets"]) == 5
+    assert "remove " in program.run("prune", "demo").out, "the plan is shown to a person too"
+
+    elsewhere = program.answer("prune", "demo", "--confirm", "demo@another")
+    assert (elsewhere.code, len(program.answer("list", "demo").document["result"]["sets"])) == (2, 5)
+    done = program.answer("prune", "demo", "--confirm", f"demo@{os.uname().nodename}")
+    assert (done.code, len(done.document["result"]["removed"])) == (0, 4)
+    assert len(program.answer("list", "demo").document["result"]["sets"]) == 1
+    assert program.database().read_bytes() == live
