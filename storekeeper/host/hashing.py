@@ -9,6 +9,8 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from types import TracebackType
 
+from storekeeper.host import load
+
 _CHUNK = 1 << 22  # long enough that a thread seldom asks for Python's lock
 _OPEN = 64  # descriptors at once: whoever brings more waits
 _INTERVAL_S = 0.2
@@ -34,7 +36,7 @@ class Hashers:
         Where the sum is `known` already, nothing is read.
         """
         if self._threads is None:
-            self._threads = ThreadPoolExecutor(self._count)
+            self._threads = load.lowered_threads(self._count)
         self._room.acquire()
         hashing = Hashing(known)
         hashing.future = self._threads.submit(self._run, hashing, descriptor, then)
@@ -61,10 +63,11 @@ class Hashers:
 
     def _hash(self, hashing: Hashing, descriptor: int) -> str:
         digest = hashlib.sha256()
-        buffer = memoryview(bytearray(max(1, min(_CHUNK, os.fstat(descriptor).st_size))))
+        buffer = memoryview(bytearray(max(1, min(load.piece(_CHUNK), os.fstat(descriptor).st_size))))
         while not self._stopped and (count := os.readv(descriptor, [buffer])):
             digest.update(buffer[:count])
             hashing.size += count
+            load.spend(count)
         return digest.hexdigest()
 
 

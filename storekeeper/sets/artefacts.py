@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
+from storekeeper.host import load
 from storekeeper.host.hashing import Hashers, Hashing
 from storekeeper.host.progress import Progress
 from storekeeper.outcomes import Unknown
@@ -289,8 +290,9 @@ class _Examination:
 
     def _hash(self, descriptor: int) -> str:
         digest = hashlib.sha256()
-        while chunk := os.read(descriptor, CHUNK):
+        while chunk := os.read(descriptor, load.piece(CHUNK)):
             digest.update(chunk)
+            load.spend(len(chunk))
             self._advance(len(chunk))
         return digest.hexdigest()
 

@@ -11,6 +11,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 
+from storekeeper.host import load
 from storekeeper.host.progress import Progress
 from storekeeper.outcomes import StorekeeperError
 from storekeeper.stores.protocol import Hold
@@ -47,11 +48,13 @@ def one_point(holds: Mapping[str, Hold], progress: Progress) -> Iterator[Point]:
             with naming(name):
                 hold.prepare()
         progress.step(None, "pinning one moment of all stores")
-        pinned = _pin_all(holds)
-        for name, hold in holds.items():
-            with naming(name):
-                hold.copy()
-                hold.release()
+        with load.hurry():
+            pinned = _pin_all(holds)
+            for name, hold in holds.items():
+                with naming(name):
+                    hold.copy()
+                    hold.release()
+        load.lower()  # not before: it can never be undone, and writers have waited until here
         yield Point(pinned, {name: round(hold.pause_ms, 3) for name, hold in holds.items()})
 
 

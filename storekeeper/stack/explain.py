@@ -28,6 +28,7 @@ _SHAPES = {
     "stores": "a mapping of names to stores",
     "admin": "{user: ROLE}",
     "keep": "a mapping such as {daily: 7}",
+    "load": "a mapping such as {nice: 10, max_rate: 50MB}",
 }
 _TYPES: Mapping[str, str] = {
     "string_type": "text",

@@ -18,6 +18,7 @@ from storekeeper.stack.types import (
     HostName,
     HttpUrl,
     InnerPath,
+    Rate,
     SecretReference,
     SqlName,
     StackName,
@@ -106,10 +107,23 @@ class Keep(Declared):
     at_least: Annotated[int, Field(ge=1, le=10000, description="the newest so many, however old")] = 3
 
 
+class Load(Declared):
+    """What `backup`, `verify`, `prove` and `prune` leave to others. A restore, and the time in which writers wait, are never slowed."""
+
+    nice: Annotated[
+        int,
+        Field(ge=0, le=19, description="niceness, and with it the lowest best-effort rank for the disk; 0 leaves both as they are"),
+    ] = 10
+    max_rate: Annotated[
+        Rate | None, Field(description="at most so many bytes a second, such as `50MB`, are read, copied or hashed; no limit when left out")
+    ] = None
+
+
 class BackupModel(Declared):
     """How sets are taken and kept."""
 
     keep: Annotated[Keep, Field(description="which sets are kept")] = Keep()
+    load: Annotated[Load, Field(description="what is left to others meanwhile")] = Load()
 
 
 class RestoreModel(Declared):

@@ -60,6 +60,7 @@ _SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("A secret", types.SecretReference),
     ("`backup`", model.BackupModel),
     ("`backup.keep`", model.Keep),
+    ("`backup.load`", model.Load),
     ("`restore`", model.RestoreModel),
     ("An entry of `schedule`", schedule.ScheduleEntry),
 )

@@ -25,6 +25,8 @@ from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from storekeeper.stack.names import NAME_PATTERN
 
+_SIZES = {"kB": 10**3, "MB": 10**6, "GB": 10**9}
+_LEAST_RATE = 100_000  # bytes a second: below, a small set would take days
 _UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
@@ -96,6 +98,22 @@ def spoken_duration(span: timedelta) -> str:
     return f"{minutes}m"
 
 
+def _rate(value: object) -> int:
+    if isinstance(value, int) and not isinstance(value, bool) and value >= _LEAST_RATE:
+        return value
+    if isinstance(value, str) and (found := re.fullmatch(r"([1-9][0-9]{0,3})([kMG]B)", value)):
+        rate = int(found[1]) * _SIZES[found[2]]
+        if rate >= _LEAST_RATE:
+            return rate
+    raise expected("bytes a second such as 50MB, at least 100kB")
+
+
+def spoken_rate(rate: int) -> str:
+    """The shortest exact form that `Rate` reads."""
+    unit = next((unit for unit in ("GB", "MB", "kB") if rate % _SIZES[unit] == 0), "kB")
+    return f"{rate // _SIZES[unit]}{unit}"
+
+
 StackName = Annotated[str, Matching(NAME_PATTERN, "a name (a-z, 0-9, _, a letter first, at most 40)")]
 StoreName = StackName
 # Names of PostgreSQL: at most 63 bytes; what libpq would read as a connection string or a program as an option is left out.
@@ -121,6 +139,12 @@ Duration = Annotated[
     PlainValidator(_duration),
     PlainSerializer(spoken_duration, return_type=str),
     WithJsonSchema({"type": "string", "pattern": "^[1-9][0-9]{0,4}[mhdw]$", "description": "a duration such as 26h or 7d"}),
+]
+Rate = Annotated[
+    int,
+    PlainValidator(_rate),
+    PlainSerializer(spoken_rate, return_type=str),
+    WithJsonSchema({"type": "string", "pattern": "^[1-9][0-9]{0,3}[kMG]B$", "description": "bytes a second such as 50MB, at least 100kB"}),
 ]
 
 

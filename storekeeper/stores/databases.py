@@ -9,10 +9,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import quote
 
+from storekeeper.host import load
 from storekeeper.outcomes import Failed, StorekeeperError
 
 SUFFIXES = ("-journal", "-wal", "-shm")
 PATIENCE_S = 5.0
+_STEP_BYTES = 16 << 20
 
 
 def uri(path: Path, **parameters: str) -> str:
@@ -56,6 +58,19 @@ def make(path: Path) -> sqlite3.Connection:
     connection = _open(uri(path, mode="rwc"), PATIENCE_S)
     connection.execute("pragma synchronous=0")
     return connection
+
+
+def copy_pages(source: sqlite3.Connection, target: sqlite3.Connection) -> None:
+    """Copy what a read transaction of `source` sees, no faster than this run may."""
+    page = int(source.execute("pragma page_size").fetchone()[0])
+    left: int | None = None
+
+    def told(_: int, remaining: int, total: int) -> None:
+        nonlocal left
+        load.spend(((total if left is None else left) - remaining) * page)
+        left = remaining
+
+    source.backup(target, pages=max(1, load.piece(_STEP_BYTES) // page), progress=told, sleep=0)
 
 
 @contextmanager

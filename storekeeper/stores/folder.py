@@ -16,7 +16,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from storekeeper.host import durable
+from storekeeper.host import durable, load
 from storekeeper.host.hashing import Hashers, Hashing, Sum
 from storekeeper.stores.record import Artefact
 
@@ -45,9 +45,10 @@ def sha256_of(path: Path) -> tuple[str, int]:
     """The sha256 and size of a file, read in chunks."""
     digest, size = hashlib.sha256(), 0
     with open(path, "rb", buffering=0) as file:
-        while chunk := file.read(CHUNK):
+        while chunk := file.read(load.piece(CHUNK)):
             digest.update(chunk)
             size += len(chunk)
+            load.spend(len(chunk))
     return digest.hexdigest(), size
 
 
@@ -125,6 +126,7 @@ class StoreFolder:
                 digest.update(chunk)
                 size += len(chunk)
                 self._progress(len(chunk))
+                load.spend(len(chunk))
         _seal(target)
         return digest.hexdigest(), size
 
@@ -240,11 +242,12 @@ class TreeWriter:
         """Copy at most `limit` bytes: a file that grows as fast as it is read would never end."""
         digest, size = hashlib.sha256(), 0
         with open(target, "xb", buffering=0) as file:
-            while chunk := source.read(min(CHUNK, limit - size)):
+            while chunk := source.read(min(load.piece(CHUNK), limit - size)):
                 write_sparse(file, chunk)
                 digest.update(chunk)
                 size += len(chunk)
                 self._progress(len(chunk))
+                load.spend(len(chunk))
             file.truncate(size)
         _seal(target)
         return digest.hexdigest(), size

@@ -7,7 +7,7 @@ import fcntl
 import os
 from pathlib import Path
 
-from storekeeper.host import durable
+from storekeeper.host import durable, load
 
 _FICLONE = 0x40049409  # ioctl_ficlone(2)
 _CHUNK = 1 << 30
@@ -53,11 +53,12 @@ def _copy(origin: int, destination: int) -> None:
             continue
         if copied == 0:
             return
+        load.spend(copied)
 
 
 def _in_kernel(origin: int, destination: int) -> int:
-    return os.copy_file_range(origin, destination, _CHUNK)
+    return os.copy_file_range(origin, destination, load.piece(_CHUNK))
 
 
 def _through_pipe(origin: int, destination: int) -> int:
-    return os.sendfile(destination, origin, None, _CHUNK)
+    return os.sendfile(destination, origin, None, load.piece(_CHUNK))

@@ -21,6 +21,8 @@ from collections.abc import Callable
 from itertools import chain
 from typing import Any
 
+from storekeeper.host import load
+
 _ROWS = 64  # joined before they are hashed: enough to be fast, few enough for rows that hold large values
 _integer = struct.Struct(">3sq").pack
 _real = struct.Struct(">3sd").pack
@@ -47,5 +49,7 @@ def _digest(cursor: sqlite3.Cursor) -> tuple[int, str]:
     digest, count, encoders = hashlib.sha256(), 0, _ENCODERS
     while rows := cursor.fetchmany(_ROWS):
         count += len(rows)
-        digest.update(b"".join([encoders[type(value)](value) for value in chain.from_iterable(rows)]))
+        encoded = b"".join([encoders[type(value)](value) for value in chain.from_iterable(rows)])
+        digest.update(encoded)
+        load.spend(len(encoded))
     return count, f"sha256:{digest.hexdigest()}"

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from storekeeper import __version__
-from storekeeper.host import clock, space
+from storekeeper.host import clock, load, space
 from storekeeper.outcomes import Failed, Outcome, Problem, Severity, StorekeeperError, Unknown
 from storekeeper.sets.comparison import refuse_difference
 from storekeeper.sets.context import Context
@@ -28,6 +28,7 @@ def prove(context: Context, set_name: str | None = None) -> Report:
     Every store is tried, also after one that failed. A set whose stores all came out equal is proven; one that failed is
     unprovable; where a store could not be tried nothing is known of the set, and its state stays as it was.
     """
+    load.lower()
     entry = context.sets.resolve(set_name or "latest", usable=False).entry
     with context.sets.using(entry):
         manifest = entry.manifest

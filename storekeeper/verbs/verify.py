@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from storekeeper.host import load
 from storekeeper.outcomes import Outcome, Problem, Refused
 from storekeeper.sets.context import Context
 from storekeeper.sets.repository import SetEntry, SetGone
@@ -18,6 +19,7 @@ def verify(context: Context, set_name: str | None = None, *, all: bool = False, 
 
     One bad store makes the outcome failed; a store that could not be tried makes it unknown. Raises Refused where there is no such set.
     """
+    load.lower()
     verdicts = []
     for entry in _chosen(context, set_name, all=all):
         try:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
+from storekeeper.host import load
 from storekeeper.outcomes import Failed
 from storekeeper.stores import databases
 from storekeeper.stores.chroma import index, layout
@@ -75,6 +76,7 @@ class DatabaseCheck:
         self._connection.close()
 
     def _run(self) -> None:
+        load.lower()  # it may begin while the caller still has a lock to take
         try:
             with databases.explained(self._database):
                 said = [str(row[0]) for row in self._connection.execute(f"pragma integrity_check({_SHOWN})")]

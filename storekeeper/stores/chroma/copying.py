@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from storekeeper.host import clock, durable
+from storekeeper.host import clock, durable, load
 from storekeeper.host.hashing import Hashers, Sum
 from storekeeper.outcomes import Failed
 from storekeeper.stores import rawcopy
@@ -17,6 +16,7 @@ from storekeeper.stores.chroma.layout import Found
 
 PATIENCE_S = 8.0  # less than the lock's cap: a directory that does not come to rest is said to be just that
 _PAUSE_S = 0.02
+_CopyFile = Callable[[Path, Path], int]
 _WRITING_NS = 1_000_000_000  # an index whose map is older than its vectors is being written, if that was a moment ago
 
 
@@ -36,11 +36,11 @@ class Copy:
         """Copy everything, whatever changes meanwhile: what is copied again under the lock is then little.
 
         What is at rest is hashed and written to disk by threads, which have ended when this returns; `at_rest` is called when the
-        SQLite file was, and has been copied.
+        SQLite file was, and has been copied. Threads copy as well: they may be lowered, and the caller, whom writers will wait for, not.
         """
-        with Hashers() as hashers, ThreadPoolExecutor(1) as syncing:
+        with Hashers() as hashers, load.Aside() as aside, load.lowered_threads(1) as syncing:
             hashing, written = {}, []
-            for entry in self._follow(locked=False):
+            for entry in self._follow(lambda source, target: aside.do(rawcopy.copy_file, source, target)):
                 if not entry.settled or entry.path not in self.found:
                     continue
                 target = self._target / entry.path
@@ -59,7 +59,7 @@ class Copy:
         Raises Failed when an index goes on changing, or stays half written, for `patience_s`.
         """
         deadline = clock.monotonic() + patience_s
-        while moving := [entry.path for entry in self._follow(locked=True) if entry.path not in self._final] or self._half_written():
+        while moving := [entry.path for entry in self._follow() if entry.path not in self._final] or self._half_written():
             if clock.monotonic() > deadline:
                 raise Failed(
                     f"{self._source}: {moving[0]} did not come to rest within {patience_s:g} s while writers waited",
@@ -67,8 +67,10 @@ class Copy:
                 )
             time.sleep(_PAUSE_S)
 
-    def _follow(self, *, locked: bool) -> Iterator[Found]:
+    def _follow(self, unlocked: _CopyFile | None = None) -> Iterator[Found]:
         """Copy what is not the same as when it was last copied, the SQLite file first, and forget what is gone.
+
+        What copies a file is given while the lock is not held.
 
         Yields each file that was copied, or has to be: under the lock all of them have to be looked at again, but the SQLite file.
         """
@@ -78,20 +80,20 @@ class Copy:
         for path, entry in sorted(now.items(), key=lambda item: item[0] != layout.DATABASE):
             if path in self._final or _is_same(self.found.get(path), entry):
                 continue
-            if not locked or entry.settled or path == layout.DATABASE:
-                self._copy(entry)
-            if locked and path == layout.DATABASE:
+            if unlocked is not None or entry.settled or path == layout.DATABASE:
+                self._copy(entry, unlocked or rawcopy.copy_file)
+            if unlocked is None and path == layout.DATABASE:
                 self._final.add(path)
             if entry.is_file:
                 yield entry
 
-    def _copy(self, entry: Found) -> None:
+    def _copy(self, entry: Found, copy_file: _CopyFile) -> None:
         source, target = self._source / entry.path, self._target / entry.path
         self.sums.pop(entry.path, None)
         try:
             if entry.is_file:
                 target.unlink(missing_ok=True)  # whoever still reads the copy before must not see it change, or end
-                rawcopy.copy_file(source, target)
+                copy_file(source, target)
             elif entry.path not in self.found:
                 os.mkdir(target, durable.PRIVATE_DIRECTORY)
         except FileNotFoundError:

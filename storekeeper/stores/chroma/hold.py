@@ -91,7 +91,7 @@ class ChromaHold:
         with databases.explained(database):
             target = databases.make(self.directory / layout.DATABASE)
             try:
-                self._snapshot.backup(target)
+                databases.copy_pages(self._snapshot, target)
             finally:
                 target.close()
         self._close_snapshot()

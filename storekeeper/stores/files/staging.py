@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
 
+from storekeeper.host import load
 from storekeeper.outcomes import Failed
 from storekeeper.stores.files.attributes import apply
 from storekeeper.stores.files.checking import CONTENT, LISTING, listed
@@ -150,19 +151,21 @@ def _trying(make_one: Callable[[Entry], None], entry: Entry) -> None:
 def _copy(source: IO[bytes], target: IO[bytes], expected: int) -> tuple[str, int]:
     """Copy not more than was expected, whatever the source holds by now; returns the sha256 and size of what was read."""
     digest, size = hashlib.sha256(), 0
-    while size <= expected and (chunk := source.read(CHUNK)):
+    while size <= expected and (chunk := source.read(load.piece(CHUNK))):
         write_sparse(target, chunk)
         digest.update(chunk)
         size += len(chunk)
+        load.spend(len(chunk))
     target.truncate(size)
     return digest.hexdigest(), size
 
 
 def _hash(file: IO[bytes]) -> tuple[str, int]:
     digest, size = hashlib.sha256(), 0
-    while chunk := file.read(CHUNK):
+    while chunk := file.read(load.piece(CHUNK)):
         digest.update(chunk)
         size += len(chunk)
+        load.spend(len(chunk))
     return digest.hexdigest(), size
 
 

@@ -27,8 +27,6 @@ from storekeeper.stores.sqlite.place import Place, remove
 from storekeeper.stores.sqlite.switching import Switching, drop_markers, refuse_users_of_other_shape
 from storekeeper.stores.surroundings import Surroundings
 
-_STEP_PAGES = 4096
-
 
 class SqliteStore:
     """`switch_patience_s` is how long a switch waits for the lock on the live file."""
@@ -241,7 +239,7 @@ class SqliteStore:
 
 def _copy_snapshot(connection: sqlite3.Connection, target: Path) -> None:
     with closing(databases.make(target)) as copy:
-        connection.backup(copy, pages=_STEP_PAGES, sleep=0)
+        databases.copy_pages(connection, copy)
         copy.execute("pragma journal_mode=delete").fetchone()
 
 
