@@ -101,6 +101,7 @@ def no_stage_is_left(lab: Lab) -> bool:
 # --- killed ---
 
 
+@pytest.mark.fault("E-1")
 @pytest.mark.slow
 @pytest.mark.parametrize("after", [False, True], ids=["before the line", "after the line"])
 def test_kill_9_at_any_line_of_the_journal_leaves_every_store_on_the_same_side(lab: Lab, after: bool) -> None:
@@ -120,6 +121,7 @@ def test_kill_9_at_any_line_of_the_journal_leaves_every_store_on_the_same_side(l
     assert {("abandoned", LIVE), ("done", TO_FIRST)} <= ended
 
 
+@pytest.mark.fault("E-1")
 @pytest.mark.slow
 def test_kill_9_at_any_line_of_the_way_back_leaves_every_store_as_it_was(lab: Lab) -> None:
     entry = begin(lab)
@@ -139,6 +141,7 @@ def test_kill_9_at_any_line_of_the_way_back_leaves_every_store_as_it_was(lab: La
             assert running(lab) == [True, True]
 
 
+@pytest.mark.fault("E-1")
 @pytest.mark.slow
 def test_kill_9_at_a_random_moment_leaves_every_store_on_the_same_side(lab: Lab) -> None:
     entry = begin(lab)
@@ -160,6 +163,7 @@ def test_kill_9_at_a_random_moment_leaves_every_store_on_the_same_side(lab: Lab)
         assert running(lab) == [True, True]
 
 
+@pytest.mark.control("E-1")
 def test_control_killing_a_restore_that_goes_store_by_store_without_a_journal_gives_a_mix(lab: Lab) -> None:
     entry = begin(lab)
     manifest = entry.manifest
@@ -183,6 +187,7 @@ def test_control_killing_a_restore_that_goes_store_by_store_without_a_journal_gi
     assert resume(lab.context).result["ended"] is None
 
 
+@pytest.mark.fault("E-1")
 def test_nothing_else_runs_until_an_interrupted_restore_is_ended_and_the_next_verb_ends_it_first(lab: Lab) -> None:
     entry = begin(lab)
     restore(lab.context, to(entry))
@@ -201,6 +206,7 @@ def test_nothing_else_runs_until_an_interrupted_restore_is_ended_and_the_next_ve
 # --- failures ---
 
 
+@pytest.mark.fault("E-5")
 @pytest.mark.parametrize("method", ["switch", "probe"])
 def test_when_the_fourth_store_fails_the_three_before_it_go_back(tmp_path: Path, method: str) -> None:
     lab = make_lab(tmp_path, sqlites=3)
@@ -218,6 +224,7 @@ def test_when_the_fourth_store_fails_the_three_before_it_go_back(tmp_path: Path,
     lab.close()
 
 
+@pytest.mark.control("E-5")
 def test_control_without_the_way_back_the_three_stores_before_would_stay_switched(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     from storekeeper.restore.walk import Walk  # noqa: PLC0415 only this control looks inside
 
@@ -229,6 +236,7 @@ def test_control_without_the_way_back_the_three_stores_before_would_stay_switche
     assert set(lab.sides().values()) == {TO_FIRST, LIVE}
 
 
+@pytest.mark.fault("E-6")
 def test_a_way_back_that_fails_once_stays_open_and_resume_ends_it(lab: Lab) -> None:
     entry = begin(lab)
     breaking(lab, "papers", times=1)
@@ -327,6 +335,7 @@ def test_stores_are_switched_and_probed_while_no_service_runs(lab: Lab) -> None:
     assert running(lab) == [True, True]
 
 
+@pytest.mark.fault("E-1")
 def test_services_that_a_reboot_started_in_the_middle_are_stopped_before_a_restore_goes_on(lab: Lab) -> None:
     entry = begin(lab)
     restore(lab.context, to(entry))
@@ -343,6 +352,7 @@ def test_services_that_a_reboot_started_in_the_middle_are_stopped_before_a_resto
     assert running(lab) == [True, True]
 
 
+@pytest.mark.fault("E-10")
 def test_a_damaged_set_is_refused_before_anything_is_stopped_or_made(lab: Lab) -> None:
     entry = begin(lab)
     victim = max(
@@ -364,6 +374,7 @@ def test_a_damaged_set_is_refused_before_anything_is_stopped_or_made(lab: Lab) -
         restore(lab.context, to(entry))
 
 
+@pytest.mark.fault("E-10")
 def test_what_was_staged_must_be_equal_to_the_set(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     entry = begin(lab)
     store = lab.context.stores["main"]
@@ -380,6 +391,7 @@ def test_what_was_staged_must_be_equal_to_the_set(lab: Lab, monkeypatch: pytest.
     assert no_stage_is_left(lab)
 
 
+@pytest.mark.fault("E-14")
 @pytest.mark.parametrize("hostile", ["../x", "-rf", "latest; x", "a\0b", "x" * 4096, "", "/etc", "..", "latest\n"])
 def test_a_hostile_name_of_a_set_is_refused_and_touches_nothing(lab: Lab, hostile: str) -> None:
     begin(lab)
@@ -392,6 +404,8 @@ def test_a_hostile_name_of_a_set_is_refused_and_touches_nothing(lab: Lab, hostil
 # --- what is written meanwhile ---
 
 
+@pytest.mark.fault("E-22")
+@pytest.mark.control("E-22")
 @pytest.mark.slow
 def test_no_row_that_was_acknowledged_during_a_restore_is_lost_unsaid(lab: Lab) -> None:
     """A writer that nobody stops: each row is in the safety set, in the side that was live, or in the live data now."""

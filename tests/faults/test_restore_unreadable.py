@@ -120,6 +120,7 @@ def let_old_sides_expire(lab: Lab) -> None:
     assert len(expire_old_sides(lab.context, clock.now() + timedelta(days=8))) == 1
 
 
+@pytest.mark.fault("E-9")
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_live_file_that_cannot_be_read_is_refused_with_the_command_that_accepts_it(lab: Lab, damage: Callable[[Path], None]) -> None:
     entry, main = begin(lab, damage)
@@ -134,6 +135,7 @@ def test_a_live_file_that_cannot_be_read_is_refused_with_the_command_that_accept
     assert lab.services[0].is_running()
 
 
+@pytest.mark.fault("E-9")
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_accepted_its_bytes_are_kept_in_the_safety_set_and_the_set_becomes_live(lab: Lab, damage: Callable[[Path], None]) -> None:
     entry, main = begin(lab, damage)
@@ -181,6 +183,7 @@ def test_what_is_accepted_and_can_be_read_is_saved_as_ever(lab: Lab) -> None:
         restore(lab.context, accepting(entry, "nosuch"))
 
 
+@pytest.mark.fault("E-9")
 def test_a_way_back_to_the_old_side_brings_every_byte_back(lab: Lab) -> None:
     entry, main = begin(lab, leave_log_and_break)
     broken, inode = files_of(main), main.stat().st_ino
@@ -249,6 +252,7 @@ def test_a_service_that_cannot_start_on_the_broken_file_does_not_keep_the_way_ba
     assert unfinished(lab.context.state) is None
 
 
+@pytest.mark.fault("E-1")
 @pytest.mark.slow
 @pytest.mark.parametrize("after", [False, True], ids=["before the line", "after the line"])
 def test_kill_9_at_any_line_of_the_journal_leaves_the_whole_of_one_side(lab: Lab, after: bool) -> None:
@@ -276,6 +280,7 @@ def killed(lab: Lab, entry: SetEntry, number: int, *, after: bool) -> None:
     restore(lab.context, accepting(entry))
 
 
+@pytest.mark.fault("E-1")
 @pytest.mark.parametrize("way", ["forward", "back"])
 def test_kill_9_at_any_rename_leaves_the_whole_of_one_side(lab: Lab, way: str) -> None:
     """Between two lines of the journal, up to seven names change."""
@@ -313,6 +318,7 @@ def killed_at_rename(lab: Lab, entry: SetEntry, number: int, way: str) -> None:
     restore(lab.context, accepting(entry) if way == "forward" else RestoreRequest(back=True))
 
 
+@pytest.mark.control("E-19")
 def test_control_a_log_that_stays_beside_the_other_file_is_played_into_it_and_the_readers_above_see_that(lab: Lab) -> None:
     """Why all parts move, and why the name stands empty meanwhile."""
     entry, main = begin(lab, leave_log_and_break)
@@ -400,6 +406,7 @@ def vectors(tmp_path: Path, directories: Mapping[str, Path]) -> Iterator[Lab]:
     made.close()
 
 
+@pytest.mark.fault("E-9")
 def test_a_chroma_directory_whose_database_is_cut_is_kept_raw_replaced_and_brought_back(vectors: Lab) -> None:
     entry = vectors.take("first")
     vectors.write("second")
@@ -456,6 +463,7 @@ def drop_the_right_to_read_everything() -> None:
         raise OSError(ctypes.get_errno(), "capset")
 
 
+@pytest.mark.fault("E-9")
 @pytest.mark.root
 def test_of_a_tree_the_readable_rest_is_kept_and_the_unreadable_is_named(lab: Lab) -> None:
     if os.geteuid() != 0:

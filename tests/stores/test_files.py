@@ -56,6 +56,7 @@ def restored(store: FilesStore, root: Path, folder: Path, record) -> None:
     store.discard_old(place)
 
 
+@pytest.mark.fault("E-27")
 def test_a_tree_of_everything_comes_back_equal_in_every_attribute(tmp_path: Path) -> None:
     root = everything(tmp_path / "live")
     before = snapshot(root)
@@ -78,6 +79,7 @@ def test_a_proof_holds_the_set_to_every_attribute_it_restores(tmp_path: Path) ->
     assert list((tmp_path / "scratch").iterdir()) == []
 
 
+@pytest.mark.control("E-27")
 @pytest.mark.parametrize("lost", ["chmod", "utime", "setxattr", "chown", "link"])
 def test_control_a_restore_that_forgets_one_attribute_is_found_by_the_digest(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lost: str
@@ -319,6 +321,7 @@ def test_unchanged_files_are_shared_with_the_set_before(tmp_path: Path, monkeypa
     assert os.stat(second / "tree.jsonl").st_ino != os.stat(first / "tree.jsonl").st_ino
 
 
+@pytest.mark.fault("E-15")
 @needs_root
 def test_sockets_and_devices_are_listed_and_what_a_restore_makes_of_them_is_said(tmp_path: Path) -> None:
     root = many(tmp_path / "live", 3)

@@ -96,6 +96,7 @@ def taken(tmp_path: Path) -> tuple[Path, StoreRecord]:
     return take(store_at(root, tmp_path), tmp_path / "sets")
 
 
+@pytest.mark.fault("E-15")
 @pytest.mark.parametrize("case", HOSTILE)
 def test_a_hostile_listing_is_found_and_nothing_is_written_outside(tmp_path: Path, taken: tuple[Path, StoreRecord], case: str) -> None:
     folder, record = taken
@@ -118,6 +119,7 @@ def test_a_hostile_listing_is_found_and_nothing_is_written_outside(tmp_path: Pat
     assert not [path for path in tmp_path.rglob("escaped") if "content" not in path.parts]
 
 
+@pytest.mark.control("E-15")
 def test_control_a_listing_that_is_trusted_escapes(
     tmp_path: Path, taken: tuple[Path, StoreRecord], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -131,6 +133,7 @@ def test_control_a_listing_that_is_trusted_escapes(
     assert (tmp_path / "outside" / "escaped").exists()
 
 
+@pytest.mark.fault("E-15")
 def test_opened_directories_alone_keep_a_trusted_listing_inside(
     tmp_path: Path, taken: tuple[Path, StoreRecord], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -144,6 +147,7 @@ def test_opened_directories_alone_keep_a_trusted_listing_inside(
     assert not (tmp_path / "outside" / "escaped").exists()
 
 
+@pytest.mark.fault("E-15")
 def test_contents_longer_than_listed_are_not_written_out(tmp_path: Path) -> None:
     root = many(tmp_path / "live", 3)
     store = store_at(root, tmp_path)
@@ -159,6 +163,7 @@ def test_contents_longer_than_listed_are_not_written_out(tmp_path: Path) -> None
         store.prove(folder, record, tmp_path / "scratch")
 
 
+@pytest.mark.fault("E-15")
 def test_contents_replaced_by_a_link_are_not_followed(tmp_path: Path) -> None:
     root = many(tmp_path / "live", 3)
     store = store_at(root, tmp_path)
@@ -238,6 +243,7 @@ def test_a_proof_without_root_takes_only_what_it_cannot_set_as_recorded(tmp_path
         store.prove(folder, record, tmp_path / "scratch")
 
 
+@pytest.mark.fault("E-27")
 @needs_root
 def test_as_root_owners_come_back_and_can_be_left_out(tmp_path: Path) -> None:
     root = everything(tmp_path / "live")
@@ -347,6 +353,7 @@ def test_space_is_foreseen_for_every_file_s_blocks(tmp_path: Path) -> None:
     assert taken <= needed[hidden.parent] + 64 * 1024 <= 4 * taken
 
 
+@pytest.mark.fault("E-3")
 def test_a_disk_that_is_full_while_staging_fails_and_leaves_live_data_and_no_stage(tmp_path: Path) -> None:
     if os.geteuid() != 0:
         pytest.skip("needs root: a small file system")

@@ -172,6 +172,7 @@ def test_a_switch_brings_the_set_and_the_way_back_what_was_live(tmp_path: Path, 
     assert not list(tmp_path.rglob(".storekeeper-*"))
 
 
+@pytest.mark.fault("E-1")
 def test_a_switch_killed_before_any_change_of_a_name_can_be_finished_or_gone_back_from(
     tmp_path: Path, include: tuple[str, ...], means: None, quick: None
 ) -> None:
@@ -193,6 +194,7 @@ def test_a_switch_killed_before_any_change_of_a_name_can_be_finished_or_gone_bac
     assert points > 8, "a run that was never interrupted proves nothing"
 
 
+@pytest.mark.fault("E-1")
 def test_a_way_back_killed_before_any_change_of_a_name_can_be_finished_or_turned_round(
     tmp_path: Path, include: tuple[str, ...], quick: None
 ) -> None:
@@ -215,6 +217,7 @@ def test_a_way_back_killed_before_any_change_of_a_name_can_be_finished_or_turned
     assert points > 8, "a run that was never interrupted proves nothing"
 
 
+@pytest.mark.fault("E-1")
 def test_a_switch_and_its_way_back_both_killed_leave_both_ways_open(
     tmp_path: Path, include: tuple[str, ...], means: None, quick: None
 ) -> None:
@@ -237,6 +240,7 @@ def test_a_switch_and_its_way_back_both_killed_leave_both_ways_open(
     assert deaths > 20
 
 
+@pytest.mark.control("E-1")
 def test_control_switching_by_names_alone_after_a_kill_mixes_the_sides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the inodes, a second run exchanges once more what the first had exchanged already."""
     case = make_case(tmp_path, ENTRIES)
@@ -246,6 +250,7 @@ def test_control_switching_by_names_alone_after_a_kill_mixes_the_sides(tmp_path:
     assert (live / "1.pdf").read_text() == "second", "the switch that was asked for has been undone"
 
 
+@pytest.mark.fault("E-22")
 def test_what_an_application_writes_between_the_stage_and_the_switch_is_in_the_old_side(tmp_path: Path, include: tuple[str, ...]) -> None:
     case, log = make_case(tmp_path, include), Journal()
     (case.root / "raw" / "acknowledged").write_text("written late")
@@ -375,6 +380,7 @@ def test_what_became_excluded_since_is_restored_and_what_no_longer_is_stays_as_i
     assert [(root / inner).read_text() for inner in ("a/x", "a/cache/x", "a/logs/x")] == ["first", "second", "first"]
 
 
+@pytest.mark.fault("E-2")
 @pytest.mark.root
 def test_after_a_power_cut_at_any_step_of_a_switch_both_ways_are_open(tmp_path: Path) -> None:
     goals = 0
@@ -398,6 +404,7 @@ def test_after_a_power_cut_at_any_step_of_a_switch_both_ways_are_open(tmp_path: 
     assert goals == 16
 
 
+@pytest.mark.fault("E-2")
 @pytest.mark.root
 def test_what_a_switch_has_acknowledged_survives_a_power_cut(tmp_path: Path) -> None:
     with PowerCut(tmp_path / "power") as power:
@@ -407,6 +414,7 @@ def test_what_a_switch_has_acknowledged_survives_a_power_cut(tmp_path: Path) -> 
         assert _moved(case, power.disk, power.cut()).side() == "new"
 
 
+@pytest.mark.control("E-2")
 @pytest.mark.root
 def test_control_without_fsync_a_power_cut_takes_what_was_acknowledged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with PowerCut(tmp_path / "power") as power:

@@ -104,6 +104,7 @@ def over_tcp(server: Server, directory: Path) -> dict[str, Any]:
     }
 
 
+@pytest.mark.fault("E-7")
 def test_clients_that_reconnect_at_once_do_not_keep_the_swap_from_happening(server: Server, around: Surroundings, tmp_path: Path) -> None:
     live = Live(server, around, tmp_path, **over_tcp(server, tmp_path))
     live.stage()
@@ -117,6 +118,7 @@ def test_clients_that_reconnect_at_once_do_not_keep_the_swap_from_happening(serv
     assert told["refused"] > 0
 
 
+@pytest.mark.control("E-7")
 def test_control_without_closing_the_database_clients_that_reconnect_forbid_the_rename(
     server: Server, around: Surroundings, tmp_path: Path
 ) -> None:
@@ -148,6 +150,7 @@ def crash(*_: object) -> None:
     raise Crash("reopened")
 
 
+@pytest.mark.fault("E-1")
 @pytest.mark.parametrize("step", ["closed", "renamed", "reopened"])
 def test_a_crash_at_any_step_of_the_swap_is_taken_up_in_either_direction(live: Live, step: str) -> None:
     live.stage()
@@ -163,6 +166,7 @@ def test_a_crash_at_any_step_of_the_swap_is_taken_up_in_either_direction(live: L
         assert live.rows == rows
 
 
+@pytest.mark.control("E-1")
 def test_control_a_crash_after_closing_does_leave_the_database_closed_until_it_is_taken_up(live: Live) -> None:
     live.stage()
     with pytest.raises(Crash):
@@ -185,6 +189,7 @@ def test_a_rename_that_fails_leaves_the_live_database_open_and_as_it_was(live: L
     assert live.rows == 3
 
 
+@pytest.mark.fault("E-8")
 @pytest.mark.parametrize(
     ("make", "undo", "words"),
     [
@@ -220,12 +225,14 @@ def test_what_holds_the_database_and_is_no_session_is_refused_and_named(live: Li
                 connection.execute(statement)
 
 
+@pytest.mark.fault("E-11")
 def test_a_set_from_a_newer_server_is_refused_with_both_versions(live: Live) -> None:
     newer = replace(live.taken.record, version="19.1")
     with pytest.raises(Refused, match=r"taken from PostgreSQL 19\.1, this server is 18\.[0-9]+"):
         live.store.foresee(live.taken.folder, newer, None)
 
 
+@pytest.mark.fault("E-11", "J15")
 @pytest.mark.parametrize(("version", "words"), [("0.9.9", "which has version"), ("0.8.5", "")])
 def test_pgvector_older_than_the_set_needs_is_refused(live: Live, version: str, words: str) -> None:
     import json  # noqa: PLC0415
@@ -253,6 +260,7 @@ def owned_by_a_plain_role(server: Server, statements: str) -> tuple[str, str]:
     return role, database
 
 
+@pytest.mark.fault("J16")
 def test_a_role_without_the_rights_is_refused_and_told_all_that_it_lacks(server: Server, around: Surroundings, tmp_path: Path) -> None:
     role, database = owned_by_a_plain_role(server, "create extension vector")
     secrets = over_tcp(server, tmp_path)
@@ -262,6 +270,7 @@ def test_a_role_without_the_rights_is_refused_and_told_all_that_it_lacks(server:
         store.foresee(taken.folder, taken.record, None)
 
 
+@pytest.mark.fault("J16")
 def test_a_declared_administrator_makes_what_the_owner_may_not_and_all_still_belongs_to_the_owner(
     server: Server, around: Surroundings, tmp_path: Path
 ) -> None:
@@ -320,6 +329,7 @@ def test_only_a_database_that_a_restore_made_is_ever_dropped(live: Live) -> None
     assert live.rows == 3
 
 
+@pytest.mark.fault("E-15")
 def test_a_function_in_the_set_runs_as_its_owner_not_as_the_administrator(server: Server, around: Surroundings, tmp_path: Path) -> None:
     """A hostile set: a function in an index that makes its caller's role a superuser, if the caller may."""
     role, database = owned_by_a_plain_role(server, "select 1")

@@ -109,6 +109,7 @@ def test_control_the_digest_of_the_tree_sees_a_file_that_was_rewritten_with_the_
     assert digest_of_tree(lab.root) != before
 
 
+@pytest.mark.fault("E-17")
 def test_latest_is_the_newest_good_set_and_what_was_passed_over_is_said(lab: Lab) -> None:
     good, bad = lab.take("first"), lab.take("second")
     lab.context.sets.records.add(bad.id, "verify", "failed", clock.now(), reason="a bit is flipped")
@@ -144,6 +145,7 @@ def test_a_store_that_the_stack_or_the_set_does_not_know_is_refused_by_name(lab:
         restore(open_context(lab.root, Stack(stack="demo", stores=swapped), lab.services), to(entry, only=("main",)))
 
 
+@pytest.mark.fault("E-16")
 def test_a_set_of_another_host_is_restored_and_that_is_said(lab: Lab) -> None:
     entry = lab.take("first")
     elsewhere = replace(lab.context, host="there")
@@ -340,6 +342,7 @@ def fill_up(path: Path, leave: int) -> None:
         os.posix_fallocate(file.fileno(), 0, max(free - leave, 1))
 
 
+@pytest.mark.fault("E-3")
 @pytest.mark.root
 def test_too_little_room_is_refused_before_anything_with_what_is_needed_and_where_to_stage(small: Path) -> None:
     lab = make_lab(small, sqlites=1, services=1)
@@ -355,6 +358,7 @@ def test_too_little_room_is_refused_before_anything_with_what_is_needed_and_wher
     lab.close()
 
 
+@pytest.mark.fault("E-3")
 @pytest.mark.root
 def test_a_disk_that_fills_up_while_staging_leaves_live_data_untouched_and_no_stage(small: Path) -> None:
     lab = make_lab(small, sqlites=1, services=1)
@@ -391,6 +395,7 @@ def nearly_full(small: Path, tmp_path: Path) -> Iterator[Lab]:
     lab.close()
 
 
+@pytest.mark.fault("E-4")
 @pytest.mark.root
 def test_a_way_back_that_has_no_room_to_keep_what_is_live_now_is_refused_before_anything(nearly_full: Lab) -> None:
     before, sets = digest_of_tree(nearly_full.root / "live"), len(nearly_full.context.sets.entries())
@@ -405,6 +410,7 @@ def test_a_way_back_that_has_no_room_to_keep_what_is_live_now_is_refused_before_
     assert nearly_full.all_hold("second")
 
 
+@pytest.mark.control("E-4")
 @pytest.mark.root
 def test_control_unforeseen_it_fails_in_the_middle_with_services_stopped(nearly_full: Lab) -> None:
     nearly_full.context.stores["main"].back_needs = lambda place: {}  # type: ignore[method-assign]
@@ -445,6 +451,7 @@ def test_back_returns_to_the_old_sides_with_what_was_written_since_the_safety_se
     assert lab.all_hold("first")
 
 
+@pytest.mark.fault("E-26")
 def test_going_back_twice_changes_nothing_and_says_so(lab: Lab) -> None:
     entry = lab.take("first")
     lab.write("second")
@@ -458,6 +465,7 @@ def test_going_back_twice_changes_nothing_and_says_so(lab: Lab) -> None:
     assert len(lab.context.sets.entries()) == sets
 
 
+@pytest.mark.fault("E-26")
 def test_restoring_the_same_set_twice_holds_the_same(lab: Lab) -> None:
     entry = lab.take("first")
     lab.write("second")
@@ -589,6 +597,7 @@ def test_a_keep_of_the_stack_file_is_what_is_said_and_held(tmp_path: Path) -> No
     assert pinned.until < clock.now() + timedelta(hours=2)
 
 
+@pytest.mark.fault("E-26")
 def test_resume_with_nothing_open_says_so(lab: Lab) -> None:
     report = resume(lab.context)
     assert report.result == {"ended": None}

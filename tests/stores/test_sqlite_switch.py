@@ -81,6 +81,7 @@ def scene(request: pytest.FixtureRequest, tmp_path: Path) -> Scene:
     return scene
 
 
+@pytest.mark.fault("J4")
 def test_a_reader_that_never_ends_makes_the_switch_fail_by_name_and_the_live_file_stays(tmp_path: Path) -> None:
     scene = Scene(tmp_path, "delete", patience_s=0.3)
     scene.stage()
@@ -95,6 +96,7 @@ def test_a_reader_that_never_ends_makes_the_switch_fail_by_name_and_the_live_fil
     assert scene.now() == scene.new
 
 
+@pytest.mark.control("J4")
 def test_control_the_backup_api_alone_waits_for_that_reader_for_ever(tmp_path: Path) -> None:
     scene = Scene(tmp_path, "delete")
     statuses: list[int] = []
@@ -114,6 +116,7 @@ def test_control_the_backup_api_alone_waits_for_that_reader_for_ever(tmp_path: P
     assert set(statuses) == {sqlite3.SQLITE_BUSY}
 
 
+@pytest.mark.fault("J4")
 def test_a_reader_of_a_log_keeps_its_rows_and_does_not_stop_the_switch(tmp_path: Path) -> None:
     scene = Scene(tmp_path, "wal", patience_s=0.3)
     scene.stage()
@@ -126,6 +129,7 @@ def test_a_reader_of_a_log_keeps_its_rows_and_does_not_stop_the_switch(tmp_path:
         assert reader.execute(FACTS).fetchall() == scene.new
 
 
+@pytest.mark.fault("J6")
 def test_prepared_statements_of_a_running_application_show_the_new_rows_at_once(scene: Scene) -> None:
     with closing(sqlite3.connect(scene.live, isolation_level=None)) as application:
         assert application.execute(FACTS).fetchall() == scene.old
@@ -146,6 +150,7 @@ LOOPER = """
 """
 
 
+@pytest.mark.fault("J6", "E-19")
 def test_a_client_that_reads_all_the_time_sees_all_of_the_old_or_all_of_the_new(scene: Scene, tmp_path: Path) -> None:
     with lab.program(LOOPER, scene.live, FACTS) as client:
         for _ in range(3):
@@ -170,6 +175,7 @@ def _switch_at_last(scene: Scene) -> None:
     raise AssertionError("the lock was never had")
 
 
+@pytest.mark.fault("E-22")
 def test_every_acknowledged_row_is_in_the_live_file_or_in_the_side_that_was_kept(scene: Scene, tmp_path: Path) -> None:
     log = tmp_path / "acknowledged"
     with lab.writing(scene.live, log) as writer:
@@ -184,6 +190,7 @@ def test_every_acknowledged_row_is_in_the_live_file_or_in_the_side_that_was_kept
     assert lab.ask(scene.live, "select count(*) from papers where title like 'old%'") == [(0,)]
 
 
+@pytest.mark.control("E-22")
 def test_control_saving_the_old_side_before_the_lock_is_had_loses_acknowledged_rows(scene: Scene, tmp_path: Path) -> None:
     log = tmp_path / "acknowledged"
     with lab.writing(scene.live, log) as writer:
@@ -202,6 +209,7 @@ def test_control_saving_the_old_side_before_the_lock_is_had_loses_acknowledged_r
 SHAPES = [{"page_size": 1024}, {"page_size": 16384}, {"auto_vacuum": 1}, {"auto_vacuum": 2}, {"encoding": "UTF-16le"}]
 
 
+@pytest.mark.fault("J5")
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("pragmas", SHAPES, ids=str)
 def test_another_page_size_auto_vacuum_or_encoding_is_restored_when_nobody_has_the_file_open(
@@ -226,6 +234,7 @@ def test_another_page_size_auto_vacuum_or_encoding_is_restored_when_nobody_has_t
     assert lab.ask(scene.live, "pragma journal_mode") == [(mode,)]
 
 
+@pytest.mark.control("J5")
 def test_control_sqlite_refuses_another_page_size_over_a_log_and_an_open_connection_breaks_on_another_encoding(tmp_path: Path) -> None:
     scene = Scene(tmp_path, "wal", page_size=1024)
     with (
@@ -275,6 +284,8 @@ def leave_a_log(live: Path, mode: str) -> None:
     live.unlink()
 
 
+@pytest.mark.fault("E-19")
+@pytest.mark.control("E-19")
 @pytest.mark.parametrize("mode", MODES)
 def test_a_stale_log_is_never_played_into_the_file_that_takes_the_name(tmp_path: Path, mode: str) -> None:
     scene = Scene(tmp_path, mode)
@@ -420,6 +431,7 @@ def in_memory(tmp_path: Path) -> Iterator[Path]:
     shutil.rmtree(directory)
 
 
+@pytest.mark.fault("E-1")
 @pytest.mark.parametrize("then", ["switch", "switch_back"])
 @pytest.mark.parametrize("direction", ["switch", "switch_back"])
 @pytest.mark.parametrize("kind", ["wal", "delete", "shape-wal", "absent"])
@@ -502,6 +514,7 @@ def traced(scene: Scene, log: Path, calls: str, inject: str | None) -> tuple[int
     return code, sum(b"(" in line for line in trace.read_bytes().splitlines())
 
 
+@pytest.mark.fault("J3")
 @needs_strace
 @pytest.mark.parametrize("mode", MODES)
 def test_a_switch_killed_at_any_write_leaves_the_old_file_whole_or_the_new_one(tmp_path: Path, mode: str) -> None:
@@ -531,6 +544,7 @@ def test_a_switch_killed_at_any_write_leaves_the_old_file_whole_or_the_new_one(t
     assert "old" in seen
 
 
+@pytest.mark.control("J3")
 @needs_strace
 def test_control_a_copy_killed_at_a_write_leaves_a_mixture(tmp_path: Path) -> None:
     scene = Scene(tmp_path, "delete")
