@@ -15,10 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from storekeeper.host import clock, durable
+from storekeeper.host import clock, durable, formats
 
 KEPT = 200  # records of a stack; the oldest finished ones go first
-_SCHEMA = 1
+SCHEMA = 1
+STEPS: Mapping[int, formats.Step] = {}  # from each older schema to the next
 
 
 class Job:
@@ -91,7 +92,7 @@ def recorded(folder: Path, verb: str, stack: str, arguments: Mapping[str, Any]) 
     started = clock.now()
     path = folder / f"{started.strftime(clock.SET_STAMP)}-{verb}-{os.urandom(4).hex()}.json"
     record = {
-        "schema": _SCHEMA,
+        "schema": SCHEMA,
         "id": path.stem,
         "verb": verb,
         "stack": stack,
@@ -109,7 +110,10 @@ def recorded(folder: Path, verb: str, stack: str, arguments: Mapping[str, Any]) 
 
 
 def records(folder: Path) -> list[Record]:
-    """All runs of one stack, oldest first; none when nothing ever ran. Raises OSError or ValueError for what cannot be read."""
+    """All runs of one stack, oldest first; none when nothing ever ran.
+
+    Raises OSError or ValueError for what cannot be read, NewerFormat for a record of a newer version.
+    """
     try:
         names = sorted(name for name in os.listdir(folder) if _is_record(name))
     except FileNotFoundError:
@@ -121,13 +125,13 @@ def records(folder: Path) -> list[Record]:
 def _read(path: Path) -> Record | None:
     """None for a record that was removed meanwhile."""
     try:
-        found = json.loads(path.read_bytes())
+        found = _document(path)
         if found["document"] is None and not _is_held(_lock_path(path)):
-            found = json.loads(path.read_bytes())  # it may have finished between the two looks
+            found = _document(path)  # it may have finished between the two looks
         interrupted = found["document"] is None and not _is_held(_lock_path(path))
     except FileNotFoundError:
         return None
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is no job's record: {error}") from error
     return Record(
         path.stem,
@@ -142,6 +146,11 @@ def _read(path: Path) -> Record | None:
     )
 
 
+def _document(path: Path) -> dict[str, Any]:
+    found = json.loads(path.read_bytes())
+    return formats.upgraded(found, formats.number_of(found), SCHEMA, STEPS, what=f"the record {path}")
+
+
 def _make_room(folder: Path) -> None:
     """Remove the oldest finished or interrupted records, so that the newest KEPT remain with the one that begins.
 
@@ -151,7 +160,7 @@ def _make_room(folder: Path) -> None:
     for name in names[: max(0, len(names) - KEPT + 1)]:
         try:
             record = _read(folder / name)
-        except ValueError:
+        except (ValueError, formats.NewerFormat):
             continue
         if record is None or record.running:
             continue

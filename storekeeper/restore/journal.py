@@ -17,11 +17,12 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from storekeeper.host import clock, durable, space
+from storekeeper.host import clock, durable, formats, space
 from storekeeper.outcomes import Failed, Refused
 from storekeeper.stores.protocol import Facts
 
 FORMAT = 1
+STEPS: Mapping[int, formats.Step] = {}  # from each older format to the next, for one line
 _RESERVED = 1 << 18  # bytes: a disk that is full half way must not keep the way back from being written down
 _FOLDER = "journals"
 _NAME = re.compile(r"[0-9a-f]{8}\.jsonl")
@@ -64,9 +65,8 @@ class Entry:
         return (json.dumps(document, sort_keys=True, separators=(",", ":")) + "\n").encode("ascii")
 
     @classmethod
-    def from_line(cls, line: bytes) -> Entry:
+    def from_json(cls, document: Mapping[str, Any]) -> Entry:
         """Raises KeyError, TypeError or ValueError for anything that `to_line` did not write."""
-        document = json.loads(line)
         store = document["store"]
         return cls(
             Step(document["step"]), clock.parse_rfc3339(document["at"]), None if store is None else str(store), dict(document["facts"])
@@ -76,10 +76,11 @@ class Entry:
 class Journal:
     """What one walk has done so far, and the only memory that `resume` has."""
 
-    def __init__(self, path: Path, entries: list[Entry], size: int) -> None:
+    def __init__(self, path: Path, entries: list[Entry], size: int, format: int = FORMAT) -> None:
         self.path = path
         self._entries = entries
         self._size = size  # what is acknowledged; anything after it was torn
+        self._format = format  # of the lines on disk
 
     @classmethod
     def create(cls, state: Path, facts: Mapping[str, Any]) -> Journal:
@@ -102,9 +103,8 @@ class Journal:
 
     @classmethod
     def open(cls, path: Path) -> Journal:
-        """Read a journal back, without its torn last line. Raises Refused for a newer format and Failed for damage. Writes nothing."""
-        entries, size = _read(path)
-        return cls(path, entries, size)
+        """Read a journal back, without its torn last line. Raises NewerFormat, and Failed for damage. Writes nothing."""
+        return cls(path, *_read(path))
 
     @property
     def is_begun(self) -> bool:
@@ -133,7 +133,12 @@ class Journal:
         return self.noted(Step.CLOSED) is not None
 
     def write(self, step: Step, store: str | None = None, **facts: object) -> None:
-        """Append one line, in the place of a torn one where there is one; it is durable when this returns."""
+        """Append one line, in the place of a torn one where there is one; it is durable when this returns.
+
+        A journal of an older format is written anew first, in one step: its lines are all of one format.
+        """
+        if self._format < FORMAT:
+            self._write_anew()
         entry = Entry(step, clock.now(), store, facts)
         line = entry.to_line()
         descriptor = os.open(self.path, os.O_WRONLY | os.O_NOFOLLOW)
@@ -146,6 +151,11 @@ class Journal:
             os.close(descriptor)
         self._entries.append(entry)
         self._size += len(line)
+
+    def _write_anew(self) -> None:
+        data = b"".join(entry.to_line() for entry in self._entries)
+        durable.write_file(self.path, data)
+        self._size, self._format = len(data), FORMAT
 
     def noted(self, step: Step, store: str | None = None) -> Facts | None:
         """The facts of the last line of that step (about that store, where one is named)."""
@@ -227,28 +237,34 @@ def spoken_time(moment: datetime) -> str:
     return clock.rfc3339(moment.replace(microsecond=0))
 
 
-def _read(path: Path) -> tuple[list[Entry], int]:
-    """The entries, and the bytes that they take."""
+def _read(path: Path) -> tuple[list[Entry], int, int]:
+    """The entries as today's format has them, the bytes that they take, and the format that they are in."""
     *lines, _ = path.read_bytes().split(b"\n")
     entries: list[Entry] = []
+    found = FORMAT
     for index, line in enumerate(lines):
         try:
-            entries.append(Entry.from_line(line))
+            document = json.loads(line)
+            found = _format(path, document) if index == 0 else found
+            entries.append(Entry.from_json(formats.upgraded(document, found, FORMAT, STEPS, what=f"the journal {path}", key="format")))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             if index < len(lines) - 1:
                 raise _damaged(path, index + 1, str(error)) from error
             break  # torn: a power cut can leave the end of a line without its beginning
-        if index == 0:
-            _refuse_newer(path, entries[0])
-    return entries, sum(len(line) + 1 for line in lines[: len(entries)])
+    if entries:
+        entries[0].facts["format"] = FORMAT
+    return entries, sum(len(line) + 1 for line in lines[: len(entries)]), found
 
 
-def _refuse_newer(path: Path, first: Entry) -> None:
-    found = first.facts.get("format")
-    if first.step is not Step.BEGUN or not isinstance(found, int):
-        raise _damaged(path, 1, f"it does not begin with {Step.BEGUN}")
-    if found > FORMAT:
-        raise Refused(f"the journal {path} has format {found}, this program knows {FORMAT}", next="resume with the newer storekeeper")
+def _format(path: Path, first: Mapping[str, Any]) -> int:
+    """The format that the first line says. Raises KeyError, TypeError or AttributeError for what is no line at all."""
+    facts = first["facts"]
+    try:
+        if first["step"] != Step.BEGUN:
+            raise ValueError(first["step"])
+        return formats.number_of(facts, key="format")
+    except ValueError as error:
+        raise _damaged(path, 1, f"it does not begin with {Step.BEGUN}") from error
 
 
 def _damaged(path: Path, line: int, why: str) -> Failed:

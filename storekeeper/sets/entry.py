@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from storekeeper.host.formats import NewerFormat
 from storekeeper.outcomes import Refused
-from storekeeper.sets.manifest import MANIFEST, BadManifest, Manifest, NewerManifest, read_manifest
+from storekeeper.sets.manifest import MANIFEST, BadManifest, Manifest, read_manifest
 from storekeeper.sets.names import SetId
 from storekeeper.sets.records import Known, Pin, Records, SetState, state_of
 
@@ -60,12 +61,12 @@ class Resolved:
 
 
 def read_entry(path: Path, name: SetId, stack: str, records: Records | None) -> SetEntry:
-    """Read one set's manifest and its records, where it has any. A bad manifest is a state, not an error."""
-    known = records.known(path.name) if records else Known()
+    """Read one set's manifest and its records, where it has any. A bad or a newer manifest or record is a state, not an error."""
     pin = records.pinned(path.name) if records else None
     try:
+        known = records.known(path.name) if records else Known()
         manifest = read_manifest(path / MANIFEST, expect_id=path.name, expect_stack=stack)
-    except NewerManifest as error:
+    except NewerFormat as error:
         return SetEntry(path.name, name.sequence, name.time, path, stack, "unprovable", reason=error.message, pinned=pin, readable=False)
     except BadManifest as error:
         has_manifest = os.path.lexists(path / MANIFEST)

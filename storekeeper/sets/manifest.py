@@ -14,6 +14,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
+from storekeeper.host import formats
 from storekeeper.host.clock import parse_rfc3339, rfc3339
 from storekeeper.outcomes import Failed, Problem, Refused, Severity
 from storekeeper.sets.names import parse_id, shown
@@ -22,6 +23,7 @@ from storekeeper.stores.record import StoreRecord
 
 MANIFEST = "manifest.json"
 SCHEMA = 1
+STEPS: Mapping[int, formats.Step] = {}  # from each older schema to the next
 LARGEST = 4 << 20  # bytes; a usual one has a few thousand
 
 State = Literal["verified", "incomplete"]
@@ -29,10 +31,6 @@ State = Literal["verified", "incomplete"]
 
 class BadManifest(Refused):
     """The manifest is missing, altered, or another set's: the set cannot be used."""
-
-
-class NewerManifest(Refused):
-    """A newer version of this program wrote it; nothing can be said of the set here."""
 
 
 @dataclass(frozen=True)
@@ -85,13 +83,14 @@ class Manifest:
 def read_manifest(path: Path, *, expect_id: str | None = None, expect_stack: str | None = None) -> Manifest:
     """Read a manifest and believe it only if it is whole, sealed, and of this set.
 
-    Raises BadManifest, or NewerManifest with both schema numbers.
+    Raises BadManifest, or NewerFormat with both schema numbers.
     """
     document = _parse(_read(path))
-    _check_schema(document)
+    schema = _schema(document)
+    formats.refuse_newer(schema, SCHEMA, what=MANIFEST)  # before the seal, which a newer one may compute in another way
     if document.get("seal") != _seal({key: value for key, value in document.items() if key != "seal"}):
         raise BadManifest("manifest.json was altered after it was sealed")
-    manifest = _from_json(document)
+    manifest = _from_json(document, schema)
     for what, found, expected in (("id", manifest.id, expect_id), ("stack", manifest.stack, expect_stack)):
         if expected is not None and found != expected:
             raise BadManifest(f"manifest.json is another set's: its {what} is {shown(found)}, not {expected}")
@@ -135,20 +134,18 @@ def _no_constant(text: str) -> None:
     raise ValueError(f"{text} is no number")
 
 
-def _check_schema(document: Mapping[str, Any]) -> None:
-    schema = document.get("schema")
-    if not isinstance(schema, int) or isinstance(schema, bool) or schema < 1:
-        raise BadManifest("manifest.json says no schema")
-    if schema > SCHEMA:
-        raise NewerManifest(
-            f"manifest.json has schema {schema}, this version reads up to {SCHEMA}", next="pip install --upgrade storekeeper"
-        )
-
-
-def _from_json(document: Mapping[str, Any]) -> Manifest:
+def _schema(document: Mapping[str, Any]) -> int:
     try:
+        return formats.number_of(document)
+    except ValueError:
+        raise BadManifest("manifest.json says no schema") from None
+
+
+def _from_json(sealed: dict[str, Any], schema: int) -> Manifest:
+    try:
+        document = formats.upgraded(sealed, schema, SCHEMA, STEPS, what=MANIFEST)
         manifest = Manifest(
-            schema=document["schema"],
+            schema=schema,
             stack=str(document["stack"]),
             id=str(document["id"]),
             sequence=int(document["sequence"]),

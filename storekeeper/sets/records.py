@@ -6,6 +6,7 @@ order is n, not the clock. A set's state follows from its manifest and these.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -15,12 +16,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from storekeeper.host import durable
+from storekeeper.host import durable, formats
 from storekeeper.host.clock import SET_STAMP, parse_rfc3339, rfc3339
 from storekeeper.sets.smallfiles import read_small
 
 RECORDS = ".records"
 PIN = "pin.json"
+SCHEMA = 1  # of records and pins
+STEPS: Mapping[int, formats.Step] = {}  # from each older schema to the next
 _LARGEST = 4 << 20
 _NAME = re.compile(r"(verify|prove)-([0-9]{8}T[0-9]{6}Z)-([0-9]{6,12})\.json", re.ASCII)
 
@@ -85,13 +88,16 @@ class Records:
         """
         number = 1 + max((number for number, _ in self._numbered(set_id)), default=0)
         path = self.folder / set_id / f"{kind}-{now.strftime(SET_STAMP)}-{number:06d}.json"
-        document = {"schema": 1, "set": set_id, "kind": kind, "time": rfc3339(now), "outcome": outcome, "reason": reason, "part": part}
+        document = {"schema": SCHEMA, "set": set_id, "kind": kind, "time": rfc3339(now), "outcome": outcome, "reason": reason, "part": part}
         durable.ensure_directory(path.parent)
         durable.write_json(path, {**document, "facts": dict(facts or {})}, durable.SEALED_FILE)
         return path
 
     def known(self, set_id: str) -> Known:
-        """What holds of a set now: the newest look that could tell decides, one that could not be tried changes nothing."""
+        """What holds of a set now: the newest look that could tell decides, one that could not be tried changes nothing.
+
+        Raises NewerFormat where a newer version of the program has looked: it may have found anything.
+        """
         looks = sorted(self._numbered(set_id), reverse=True)
         verify, verified_at = _newest(self._read_each(set_id, looks, "verify"))
         proof, proven_at = _newest(self._read_each(set_id, looks, "prove"))
@@ -111,15 +117,17 @@ class Records:
         if before is not None and _outlasts(before, until):
             return before
         durable.ensure_directory(self.folder / set_id)
-        document = {"schema": 1, "set": set_id, "reason": reason, "until": None if until is None else rfc3339(until)}
+        document = {"schema": SCHEMA, "set": set_id, "reason": reason, "until": None if until is None else rfc3339(until)}
         durable.write_json(self.folder / set_id / PIN, document)
         return Pin(reason, until)
 
     def unpin(self, set_id: str) -> bool:
-        """Take a set's pin away; False when it had none."""
+        """Take a set's pin away; False when it had none. Raises NewerFormat for a pin of a newer version."""
         path = self.folder / set_id / PIN
         if not os.path.lexists(path):
             return False
+        with contextlib.suppress(OSError, ValueError, TypeError):  # what cannot be read can be taken away
+            _read(path)
         path.unlink()
         durable.sync_directory(path.parent)
         return True
@@ -133,6 +141,8 @@ class Records:
             document = _read(path)
             until = document["until"]
             return Pin(str(document["reason"]), None if until is None else parse_rfc3339(until))
+        except formats.NewerFormat as error:
+            return Pin(error.message)
         except (OSError, ValueError, KeyError, TypeError):
             return Pin("its pin cannot be read")
 
@@ -181,7 +191,7 @@ def _newest(records: Iterator[Record]) -> tuple[Record | None, datetime | None]:
 
 
 def _record(path: Path) -> Record:
-    """A record that cannot be read counts as one that found the set bad: it may have said so."""
+    """A record that cannot be read counts as one that found the set bad: it may have said so. Raises NewerFormat."""
     found = _NAME.fullmatch(path.name)
     if found is None:
         raise ValueError(f"{path.name} is no record's name")
@@ -201,7 +211,7 @@ def _read(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path.name} is nested too deeply") from None
     if not isinstance(document, dict):
         raise TypeError(f"{path.name} holds no object")
-    return document
+    return formats.upgraded(document, formats.number_of(document), SCHEMA, STEPS, what=f"its record {path.name}")
 
 
 def _outlasts(pin: Pin, until: datetime | None) -> bool:

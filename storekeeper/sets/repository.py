@@ -9,9 +9,10 @@ import json
 import os
 import secrets
 import stat
+from collections.abc import Mapping
 from pathlib import Path
 
-from storekeeper.host import durable, locks
+from storekeeper.host import durable, formats, locks
 from storekeeper.host.clock import now, rfc3339
 from storekeeper.outcomes import Refused
 from storekeeper.sets.smallfiles import read_small
@@ -20,6 +21,8 @@ from storekeeper.sets.stacksets import Partial, Resolved, SetEntry, SetGone, Sta
 __all__ = ["Partial", "Repository", "Resolved", "SetEntry", "SetGone", "StackSets"]
 
 MARKER = ".storekeeper"
+SCHEMA = 1  # of the marker
+STEPS: Mapping[int, formats.Step] = {}  # the one without a number says the same as the first with one
 REMEMBERED = "repository-id"
 _LARGEST = 4096
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
@@ -84,7 +87,7 @@ class Repository:
         _refuse_untrusted(path)
         new = secrets.token_hex(16)
         # The marker first: had the state alone been written before a crash, the repository would be refused for ever.
-        durable.write_json(path / MARKER, {"id": new, "created": rfc3339(now())})
+        durable.write_json(path / MARKER, {"schema": SCHEMA, "id": new, "created": rfc3339(now())})
         _remember(state, new)
         return cls(path, state, new)
 
@@ -134,10 +137,12 @@ def _marked(path: Path) -> str | None:
     if not os.path.lexists(marker):
         return None
     try:
-        found = json.loads(read_small(marker, _LARGEST))["id"]
+        document = json.loads(read_small(marker, _LARGEST))
+        number = formats.number_of(document, unnumbered=0)
+        found = formats.upgraded(document, number, SCHEMA, STEPS, what=f"the repository's marker {marker}")["id"]
         if not isinstance(found, str) or not found:
             raise ValueError("no id")
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise Refused(f"{marker} cannot be read as a repository's marker: {error}", next=f"head -c 200 {marker}") from error
     return found
 

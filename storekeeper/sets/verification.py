@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from storekeeper.host import clock
+from storekeeper.host.formats import NewerFormat
 from storekeeper.host.progress import Progress
 from storekeeper.outcomes import Failed, Outcome, Problem, Severity, StorekeeperError
 from storekeeper.sets.artefacts import Fault, Findings, Subset, check_artefacts, examine, look_around
-from storekeeper.sets.manifest import BadManifest, Manifest, NewerManifest
+from storekeeper.sets.manifest import BadManifest, Manifest
 from storekeeper.sets.records import SetState, Verdict
 from storekeeper.sets.repository import SetEntry, StackSets
 from storekeeper.stores.protocol import Store
@@ -218,7 +219,7 @@ def _worst(outcomes: list[Outcome]) -> Outcome:
 def _manifest_of(entry: SetEntry) -> Manifest | None:
     try:
         return entry.manifest
-    except (BadManifest, NewerManifest):
+    except (BadManifest, NewerFormat):
         return None
 
 

@@ -94,7 +94,7 @@ def test_a_journal_of_a_newer_format_is_refused_with_both_versions(tmp_path: Pat
     first = json.loads(journal.path.read_bytes())
     first["facts"]["format"] = 2
     journal.path.write_text(json.dumps(first) + "\n" + '{"step":"teleporting"}\n' + "{}\n")
-    with pytest.raises(Refused, match="has format 2, this program knows 1"):
+    with pytest.raises(Refused, match="has format 2, this version reads up to 1"):
         unfinished(tmp_path)
 
 

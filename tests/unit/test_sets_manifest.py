@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from storekeeper.host.formats import NewerFormat
 from storekeeper.outcomes import Problem, Severity
 from storekeeper.sets import manifest as module
-from storekeeper.sets.manifest import LARGEST, BadManifest, Manifest, NewerManifest, read_manifest
+from storekeeper.sets.manifest import LARGEST, BadManifest, Manifest, read_manifest
 from storekeeper.stores.record import Artefact, StoreRecord
 from tests.harness.sets import START
 
@@ -130,7 +131,7 @@ def test_a_key_that_stands_twice_is_refused(written: Path):
 
 @pytest.mark.fault("B3")
 def test_a_newer_schema_is_refused_with_both_numbers(written: Path):
-    with pytest.raises(NewerManifest, match=r"has schema 2, .* reads up to 1"):
+    with pytest.raises(NewerFormat, match=r"has schema 2, .* reads up to 1"):
         read_manifest(resealed(written, schema=2, anything="new"))
 
 
