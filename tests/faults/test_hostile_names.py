@@ -90,6 +90,7 @@ FIELDS = (
 )
 
 
+@pytest.mark.fault("H10")
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_hostile_word_in_any_field_of_a_stack_file_is_refused_by_the_name_of_the_field(program: Program, name: str) -> None:
     program.declare(json.dumps(hostile_stack(HOSTILE[name])))
@@ -105,12 +106,14 @@ def test_a_hostile_word_in_any_field_of_a_stack_file_is_refused_by_the_name_of_t
     assert program.rows() == 40
 
 
+@pytest.mark.control("H10")
 @pytest.mark.parametrize("name", SHELL_ONLY)
 def test_control_the_same_words_in_a_shell_do_what_they_say(tmp_path: Path, name: str) -> None:
     subprocess.run(f"ls {HOSTILE[name]}", shell=True, cwd=tmp_path, capture_output=True, check=False)
     assert (tmp_path / MARK).exists()
 
 
+@pytest.mark.fault("H10")
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_hostile_word_on_the_command_line_is_refused_and_not_repeated_at_length(
     program: Program, name: str, capsys: pytest.CaptureFixture[str]
@@ -138,6 +141,7 @@ def test_a_hostile_word_on_the_command_line_is_refused_and_not_repeated_at_lengt
     assert len(program.answer("list", "demo").document["result"]["sets"]) == 1
 
 
+@pytest.mark.fault("H10")
 def test_paths_that_a_shell_would_run_are_kept_proven_and_restored_as_the_paths_they_are(tmp_path: Path) -> None:
     """Spaces, quotes, `$()`, backticks, a dash in front, percent signs: every program gets them as one word."""
     nasty = tmp_path / f"-rf; touch {MARK}; $(touch {MARK}) `touch {MARK}` 'q\" %d & *"

@@ -138,6 +138,36 @@ def writing(directory: Path, *, dimension: int, batch: int = 250, sync: int = 50
         yield writer
 
 
+_CLIENT = """
+import chromadb, json, numpy, sys, time
+from chromadb.config import Settings
+client = chromadb.HttpClient("127.0.0.1", int(sys.argv[1]), settings=Settings(anonymized_telemetry=False))
+papers = client.get_collection("papers", embedding_function=None)
+rng, number, slowest, batch, dimension = numpy.random.default_rng(1), 0, 0.0, int(sys.argv[2]), int(sys.argv[3])
+while True:
+    ids = [f"new-{number}-{each}" for each in range(batch)]
+    began = time.monotonic()
+    papers.add(ids=ids, embeddings=rng.random((batch, dimension), dtype=numpy.float32))
+    number, slowest = number + 1, max(slowest, time.monotonic() - began)
+    papers.query(query_embeddings=rng.random((1, dimension), dtype=numpy.float32), n_results=3)
+    sys.stdout.write(json.dumps([number, slowest]) + "\\n")
+    sys.stdout.flush()
+"""
+
+
+@contextmanager
+def writing_to(server: ServerRuntime, *, dimension: int, batch: int = 250) -> Iterator[Writer]:
+    """A client of the server that adds to `papers` and queries it without pause. It ends at the first refusal, which `look` raises."""
+    argv = [sys.executable, "-c", _CLIENT, str(server.port), str(batch), str(dimension)]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=_ENVIRONMENT) as process:
+        try:
+            writer = Writer(process)
+            writer.wait_for(1)
+            yield writer
+        finally:
+            process.kill()
+
+
 class ServerRuntime:
     """A real Chroma server on loopback, started and stopped as a supervisor would (`runtimes.protocol.Runtime`)."""
 

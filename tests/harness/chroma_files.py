@@ -6,8 +6,10 @@ import json
 import os
 import shutil
 import sqlite3
+import subprocess
 import sys
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -124,3 +126,23 @@ def flip(path: Path, offset: int) -> None:
 
 def inodes(folder: Path) -> dict[str, int]:
     return {str(path.relative_to(folder / CONTENT)): path.stat().st_ino for path in (folder / CONTENT).rglob("*") if path.is_file()}
+
+
+def write_to(directory: Path, wait_s: float) -> None:
+    """Write something to the SQLite file, waiting for its lock."""
+    with closing(sqlite3.connect(directory / layout.DATABASE, timeout=wait_s)) as connection, connection:
+        connection.execute("insert into maintenance_log values (null, 1, 'test')")
+
+
+@contextmanager
+def locked_by_another(directory: Path) -> Iterator[int]:
+    """The pid of a process that keeps the lock. In this one, the next close of the file would drop it (fcntl(2))."""
+    code = "import sqlite3, sys, time; c = sqlite3.connect(sys.argv[1], isolation_level=None, timeout=60); c.execute('begin immediate'); "
+    code += "print('held', flush=True); time.sleep(600)"
+    with subprocess.Popen([sys.executable, "-c", code, directory / layout.DATABASE], stdout=subprocess.PIPE) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"held\n"
+            yield process.pid
+        finally:
+            process.kill()

@@ -83,6 +83,7 @@ _DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
 }
 
 
+@pytest.mark.fault("B7")
 @pytest.mark.parametrize("damage", _DAMAGES)
 def test_verify_finds_damage_even_when_the_listing_was_made_anew(
     damage: str, kept: tuple[Keeper, Path, StoreRecord], tmp_path: Path
@@ -106,6 +107,7 @@ def test_a_listing_of_other_files_and_other_counts_are_not_verified(kept: tuple[
         keeper.verify(copy, record)
 
 
+@pytest.mark.control("B7")
 def test_sqlite_and_counts_notice_none_of_the_damage_to_the_index(kept: tuple[Keeper, Path, StoreRecord], tmp_path: Path) -> None:
     """Control: with the segment directory gone SQLite says ok, and Chroma still counts every document."""
     copy = writable(kept[1], tmp_path / "set") / CONTENT

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
-import sqlite3
 import subprocess
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -18,13 +15,15 @@ import pytest
 from storekeeper.outcomes import Failed
 from storekeeper.stores.chroma import checking, copying, layout
 from storekeeper.stores.chroma.copying import Copy
+from storekeeper.stores.chroma.dumping import CONTENT
 from storekeeper.stores.chroma.hold import ChromaHold
-from tests.harness.chroma import Keeper, Writer, argv_of, execute, serving, writing
-from tests.harness.chroma_files import made_once
+from tests.harness.campaign import Campaign
+from tests.harness.chroma import Keeper, Writer, argv_of, execute, read_whole, serving, writing, writing_to
+from tests.harness.chroma_files import locked_by_another, made_once, write_to
 from tests.stores.walk import check_sums
 
 VECTORS, DIMENSION, BATCH = 50_000, 16, 250
-TRIALS, PROVEN = 10, 2
+TRIALS, PROVEN = 10, 1
 
 
 @pytest.fixture(scope="module")
@@ -60,20 +59,60 @@ def _loss_of(copy: Path, acknowledged: int) -> str | None:
         return error.message
 
 
-def test_every_copy_under_a_writer_is_whole_and_a_plain_copy_is_not(live: Path, writer: Writer, tmp_path: Path) -> None:
-    keeper = Keeper(live, tmp_path / "room")
-    for trial in range(TRIALS):
-        acknowledged = writer.wait_for(2)
+def _copies_under_load(
+    live: Path, room: Path, trials: int, written: Callable[[], int], plain: Callable[[Path], bool]
+) -> tuple[list[str], int]:
+    """What is lost in copies of ours, and in how many of as many plain copies under the same load something is."""
+    keeper, lost = Keeper(live, room), []
+    for trial in range(trials):
+        acknowledged = written()
         folder, record, _ = keeper.backup()
         check_sums(folder, record)  # none is of the first pass where the file was copied again under the lock
         keeper.verify(folder, record)
-        assert _loss(record.counts["papers"], acknowledged) is None
+        lost += [loss] if (loss := _loss(record.counts["papers"], acknowledged)) is not None else []
         if trial < PROVEN:
             assert keeper.prove(folder, record)
         shutil.rmtree(folder)
         keeper.previous = None
-    # Control: the same load, the same check, a plain copy, slowed down as a larger directory would be.
-    assert any(_plain_copy_breaks(live, tmp_path / f"plain-{trial}", writer) for trial in range(TRIALS)), "this load proves nothing"
+    return lost, sum(plain(room / f"plain-{trial}") for trial in range(trials))
+
+
+def _refuse_toys(broken: int) -> None:
+    """A load under which a plain copy is as good as ours says nothing about ours."""
+    if not broken:
+        pytest.fail("no plain copy broke: this load proves nothing")
+
+
+@pytest.mark.fault("J12")
+def test_every_copy_under_a_writer_is_whole_and_a_plain_copy_is_not(live: Path, writer: Writer, tmp_path: Path, campaign: Campaign) -> None:
+    """Control: the same load, the same check, a plain copy, slowed down as a larger directory would be."""
+    trials = campaign.trials(reduced=4, full=20)
+    lost, broken = _copies_under_load(
+        live, tmp_path / "room", trials, lambda: writer.wait_for(2), lambda target: _plain_copy_breaks(live, target, writer)
+    )
+    campaign.found(trials, f"copies of {VECTORS:,} vectors under a writer", f"{len(lost)} lack something; of as many plain copies {broken}")
+    _refuse_toys(broken)
+    assert lost == []
+
+
+@pytest.mark.fault("J12")
+@pytest.mark.control("J12")
+def test_the_same_on_a_small_directory_at_rest_looks_as_well_and_is_refused_as_a_proof(tmp_path: Path) -> None:
+    live = tmp_path / "store"
+    execute(live, "load(collection('papers'), 1000, 16, bare=True)")
+
+    def plain(target: Path) -> bool:
+        shutil.copytree(live, target)
+        return checking.check(target)["papers"] != 1000
+
+    keeper = Keeper(live, tmp_path / "room")
+    folder, record, _ = keeper.backup()
+    keeper.verify(folder, record)
+    assert record.counts["papers"] == 1000, "our copy is whole"
+    broken = sum(plain(tmp_path / f"plain-{trial}") for trial in range(5))
+    assert broken == 0, "and so is each plain one: without the refusal this run would count as a proof"
+    with pytest.raises(pytest.fail.Exception, match="proves nothing"):
+        _refuse_toys(broken)
 
 
 def test_sqlite_newer_than_the_index_is_what_breaks_a_copy(live: Path, writer: Writer, tmp_path: Path) -> None:
@@ -88,7 +127,7 @@ def _copy_without_a_second_pass_breaks(live: Path, writer: Writer, target: Path)
     target.mkdir()
     Copy(live, target, with_database=True).first_pass()
     writer.wait_for(8)
-    with _locked_by_another(live):
+    with locked_by_another(live):
         shutil.copy(live / layout.DATABASE, target / layout.DATABASE)
     try:
         checking.check(target)
@@ -101,84 +140,83 @@ def test_queries_and_writes_go_on_against_a_server_that_is_backed_up(live: Path,
     with serving(live) as server:
         keeper = Keeper(live, tmp_path / "room", url=server.url, runtime=server)
         assert list(keeper.store.preflight()) == []
-        program = _client_of(server.port)
-        try:
-            acknowledged = 0
+        with writing_to(server, dimension=DIMENSION, batch=BATCH) as writer:
             for _ in range(3):
-                acknowledged = _acknowledged(program, acknowledged + 2)
+                acknowledged = writer.wait_for(2)
                 folder, record, _ = keeper.backup()
                 keeper.verify(folder, record)
                 assert _loss(record.counts["papers"], acknowledged) is None
             assert keeper.prove(folder, record)
-            _acknowledged(program, acknowledged + 2)  # it still writes, and has never been refused
-        finally:
-            program.kill()
-            program.wait()
-            _close(program)
+            writer.wait_for(2)  # it still writes, and has never been refused
 
 
-def test_collections_made_and_deleted_while_they_are_copied_are_all_or_not_there(tmp_path: Path) -> None:
+_PASSING = """
+number = 0
+while True:
+    name = f"passing-{number % 3}"
+    into = collection(name, sync=100)
+    load(into, 300, 8, batch=100)
+    say(number)
+    client.delete_collection(name)
+    number += 1
+"""
+
+
+@contextmanager
+def _collections_come_and_go(tmp_path: Path) -> Iterator[tuple[Path, Callable[[], bytes]]]:
+    """A directory, and what waits until another collection was made."""
     live = tmp_path / "store"
     execute(live, "load(collection('papers'), 5000, 16)")
-    keeper = Keeper(live, tmp_path / "room")
-    code = """
-    number = 0
-    while True:
-        name = f"passing-{number % 3}"
-        into = collection(name, sync=100)
-        load(into, 300, 8, batch=100)
-        say(number)
-        client.delete_collection(name)
-        number += 1
-    """
-    with subprocess.Popen(argv_of(live, code, {}), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
-        assert process.stdout is not None
-        try:
-            for _ in range(8):
-                process.stdout.readline()
-                folder, record, _ = keeper.backup()
-                keeper.verify(folder, record)
-                assert record.counts["papers"] == 5000
-                passing = [count for name, count in record.counts.items() if name != "papers"]
-                assert all(count in (0, 100, 200, 300) for count in passing)
-        finally:
-            process.kill()
-
-
-def test_a_lock_that_another_tool_keeps_fails_the_store_and_nothing_hangs(live: Path, tmp_path: Path) -> None:
-    hold = _hold(live, tmp_path, wait_s=0.3)
-    with _locked_by_another(live):
-        try:
-            hold.prepare()
-            with pytest.raises(Failed, match="being written by another program"):
-                hold.pin()
-        finally:
-            hold.close()
-    assert not hold.directory.exists()
-
-
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
-def test_writers_go_on_when_the_program_is_killed_or_stopped_while_it_holds_the_lock(
-    how: signal.Signals, live: Path, tmp_path: Path
-) -> None:
-    (tmp_path / "work").mkdir()
-    program = f"""
-import sys, time
-from pathlib import Path
-from storekeeper.stores.chroma.hold import ChromaHold
-hold = ChromaHold(Path({str(live)!r}), Path({str(tmp_path / "work")!r}), cap_s=1.5)
-hold.prepare(); hold.pin(); print("held", flush=True); time.sleep(600)
-"""
-    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, cwd=Path(__file__).parents[2]) as process:
+    with subprocess.Popen(argv_of(live, _PASSING, {}), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
         try:
             assert process.stdout is not None
-            assert process.stdout.readline() == b"held\n"
-            with pytest.raises(sqlite3.OperationalError, match="locked"):
-                _write(live, wait_s=0)  # control: it is held
-            process.send_signal(how)
-            _write(live, wait_s=30)
+            yield live, process.stdout.readline
         finally:
             process.kill()
+
+
+@pytest.mark.fault("J10")
+def test_collections_made_and_deleted_while_they_are_copied_are_all_or_not_there(tmp_path: Path, campaign: Campaign) -> None:
+    trials, states, wrong = campaign.trials(reduced=6, full=20), set(), []
+    with _collections_come_and_go(tmp_path) as (live, wait):
+        keeper = Keeper(live, tmp_path / "room")
+        for _ in range(trials):
+            assert wait()
+            folder, record, _ = keeper.backup()
+            keeper.verify(folder, record)
+            passing = {name: count for name, count in record.counts.items() if name != "papers"}
+            listed = {name: count for name, (count, _) in read_whole(folder / CONTENT).items()}
+            states.add(tuple(sorted(passing.items())))
+            if listed != record.counts or record.counts["papers"] != 5000 or not set(passing.values()) <= {0, 100, 200, 300}:
+                wrong.append(record.counts)
+    campaign.found(
+        trials, f"copies while collections come and go ({len(states)} states of them seen)", f"{len(wrong)} with half a collection"
+    )
+    assert wrong == []
+    assert len(states) > 2, "nothing was made or deleted meanwhile: this run proves nothing"
+
+
+@pytest.mark.control("J10")
+def test_control_a_plain_copy_holds_collections_whose_files_are_not_there(tmp_path: Path) -> None:
+    with _collections_come_and_go(tmp_path) as (live, wait):
+        assert any(_lists_what_it_lacks(live, tmp_path / f"plain-{trial}", wait) for trial in range(30))
+
+
+def _lists_what_it_lacks(live: Path, target: Path, wait: Callable[[], bytes]) -> bool:
+    """`cp -r` that comes to the index first, and to SQLite when another collection was made."""
+    target.mkdir()
+    for path in [path for path in live.iterdir() if path.is_dir()]:
+        with suppress(shutil.Error, FileNotFoundError):
+            shutil.copytree(path, target / path.name)
+    wait()
+    shutil.copy(live / layout.DATABASE, target / layout.DATABASE)
+    try:
+        checking.check(target)
+    except Failed as error:
+        return "is missing" in error.message or "has no vector" in error.message
+    finally:
+        shutil.rmtree(target)
+    return False
 
 
 def test_a_copy_that_takes_longer_than_the_cap_fails_with_the_seconds_it_needed(
@@ -190,7 +228,7 @@ def test_a_copy_that_takes_longer_than_the_cap_fails_with_the_seconds_it_needed(
         hold.pin()
         monkeypatch.setattr(Copy, "under_lock", lambda _: time.sleep(0.6))
         hold.copy()
-        _write(live, wait_s=0)  # the lock is gone: what was copied since is worthless
+        write_to(live, wait_s=0)  # the lock is gone: what was copied since is worthless
         with pytest.raises(Failed, match=r"locked for 0\.2 s at most, but 0\.[6-9] s were needed"):
             hold.release()
     finally:
@@ -234,29 +272,6 @@ def _hold(live: Path, tmp_path: Path, **limits: float) -> ChromaHold:
     return ChromaHold(live, tmp_path / "work", **limits)
 
 
-def _write(directory: Path, wait_s: float) -> None:
-    connection = sqlite3.connect(directory / layout.DATABASE, timeout=wait_s)
-    try:
-        with connection:
-            connection.execute("insert into maintenance_log values (null, 1, 'test')")
-    finally:
-        connection.close()
-
-
-@contextmanager
-def _locked_by_another(directory: Path) -> Iterator[None]:
-    """In a process of its own: in this one, the next close of the file would drop the lock (fcntl(2))."""
-    code = "import sqlite3, sys, time; c = sqlite3.connect(sys.argv[1], isolation_level=None); c.execute('begin immediate'); "
-    code += "print('held', flush=True); time.sleep(600)"
-    with subprocess.Popen([sys.executable, "-c", code, directory / layout.DATABASE], stdout=subprocess.PIPE) as process:
-        try:
-            assert process.stdout is not None
-            assert process.stdout.readline() == b"held\n"
-            yield
-        finally:
-            process.kill()
-
-
 def _plain_copy_breaks(source: Path, target: Path, writer: Writer) -> bool:
     """`cp -r` that comes to the index first, with a little time between files; whether the result is any less than a backup."""
     acknowledged = writer.look()
@@ -272,35 +287,3 @@ def _plain_copy_breaks(source: Path, target: Path, writer: Writer) -> bool:
     loss = _loss_of(target, acknowledged)
     shutil.rmtree(target)
     return loss is not None
-
-
-def _client_of(port: int) -> subprocess.Popen[bytes]:
-    code = f"""
-import chromadb, json, numpy, sys
-from chromadb.config import Settings
-client = chromadb.HttpClient("127.0.0.1", {port}, settings=Settings(anonymized_telemetry=False))
-papers = client.get_collection("papers", embedding_function=None)
-rng = numpy.random.default_rng(1)
-number = 0
-while True:
-    papers.add(ids=[f"new-{{number}}-{{i}}" for i in range({BATCH})], embeddings=rng.random(({BATCH}, {DIMENSION}), dtype=numpy.float32))
-    papers.query(query_embeddings=rng.random((1, {DIMENSION}), dtype=numpy.float32), n_results=3)
-    number += 1
-    print(number, flush=True)
-"""
-    return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-
-
-def _acknowledged(program: subprocess.Popen[bytes], goal: int) -> int:
-    """Read what the client says until it has had so many batches acknowledged."""
-    found = 0
-    while found < goal:
-        line = program.stdout.readline() if program.stdout is not None else b""
-        assert line, "the client has ended"
-        found = int(line)
-    return found
-
-
-def _close(program: subprocess.Popen[bytes]) -> None:
-    if program.stdout is not None:
-        program.stdout.close()

@@ -267,6 +267,7 @@ def switched(keeper: Keeper, kept: tuple[Path, StoreRecord]) -> Iterator[tuple[K
         yield served, place, record
 
 
+@pytest.mark.fault("J11")
 def test_a_server_that_was_not_restarted_after_the_switch_fails_the_probe(switched: tuple[Keeper, Facts, StoreRecord]) -> None:
     keeper, place, record = switched
     with pytest.raises(Failed, match="it reads the old directory on"):
@@ -280,6 +281,7 @@ def test_a_server_that_was_not_restarted_after_the_switch_fails_the_probe(switch
     keeper.store.probe(place, record)
 
 
+@pytest.mark.fault("J11")
 def test_a_server_without_a_runtime_is_asked_for_the_restored_collections(switched: tuple[Keeper, Facts, StoreRecord]) -> None:
     keeper, place, record = switched
     unsupervised = Keeper(keeper.directory, keeper.room, url=keeper.store.runtime.url)  # type: ignore[union-attr]
@@ -287,6 +289,7 @@ def test_a_server_without_a_runtime_is_asked_for_the_restored_collections(switch
         unsupervised.store.probe(place, record)
 
 
+@pytest.mark.control("J11")
 def test_without_the_start_time_a_server_on_the_old_directory_looks_well(
     switched: tuple[Keeper, Facts, StoreRecord], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -302,6 +305,7 @@ def test_a_server_that_does_not_answer_fails_preflight(keeper: Keeper) -> None:
         Keeper(keeper.directory, keeper.room, url="http://127.0.0.1:9").store.preflight()
 
 
+@pytest.mark.fault("J11")
 def test_a_crash_between_switch_and_probe_still_finds_the_server_that_was_not_restarted(
     switched: tuple[Keeper, Facts, StoreRecord],
 ) -> None:

@@ -90,6 +90,7 @@ def test_writers_wait_while_it_is_held_and_go_on_after(database: Path) -> None:
     holder.close()
 
 
+@pytest.mark.fault("J7")
 def test_a_lock_that_another_tool_keeps_is_waited_for_within_bounds(database: Path) -> None:
     with lab.program(NAIVE, database), closing(LockHolder(database)) as holder:
         holder.start()
@@ -100,6 +101,7 @@ def test_a_lock_that_another_tool_keeps_is_waited_for_within_bounds(database: Pa
         holder.take(0.2)
 
 
+@pytest.mark.fault("J8")
 def test_a_killed_program_takes_the_lock_with_it(database: Path) -> None:
     with lab.program(PROGRAM, database, 1000) as program:
         assert is_blocked(database)
@@ -107,6 +109,7 @@ def test_a_killed_program_takes_the_lock_with_it(database: Path) -> None:
         write(database)
 
 
+@pytest.mark.control("J8")
 def test_control_a_child_that_nobody_watches_keeps_the_lock_of_a_killed_program(database: Path) -> None:
     with lab.program(NAIVE_CHILD, database, textwrap.dedent(NAIVE)) as program:
         child = int(program.first)
@@ -119,6 +122,7 @@ def test_control_a_child_that_nobody_watches_keeps_the_lock_of_a_killed_program(
             os.kill(child, signal.SIGKILL)
 
 
+@pytest.mark.fault("J9")
 def test_a_stopped_program_loses_the_lock_at_the_cap_and_learns_it(database: Path) -> None:
     with lab.program(PROGRAM, database, 0.4) as program:
         program.send_signal(signal.SIGSTOP)
@@ -130,6 +134,7 @@ def test_a_stopped_program_loses_the_lock_at_the_cap_and_learns_it(database: Pat
     assert "s were needed" in said
 
 
+@pytest.mark.control("J9")
 def test_control_a_stopped_program_that_holds_the_lock_itself_blocks_writers(database: Path) -> None:
     with lab.program(NAIVE, database) as program:
         program.send_signal(signal.SIGSTOP)
@@ -167,6 +172,7 @@ def _blocked_for_others(database: Path) -> bool:
         return "locked" in program.first
 
 
+@pytest.mark.fault("J8", "J9")
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
 def test_a_lock_lost_with_its_process_is_never_taken_for_held(database: Path, how: signal.Signals, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lockholder, "_PATIENCE", 0.3)

@@ -40,11 +40,13 @@ def mode(path: Path) -> int:
     return stat.S_IMODE(path.lstat().st_mode)
 
 
+@pytest.mark.fault("J2")
 def test_a_file_is_on_disk_before_its_name_and_its_name_before_we_go_on(tmp_path: Path, calls: list[str]):
     durable.write_file(tmp_path / "f", b"new")
     assert calls == [f"fsync file .f.{os.getpid()}.new", "rename to f", f"fsync directory {tmp_path.name}"]
 
 
+@pytest.mark.fault("J2")
 def test_a_renamed_directory_is_durable_on_both_sides(tmp_path: Path, calls: list[str]):
     for name in ("a", "b", "a/set"):
         (tmp_path / name).mkdir()
@@ -52,6 +54,7 @@ def test_a_renamed_directory_is_durable_on_both_sides(tmp_path: Path, calls: lis
     assert calls == ["rename to set", "fsync directory b", "fsync directory a"]
 
 
+@pytest.mark.fault("J2")
 def test_a_made_directory_is_durable_in_its_parent(tmp_path: Path, calls: list[str]):
     durable.make_directory(tmp_path / "d")
     assert calls == [f"fsync directory {tmp_path.name}"]
@@ -103,6 +106,7 @@ def test_a_reader_never_sees_a_part(tmp_path: Path):
         assert reader.read() != old
 
 
+@pytest.mark.fault("H11")
 def test_a_link_in_the_place_of_the_temporary_file_is_not_followed(tmp_path: Path):
     victim = tmp_path / "victim"
     victim.write_text("precious")

@@ -47,6 +47,7 @@ def refusal(reference: SecretReference) -> str:
     return caught.value.message
 
 
+@pytest.mark.fault("H8")
 @pytest.mark.parametrize("name", SECRETS)
 def test_a_secret_is_never_cut_or_changed(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     secret = SECRETS[name]
@@ -56,6 +57,7 @@ def test_a_secret_is_never_cut_or_changed(name: str, tmp_path: Path, monkeypatch
     assert read_secret(SecretReference(env="STOREKEEPER_TEST_SECRET"), "x") == secret
 
 
+@pytest.mark.control("H8")
 def test_the_usual_ways_to_read_a_secret_change_some_of_these(tmp_path: Path) -> None:
     """The control: stripping, and a shell, do not give back what was stored."""
     assert SECRETS["spaces around"].strip() != SECRETS["spaces around"]
@@ -70,30 +72,36 @@ def test_private_modes_are_taken(tmp_path: Path, mode: int) -> None:
     assert read_secret(secret_file(tmp_path, b"x", mode), "x") == "x"
 
 
+@pytest.mark.fault("H9")
 @pytest.mark.parametrize("mode", [0o644, 0o640, 0o604, 0o660, 0o620, 0o666, 0o601])
 def test_a_file_that_others_may_reach_is_refused_and_named_with_its_mode(tmp_path: Path, mode: int) -> None:
     said = refusal(secret_file(tmp_path, CANARY.encode(), mode))
     assert f"{tmp_path / 'secret'} has mode {mode:04o}" in said
 
 
+@pytest.mark.fault("H9")
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     assert "No such file" in refusal(SecretReference(file=tmp_path / "gone"))
 
 
+@pytest.mark.fault("H9")
 def test_a_directory_is_refused(tmp_path: Path) -> None:
     assert "is a directory" in refusal(SecretReference(file=tmp_path))
 
 
+@pytest.mark.fault("H9")
 def test_a_named_pipe_is_refused_without_waiting_for_its_writer(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe", 0o600)
     assert "no regular file" in refusal(SecretReference(file=tmp_path / "pipe"))
 
 
+@pytest.mark.fault("H9")
 @pytest.mark.parametrize("data", [b"", b"\n"])
 def test_an_empty_file_is_refused(tmp_path: Path, data: bytes) -> None:
     assert "is empty" in refusal(secret_file(tmp_path, data))
 
 
+@pytest.mark.fault("H8")
 @pytest.mark.parametrize("rest", [b"\n\n", b"\nmore", b"\r\n", b"\0", b"\0more\n"])
 def test_more_than_one_line_of_text_is_refused_not_cut(tmp_path: Path, rest: bytes) -> None:
     assert "expected one line of text" in refusal(secret_file(tmp_path, CANARY.encode() + rest))
@@ -116,6 +124,7 @@ def test_a_link_counts_by_what_it_leads_to(tmp_path: Path) -> None:
     assert reference.file is not None
 
 
+@pytest.mark.fault("H9")
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may give a file to somebody else")
 def test_a_file_of_another_user_is_refused(tmp_path: Path) -> None:
     reference = secret_file(tmp_path, CANARY.encode())
