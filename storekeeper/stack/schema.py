@@ -35,7 +35,7 @@ def _without_nothing(schema: object) -> object:
 
 
 def _says_nothing(key: str, value: object) -> bool:
-    return (key == "title" and isinstance(value, str)) or (key == "default" and value is None)
+    return (key == "title" and isinstance(value, str)) or value is None
 
 
 def write_schema(checkout: Path) -> None:
