@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import signal
@@ -23,9 +24,8 @@ from storekeeper.sets.artefacts import check_artefacts
 from storekeeper.sets.manifest import MANIFEST, read_manifest
 from storekeeper.sets.publishing import take_set
 from storekeeper.sets.repository import StackSets
+from tests.harness.campaign import Campaign
 from tests.harness.stacks import Lab, in_child, make_lab
-
-KILLS = int(os.environ.get("STOREKEEPER_FAULT_COUNT", "20"))
 
 
 @pytest.fixture
@@ -66,16 +66,21 @@ def _kill_after(seconds: float, action: Callable[[], object]) -> int:
 
 
 @pytest.mark.fault("A2")
-def test_a_backup_killed_at_any_moment_never_leaves_an_invalid_set_and_the_next_run_sweeps_what_is_left(lab: Lab) -> None:
+def test_a_backup_killed_at_any_moment_never_leaves_an_invalid_set_and_the_next_run_sweeps_what_is_left(
+    lab: Lab, campaign: Campaign
+) -> None:
+    kills = campaign.trials(10, 100)
     started = time.monotonic()
     assert in_child(lambda: take_set(lab.context, purpose="backup")) == 0
     usual = time.monotonic() - started
-    chance, killed_in_the_middle = random.Random(5), 0
-    for _ in range(KILLS):
+    chance, killed_in_the_middle, invalid = random.Random(5), 0, list[str]()
+    for _ in range(kills):
         _kill_after(chance.uniform(0, usual * 1.1), lambda: take_set(lab.context, purpose="backup"))
-        assert not _faults(lab.context.sets)
+        invalid += _faults(lab.context.sets)
         killed_in_the_middle += bool(_partials(lab))
-    assert killed_in_the_middle > KILLS // 4, "the kills must hit backups that were under way"
+    campaign.found(kills, "kills of a backup after any time", f"{len(invalid)} invalid sets listed")
+    assert invalid == []
+    assert killed_in_the_middle > kills // 4, "the kills must hit backups that were under way"
     newest = take_set(lab.context, purpose="backup")
     assert newest.state == "verified"
     assert not _partials(lab)
@@ -132,15 +137,21 @@ def test_a_living_run_is_not_swept_by_another(lab: Lab) -> None:
         assert partial.path.is_dir()
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.fault("A8")
 def test_bytes_that_rot_between_write_and_read_back_are_found_and_nothing_is_published(
-    lab: Lab, monkeypatch: pytest.MonkeyPatch, seed: int
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, campaign: Campaign
 ) -> None:
-    monkeypatch.setattr(publishing._Making, "read_back", _after_rot(publishing._Making.read_back, seed))
+    count, read_back, found = campaign.trials(10, 200), publishing._Making.read_back, 0
+    for seed in range(count):
+        monkeypatch.setattr(publishing._Making, "read_back", _after_rot(read_back, seed))
+        with contextlib.suppress(Failed):
+            take_set(lab.context, purpose="backup")
+        found += not lab.context.sets.entries() and not _partials(lab)
+    campaign.found(count, "bits that flipped between write and read-back", f"{found} found, and nothing published")
+    assert found == count
+    monkeypatch.setattr(publishing._Making, "read_back", _after_rot(read_back, 0))
     with pytest.raises(Failed, match="could not be read back"):
         take_set(lab.context, purpose="backup")
-    assert lab.context.sets.entries() == []
-    assert not _partials(lab)
 
 
 @pytest.mark.control("A8")
