@@ -21,7 +21,7 @@ from tests.faults.catalogue import CASES, GROUPS
 from tests.harness.postgresql import programs_of
 
 # What travels from a test to the page stands in the report's own list of properties, which also crosses processes.
-HOLDS, SHOWS, FIGURE = "fault", "control", "figure"
+HOLDS, SHOWS, FIGURE, GUARD = "fault", "control", "figure", "guard"
 
 
 class Campaign:
@@ -42,6 +42,10 @@ class Campaign:
         """
         self._item.user_properties.append((FIGURE, f"{trials:,} {what}: {result}"))
 
+    def switched_off(self, guard: str, change: str, caught_by: Sequence[str]) -> None:
+        """Put a guard on the page, with the tests that noticed its absence. Called before the assertion that there were any."""
+        self._item.user_properties.append((GUARD, [guard, change, list(caught_by)]))
+
 
 @dataclass
 class Case:
@@ -57,12 +61,22 @@ class Case:
         return bool(self.passed and self.controls) and not self.failed
 
 
+@dataclass(frozen=True)
+class SwitchedOff:
+    """A guard that was switched off in a copy of the program, and the tests that noticed it."""
+
+    guard: str
+    change: str
+    caught_by: Sequence[str]
+
+
 class Record:
     """Gathers the reports of a run by case, and writes the page when it ends."""
 
     def __init__(self, page: Path) -> None:
         self._page = page
         self._cases: defaultdict[str, Case] = defaultdict(Case)
+        self._guards: list[SwitchedOff] = []
         self._began = datetime.datetime.now(datetime.UTC)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
@@ -70,6 +84,7 @@ class Record:
             return
         said = report.user_properties
         name = report.nodeid.partition("[")[0]
+        self._guards += [SwitchedOff(*found) for kind, found in said if kind == GUARD and isinstance(found, list)]
         for kind, case in said:
             if kind == SHOWS and report.passed:
                 _once(self._cases[str(case)].controls, name)
@@ -84,7 +99,7 @@ class Record:
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         took = datetime.datetime.now(datetime.UTC) - self._began
-        self._page.write_text(render(self._cases, self._began, took), encoding="utf-8")
+        self._page.write_text(render(self._cases, self._began, took, self._guards), encoding="utf-8")
         unheld = [case for case in CASES if not self._cases[case].holds]
         if unheld and session.exitstatus == 0:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
@@ -95,7 +110,7 @@ class Record:
                 reporter.write_line(f"not held: {', '.join(unheld)}", red=True)
 
 
-def render(cases: dict[str, Case], began: datetime.datetime, took: datetime.timedelta) -> str:
+def render(cases: dict[str, Case], began: datetime.datetime, took: datetime.timedelta, guards: Sequence[SwitchedOff] = ()) -> str:
     """The page of one run."""
     held = sum(cases[case].holds for case in CASES if case in cases)
     counts = f"{held} of {len(CASES)} cases held on {began:%Y-%m-%d}, in {round(took.total_seconds() / 60)} minutes"
@@ -115,12 +130,32 @@ def render(cases: dict[str, Case], began: datetime.datetime, took: datetime.time
         for case, fault in CASES.items():
             if case[0] == letter:
                 lines.append(_row(case, fault, cases.get(case, Case())))
+    lines += _about_guards(guards)
     return "\n".join(lines) + "\n"
 
 
 def _row(case: str, fault: str, found: Case) -> str:
     result = "held" if found.holds else "**not held**"
     return f"| {case} | {fault} | {result} | {'<br>'.join(found.figures)} | {len(found.passed)} | {len(found.controls)} |"
+
+
+def _about_guards(guards: Sequence[SwitchedOff]) -> Iterator[str]:
+    """What is left of the suite's eyes: a guard whose absence nothing notices could be lost in any change."""
+    if not guards:
+        return
+    noticed = sum(bool(each.caught_by) for each in guards)
+    yield from ("", "## Guards", "")
+    yield f"Each guard was switched off in a copy of the program, one at a time, and {noticed} of {len(guards)} were noticed: a test"
+    yield from ("that passes without the change fails with it, by an assertion.", "")
+    yield from ("| guard | switched off by | caught by |", "|---|---|---|")
+    for each in guards:
+        caught = "<br>".join(name.removeprefix("test_").replace("_", " ") for name in each.caught_by) or "**nothing**"
+        yield f"| {each.guard} | {_cell(each.change)} | {caught} |"
+
+
+def _cell(text: str) -> str:
+    """A bar would end the cell, also inside of code."""
+    return text.replace("|", "\\|")
 
 
 def mark(items: Sequence[pytest.Item]) -> None:

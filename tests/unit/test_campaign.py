@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 
 from tests.faults.catalogue import CASES, GROUPS
-from tests.harness.campaign import Case, render
+from tests.faults.guards import GUARDS
+from tests.harness.campaign import Case, SwitchedOff, render
+from tests.harness.mutation import Guard, replaced
 
 TESTS = Path(__file__).parents[1]
 
@@ -23,7 +25,7 @@ def marked(kind: str) -> set[str]:
     for file in TESTS.rglob("test_*.py"):
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call) and ast.unparse(node.func) == f"pytest.mark.{kind}":
-                found |= {ast.literal_eval(word) for word in node.args}
+                found |= {ast.literal_eval(word) for word in node.args if not isinstance(word, ast.Starred)}
     return found
 
 
@@ -32,7 +34,8 @@ def test_every_case_has_a_test_that_holds_it() -> None:
 
 
 def test_every_case_has_a_control_that_shows_its_damage() -> None:
-    assert set(CASES) - marked("control") == set()
+    """A guard that is switched off in a copy is one: tests/faults/test_guards.py marks its cases while it runs."""
+    assert set(CASES) - marked("control") - {case for guard in GUARDS for case in guard.cases} == set()
 
 
 def test_every_case_belongs_to_a_group() -> None:
@@ -54,6 +57,56 @@ def test_a_case_is_held_only_by_a_test_and_a_control_that_both_passed(case: Case
     row = next(line for line in page.splitlines() if line.startswith("| A2 |"))
     assert ("| held |" in row, "| **not held** |" in row) == (holds, not holds)
     assert f"{int(holds)} of {len(CASES)} cases held" in page
+
+
+def functions(file: Path) -> set[str]:
+    return {node.name for node in ast.parse(file.read_text(encoding="utf-8")).body if isinstance(node, ast.FunctionDef)}
+
+
+@pytest.mark.parametrize("guard", GUARDS, ids=lambda guard: guard.name)
+def test_a_guard_stands_where_it_is_said_to_stand_and_names_cases_and_tests_that_exist(guard: Guard) -> None:
+    source = (TESTS.parent / guard.file).read_text(encoding="utf-8")
+    ast.parse(replaced(source, guard))
+    assert guard.cases
+    assert set(guard.cases) <= set(CASES)
+    assert guard.tests
+    for test in guard.tests:
+        file, _, name = test.partition("::")
+        assert name.partition("[")[0] in functions(TESTS.parent / file)
+
+
+def test_the_guards_whose_loss_is_worst_are_switched_off_in_every_run() -> None:
+    assert len({guard.name for guard in GUARDS}) == len(GUARDS)
+    assert len([guard for guard in GUARDS if guard.always]) == 8
+
+
+def test_the_page_says_of_each_guard_what_was_switched_off_and_what_caught_it() -> None:
+    guards = [SwitchedOff("fsync", "without `a | b` (f.py)", ["test_it_is_durable"]), SwitchedOff("a lock", "`x` → `y` (f.py)", [])]
+    page = render({}, datetime.datetime(2026, 11, 21, tzinfo=datetime.UTC), datetime.timedelta(minutes=3), guards)
+    assert r"| fsync | without `a \| b` (f.py) | it is durable |" in page
+    assert "| a lock | `x` → `y` (f.py) | **nothing** |" in page
+    assert "1 of 2 were noticed" in page
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("    a()\n    b()\n", "    a()\n", "without `b()` (f.py)"),
+        ("    if x:\n        y\n", "    if False:\n        y\n", "`if x:` → `if False:` (f.py)"),
+        ("a\n", "a\nb\n", "with `b` (f.py)"),
+        ("x" * 300, "", f"without `{'x' * 100} …` (f.py)"),
+    ],
+)
+def test_a_change_is_told_by_the_lines_that_differ(old: str, new: str, said: str) -> None:
+    assert Guard("", "", (), "f.py", old, new, ()).change == said
+
+
+def test_a_guard_that_has_moved_or_stands_twice_is_an_error_and_not_a_change() -> None:
+    guard = Guard("g", "", (), "f.py", "guard", "", ())
+    assert replaced("a guard b", guard) == "a  b"
+    for source in ("none", "guard guard"):
+        with pytest.raises(AssertionError, match=r"stands [02] times in f\.py"):
+            replaced(source, guard)
 
 
 INNER = """
