@@ -142,6 +142,13 @@ def index_memory(connection: Connection, counts: Mapping[str, int]) -> int:
     return max(sizes)
 
 
+def changed_collations(connection: Connection) -> list[str]:
+    """Those in use whose order of text the system has changed since indexes were made by it."""
+    if connection.info.server_version < 150000:
+        return []
+    return [words for (words,) in rows(connection, query("collations"))]
+
+
 def named(keys: Sequence[str]) -> str:
     """The first few names, and how many more there are."""
     shown = ", ".join(keys[:_SHOWN])

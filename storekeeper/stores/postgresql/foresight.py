@@ -8,7 +8,7 @@ from pathlib import Path
 import psycopg
 
 from storekeeper.outcomes import Problem, Refused, Severity
-from storekeeper.stores.postgresql import roles
+from storekeeper.stores.postgresql import extensions, roles
 from storekeeper.stores.postgresql.catalogue import named
 from storekeeper.stores.postgresql.connection import Access, Connection, is_superuser, rows, server_version, value
 from storekeeper.stores.postgresql.loading import Recorded
@@ -33,6 +33,8 @@ def refuse_unless_possible(connection: Connection, admin: Access, live: str, rec
         problems.append(_told(f"roles will be made: {named([role['name'] for role in missing])}", Severity.INFO))
     if lessened := roles.lessened(missing):
         problems.append(_told(f"these were superusers, replicated or passed row security by, and will not again: {named(lessened)}"))
+    for name, (there, here) in extensions.updated(connection, recorded.database["extensions"]).items():
+        problems.append(_told(f"extension {name} {there} is not here: {here} is used, which it would be updated to"))
     if gone := _missing_tablespaces(connection, recorded):
         problems.append(_told(f"tablespaces are not here, the default one is used: {named(gone)}"))
     return problems
@@ -55,18 +57,6 @@ def bytes_needed(connection: Connection, host: str, is_socket: bool, recorded: R
     return {directory: int(size * _SIDE_FACTOR)} if directory.is_dir() else {}
 
 
-def refuse_unavailable(connection: Connection, extensions: Iterable[Mapping[str, str]]) -> str | None:
-    """The sentence that says which extension is missing here or older than recorded; None when all are there."""
-    available = rows(connection, "select name, version from pg_available_extension_versions")
-    for extension in extensions:
-        name, version = extension["name"], extension["version"]
-        there = sorted(found for other, found in available if other == name)
-        if version not in there:
-            what = f"has version {', '.join(there)}" if there else "is not installed"
-            return f"the set needs extension {name} {version}, which {what} on this server"
-    return None
-
-
 def package_of(extension: str, major: int) -> str:
     """Debian's name for an extension's package, as apt-get takes it."""
     return f"apt-get install postgresql-{major}-{'pgvector' if extension == 'vector' else extension}"
@@ -80,9 +70,9 @@ def _refuse_newer(connection: Connection, recorded: Recorded) -> None:
         )
 
 
-def _refuse_extensions(connection: Connection, extensions: Iterable[Mapping[str, str]]) -> None:
-    for extension in extensions:
-        if (sentence := refuse_unavailable(connection, [extension])) is not None:
+def _refuse_extensions(connection: Connection, recorded: Iterable[Mapping[str, str]]) -> None:
+    for extension in recorded:
+        if (sentence := extensions.why_unavailable(connection, extension)) is not None:
             raise Refused(sentence, next=package_of(extension["name"], major_of(server_version(connection))))
 
 
@@ -119,7 +109,7 @@ def _untrusted(connection: Connection, recorded: Recorded) -> list[str]:
     }
     present = {"plpgsql"}  # every new database has it
     wanted = [each for each in recorded.database["extensions"] if each["name"] not in present]
-    return [each["name"] for each in wanted if not available.get((each["name"], each["version"]), False)]
+    return [each["name"] for each in wanted if not available.get((each["name"], extensions.version_here(connection, each)), False)]
 
 
 def _missing_tablespaces(connection: Connection, recorded: Recorded) -> list[str]:

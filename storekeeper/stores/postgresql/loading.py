@@ -19,7 +19,7 @@ from psycopg import sql
 from storekeeper.host import durable
 from storekeeper.host.processes import User
 from storekeeper.outcomes import Failed
-from storekeeper.stores.postgresql import catalogue, digests, properties, roles
+from storekeeper.stores.postgresql import catalogue, digests, extensions, properties, roles
 from storekeeper.stores.postgresql.archive import Archive, open_archive
 from storekeeper.stores.postgresql.catalogue import named
 from storekeeper.stores.postgresql.connection import Access, Connection, rows, server_version, value
@@ -88,12 +88,12 @@ def read_back(access: Access, name: str, recorded: Recorded) -> Content:
         connection.execute("begin isolation level repeatable read read only")
         _require_sequences(recorded, catalogue.sequences(connection))
         if major_of(server_version(connection)) == major_of(recorded.record.version):
-            _require_shape(recorded.shape(), catalogue.shape(connection))
+            _require_shape(_with_extensions_here(connection, recorded), catalogue.shape(connection))
         return digests.content(connection, catalogue.tables(connection))
 
 
 def _prepare(connection: Connection, database: Facts) -> list[str]:
-    """Make the extensions at their versions; the names of schemas made for them, which pg_restore must not make again."""
+    """Make the extensions; the names of schemas made for them, which pg_restore must not make again."""
     present = {name for (name,) in rows(connection, "select extname from pg_extension")}
     made = []
     for extension in database["extensions"]:
@@ -108,7 +108,7 @@ def _prepare(connection: Connection, database: Facts) -> list[str]:
 
 
 def _create_extension(connection: Connection, extension: Facts) -> list[str]:
-    name, version, schema = sql.Identifier(extension["name"]), str(extension["version"]), extension["schema"]
+    name, version, schema = sql.Identifier(extension["name"]), extensions.version_here(connection, extension), extension["schema"]
     fixed = value(
         connection,
         "select coalesce(bool_or(schema is not null), false) from pg_available_extension_versions where name = %s and version = %s",
@@ -179,6 +179,14 @@ def _require_sequences(recorded: Recorded, found: Mapping[str, Facts]) -> None:
             raise Failed(
                 f"sequence {line['name']} stands at {there['last']}, the set says {line['before']['last']} to {line['after']['last']}"
             )
+
+
+def _with_extensions_here(connection: Connection, recorded: Recorded) -> list[list[str | None]]:
+    """The recorded shape, with the versions that its extensions were given here."""
+    others = extensions.updated(connection, recorded.database["extensions"])
+    return [
+        [words[0], words[1], others[words[1]][1]] if words[0] == "extension" and words[1] in others else words for words in recorded.shape()
+    ]
 
 
 def _require_shape(wanted: list[list[str | None]], found: list[list[str | None]]) -> None:

@@ -13,7 +13,7 @@ from storekeeper.runtimes.protocol import Runtime
 from storekeeper.runtimes.registry import open_runtime
 from storekeeper.stack.model import PostgresqlModel
 from storekeeper.stores.folder import StoreFolder
-from storekeeper.stores.postgresql import catalogue, foresight, loading, properties
+from storekeeper.stores.postgresql import catalogue, extensions, foresight, loading, properties
 from storekeeper.stores.postgresql.connection import Access, Connection, access_to, server_version, value
 from storekeeper.stores.postgresql.dump import dump
 from storekeeper.stores.postgresql.hold import SnapshotHold
@@ -58,7 +58,7 @@ class PostgresqlStore:
             catalogue.require_readable(catalogue.tables(connection))
             if denied := catalogue.unreadable_large_objects(connection):
                 raise Refused(f"the role may not read {denied} large objects", next="declare the owner of the large objects")
-            return [*_about_version(version), *_about_checksums(connection)]
+            return [*_about_version(version), *_about_checksums(connection), *_about_collations(connection, self._declared.database)]
 
     def look(self) -> Look:
         try:
@@ -101,7 +101,7 @@ class PostgresqlStore:
         with scratch_server(self._declared.programs, major, str(recorded.database["bootstrap"]), scratch) as access:
             with access.session(_ADMIN) as connection:
                 for extension in recorded.database["extensions"]:
-                    if (sentence := foresight.refuse_unavailable(connection, [extension])) is not None:
+                    if (sentence := extensions.why_unavailable(connection, extension)) is not None:
                         raise Unknown(sentence, next=foresight.package_of(extension["name"], major))
             loading.load(access, _ADMIN, names_for(self._declared.database, "00000000")["side"], recorded, scratch, tablespaces=False)
             return loading.read_back(access, names_for(self._declared.database, "00000000")["side"], recorded)
@@ -224,5 +224,19 @@ def _about_checksums(connection: Connection) -> list[Problem]:
             "data checksums are off: a page that rots on disk is backed up as it is",
             Severity.WARNING,
             next="pg_checksums --enable, while the server is stopped",
+        )
+    ]
+
+
+def _about_collations(connection: Connection, database: str) -> list[Problem]:
+    """Rows are whole whatever the order of text was; only indexes of before are wrong, and a restore builds all of them anew."""
+    changed = catalogue.changed_collations(connection)
+    if not changed:
+        return []
+    return [
+        Problem(
+            f"the order of text has changed since indexes were made: {catalogue.named(changed)}; queries by these indexes may miss rows",
+            Severity.WARNING,
+            next=f"reindexdb {database}, then: alter database {database} refresh collation version",
         )
     ]
