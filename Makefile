@@ -36,8 +36,9 @@ docs: setup
 	$(BIN)/python -m storekeeper.stack.reference
 	$(BIN)/python -m storekeeper.cli.reference
 
+# Measures the parts in PARTS, else all, and writes docs/benchmarks.md. All of them take about two hours.
 bench: setup
-	$(BIN)/python -m benchmarks.all
+	$(BIN)/python -m benchmarks.all $(PARTS)
 
 # The Debian packages that the tests of real servers, power cuts and faults need. Needs root; no cluster is made and nothing is started.
 packages:

@@ -1,17 +1,48 @@
-"""Every benchmark, one after the other: `make bench`. Each prints its figures, its ratio and its goal."""
+"""Runs the parts, keeps what each found in benchmarks/results, and writes docs/benchmarks.md from that: `make bench`.
+
+    python -m benchmarks.all [PART ...] [--rounds N] [--page-only]
+
+Without a part all are run. What was not run keeps its rows, with their date.
+"""
 
 from __future__ import annotations
 
-import sys
+import argparse
+import importlib
+import json
+import time
+from datetime import UTC, datetime
 
-from benchmarks import chroma, postgresql, start
+from benchmarks import page
+from benchmarks.machine import machine, versions
+
+PARTS = ("start", "postgresql", "chroma", "mixed", "scale", "load", "repository", "memory")
 
 
 def main() -> None:
-    for title, benchmark in (("start", start.main), ("PostgreSQL", postgresql.main), ("Chroma", chroma.main)):
-        print(f"\n{title}", flush=True)
-        sys.argv = [title]
-        benchmark()
+    words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    words.add_argument("parts", nargs="*", metavar="PART", help=", ".join(PARTS))
+    words.add_argument("--rounds", type=int, help="of each comparison, instead of each part's own number")
+    words.add_argument("--page-only", action="store_true", help="only write the page anew")
+    given = words.parse_args()
+    if unknown := sorted(set(given.parts) - set(PARTS)):
+        words.error(f"there is no part {unknown[0]}; there are {', '.join(PARTS)}")
+    for part in () if given.page_only else given.parts or PARTS:
+        _run(part, given.rounds)
+    page.write(PARTS)
+
+
+def _run(part: str, rounds: int | None) -> None:
+    module = importlib.import_module(f"benchmarks.{part}")
+    print(f"\n{module.TITLE}", flush=True)
+    began = time.monotonic()
+    found = module.measure() if rounds is None else module.measure(rounds=rounds)
+    module.show(found)
+    about = {"part": part, "title": module.TITLE, "measured": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")}
+    about |= {"seconds": round(time.monotonic() - began), "machine": machine(), "versions": versions()}
+    page.RESULTS.mkdir(exist_ok=True)
+    (page.RESULTS / f"{part}.json").write_text(json.dumps({**about, **found}, indent=1) + "\n", encoding="utf-8")
+    page.write(PARTS)
 
 
 if __name__ == "__main__":

@@ -1,39 +1,34 @@
-"""A backup of a Chroma directory against `cp -r` and `sync` of it, and how long its writers wait for the backup.
+"""A backup of a Chroma directory against `cp -r` and `sync`, against paging through the client, and what its users feel of it.
 
-    .venv/bin/python -m benchmarks.chroma [--vectors 100000] [--dimension 384] [--rounds 5] [--directory DIR] [--json FILE]
+    python -m benchmarks.chroma [--vectors 100000] [--dimension 384] [--rounds 5] [--pagings 5]
 
 Ours is the whole of `storekeeper backup`: look, copy, pin, check, hash, fsync, read back, publish. A plain copy waits for no moment,
-checks nothing, and under a writer it is broken (tests/stores/test_chroma_live.py). Rounds alternate on one file system, so that
-what else the machine does falls on both. It falls on ours more: a backup uses two cores and a copy one, so the ratio holds where
-little else ran, and the processor seconds say how much did. `--directory` keeps the loaded directory.
+checks nothing, and under a writer it is broken (tests/stores/test_chroma_live.py). Paging is the way of Chroma's own interface:
+`collection.get` in pages of 5,000 with vectors, documents and metadata, vectors into .npy files, the rest as lines of JSON.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import shutil
-import statistics
-import subprocess
 import tempfile
+import threading
 import time
-from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import IO
 
-from storekeeper.host.progress import Progress
-from storekeeper.sets.context import Context
-from storekeeper.sets.manifest import Manifest
-from storekeeper.sets.publishing import take_set
-from storekeeper.stack.model import ChromaModel, Stack
-from tests.harness.chroma import execute, writing
-from tests.harness.stacks import open_context
+from benchmarks.keeping import Keeping
+from benchmarks.measuring import Found, Timing, bytes_of, command, compared, figure, in_turn, percentile, run, show, timed
+from storekeeper.host import durable
+from tests.harness.chroma import execute, running, writing
 
-GOAL = 2.5
+__all__ = ["TITLE", "measure", "show"]
+TITLE = "Chroma"
+COPY_GOAL, PAGING_GOAL, PAUSE_GOAL_S = 2.5, 10.0, 0.6
+PAGE = 5_000
 # Text of about 700 characters that does not repeat, as in the benchmark of PostgreSQL: what a vector database holds.
 _LOAD = """
 import hashlib
@@ -47,144 +42,158 @@ for start in range(0, count, 5000):
         metadatas=[{"doc_id": f"doc-{number // 20}", "page": number % 20} for number in numbers],
     )
 """
+_PAGING = """
+import os
+papers, into, page = collection("papers"), arguments["into"], arguments["page"]
+with open(into + "/rows.jsonl", "w") as rows:
+    for start in range(0, papers.count(), page):
+        got = papers.get(limit=page, offset=start, include=["embeddings", "documents", "metadatas"])
+        numpy.save(f"{into}/vectors-{start}.npy", got["embeddings"])
+        for row in zip(got["ids"], got["documents"], got["metadatas"]):
+            rows.write(json.dumps(row) + "\\n")
+os.sync()
+"""
+_QUERIES = """
+papers, dimension = collection("papers"), arguments["dimension"]
+questions = vectors(1000, dimension, seed=99)
+number = 0
+while True:
+    began = time.monotonic()
+    papers.query(query_embeddings=questions[number % 1000:number % 1000 + 1], n_results=10)
+    say([began, time.monotonic() - began])
+    number += 1
+    time.sleep(0.005)
+"""
 
 
-def main() -> None:
-    words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    words.add_argument("--vectors", type=int, default=100_000)
-    words.add_argument("--dimension", type=int, default=384)
-    words.add_argument("--rounds", type=int, default=5)
-    words.add_argument("--directory", type=Path)
-    words.add_argument("--json", type=Path)
-    given = words.parse_args()
-    found = measure(given.vectors, given.dimension, given.rounds, given.directory)
-    show(found)
-    if given.json is not None:
-        given.json.write_text(json.dumps(found, indent=2) + "\n")
+def measure(rounds: int = 5, vectors: int = 100_000, dimension: int = 384, pagings: int = 5) -> Found:
+    with tempfile.TemporaryDirectory(prefix="storekeeper-benchmark-", dir="/var/tmp") as place:
+        room, live = Path(place), Path(place, "live")
+        execute(live, _LOAD, patience_s=1800.0, vectors=vectors, dimension=dimension)
+        size = f"{vectors:,} x {dimension} with 700 characters of text each, {bytes_of(live) / 1e6:,.0f} MB"
+        trial = _Trial(room, live, dimension)
+        sides = {"ours": trial.our_backup, "copy": trial.plain_copy}
+        found = in_turn(rounds, sides)
+        rows = [compared(f"backup of {size}", found["ours"], "`cp -r` and `sync`", found["copy"], goal=COPY_GOAL)]
+        if pagings:
+            paged = in_turn(pagings, {"ours": trial.our_backup, "paging": trial.paging})
+            what = "the same, how many times faster than paging"
+            rows.append(compared(what, paged["ours"], "paging through the client", paged["paging"], goal=PAGING_GOAL, at_least=True))
+        pauses, slowest = trial.under_a_writer(rounds)
+        rows.append(
+            figure(
+                "a writer adds batches of 200 all the time: how long a backup holds its writes", pauses, "s", goal=PAUSE_GOAL_S, worst=True
+            )
+        )
+        rows.append(figure("the longest that one of its adds took, with or without a backup", [slowest], "s"))
+        rows += trial.under_queries(rounds)
+        return {"rows": rows, "sizes": {"vectors": vectors, "dimension": dimension}}
 
 
-def measure(vectors: int = 100_000, dimension: int = 384, rounds: int = 5, directory: Path | None = None) -> dict[str, Any]:
-    """All figures, seconds by round among them. `directory` is loaded when it is missing, and kept."""
-    with tempfile.TemporaryDirectory(prefix="storekeeper-benchmark-", dir=directory.parent if directory else None) as place:
-        room, live = Path(place), directory or Path(place, "live")
-        if not live.exists():
-            execute(live, _LOAD, patience_s=1800.0, vectors=vectors, dimension=dimension)
-        found: dict[str, Any] = {"vectors": vectors, "dimension": dimension, "rounds": rounds, "goal": GOAL, "bytes": _bytes(live)}
-        found |= _against_copy(live, room, rounds)
-        return found | _under_a_writer(Path(shutil.copytree(live, room / "working")), room, rounds, dimension)
+class _Trial:
+    def __init__(self, room: Path, live: Path, dimension: int) -> None:
+        self._room = room
+        self._live = live
+        self._dimension = dimension
 
+    def our_backup(self, number: int) -> Timing:  # noqa: ARG002
+        """The first set of a repository: nothing is shared with one before."""
+        with _keeping(self._room / "ours", self._live) as keeping:
+            return keeping.backup()[0]
 
-def _against_copy(live: Path, room: Path, rounds: int) -> dict[str, Any]:
-    plain, ours, own, others, steps = [], [], [], [], defaultdict[str, list[float]](list)
-    for number in range(rounds):
-        plain.append(_plain_copy(live, room / f"plain-{number}"))
-        watch = _Watch()
-        with _context(live, room / f"sets-{number}", watch) as context:
-            began, cpu, machine = time.perf_counter(), time.process_time(), _machine_s()
-            take_set(context, purpose="backup")
-            ours.append(time.perf_counter() - began)
-            own.append(time.process_time() - cpu)
-            others.append(max(0.0, _machine_s() - machine - own[-1]))
-        for name, seconds in watch.ended().items():
-            steps[name].append(seconds)
-    ratios = [one / other for one, other in zip(ours, plain, strict=True)]
-    return {
-        "copy_s": _rounded(plain),
-        "storekeeper_s": _rounded(ours),
-        "ratio_median": round(statistics.median(ratios), 3),
-        "ratio_worst": round(max(ratios), 3),
-        "processor_s": _rounded(own),
-        "others_processor_s": _rounded(others),
-        "steps_s": {name: round(statistics.median(seconds), 3) for name, seconds in steps.items()},
-    }
+    def plain_copy(self, number: int) -> Timing:  # noqa: ARG002
+        target = self._room / "plain"
+        timing = timed(lambda: (run(["cp", "-r", self._live, target]), os.sync()))
+        shutil.rmtree(target)
+        return timing
 
+    def paging(self, number: int) -> Timing:  # noqa: ARG002
+        """On a copy: opening a directory with a client writes to it."""
+        opened, into = self._room / "opened", self._room / "paged"
+        shutil.copytree(self._live, opened)
+        into.mkdir()
+        os.sync()
+        timing = timed(lambda: execute(opened, _PAGING, patience_s=1800.0, into=str(into), page=PAGE))
+        for each in (opened, into):
+            shutil.rmtree(each)
+        return timing
 
-def _under_a_writer(live: Path, room: Path, rounds: int, dimension: int) -> dict[str, Any]:
-    """One client adds batches all the time. Every set is its first: nothing is shared with the one before."""
-    pauses, seconds = [], []
-    with writing(live, dimension=dimension, batch=200, sync=1000) as writer:
-        for number in range(rounds):
-            writer.wait_for(2)
-            with _context(live, room / f"busy-{number}", Progress()) as context:
-                began = time.perf_counter()
-                manifest = take_set(context, purpose="backup").manifest
-                seconds.append(time.perf_counter() - began)
-            if isinstance(manifest, Manifest):
-                pauses.append(manifest.pause_ms / 1000)
-        writer.wait_for(1)
-        slowest = writer.slowest_s
-    return {
-        "pauses_s": _rounded(pauses),
-        "pause_worst_s": round(max(pauses), 3),
-        "busy_s": _rounded(seconds),
-        "slowest_add_s": round(slowest, 3),
-    }
+    def under_a_writer(self, rounds: int) -> tuple[list[float], float]:
+        """Every set is its first. The pauses in seconds, and the slowest add."""
+        working, pauses = Path(shutil.copytree(self._live, self._room / "working")), []
+        os.sync()
+        with writing(working, dimension=self._dimension, batch=200, sync=1000) as writer:
+            for _ in range(rounds):
+                writer.wait_for(2)
+                with _keeping(self._room / "busy", working) as keeping:
+                    pauses.append(keeping.backup()[1]["result"]["set"]["pause_ms"] / 1000)
+            writer.wait_for(1)
+            slowest = writer.slowest_s
+        shutil.rmtree(working)
+        return pauses, slowest
 
-
-def _plain_copy(live: Path, target: Path) -> float:
-    subprocess.run(["sync"], check=True)
-    began = time.perf_counter()
-    subprocess.run(["cp", "-r", live, target], check=True)
-    subprocess.run(["sync"], check=True)
-    seconds = time.perf_counter() - began
-    shutil.rmtree(target)
-    subprocess.run(["sync"], check=True)
-    return seconds
+    def under_queries(self, rounds: int) -> list[Found]:
+        """One client asks without pause; times with a backup and as long without one take turns."""
+        asked = Path(shutil.copytree(self._live, self._room / "asked"))
+        os.sync()
+        during: list[tuple[float, float]] = []
+        quiet: list[tuple[float, float]] = []
+        with running(asked, _QUERIES, dimension=self._dimension) as process, _collected(process.stdout) as lines:
+            _until(lambda: len(lines) > 50)
+            for _ in range(rounds):
+                with _keeping(self._room / "busy", asked) as keeping:
+                    during.append(_span(keeping.backup))
+                os.sync()
+                quiet.append(_span(lambda: time.sleep(during[-1][1] - during[-1][0])))
+        beside, alone = _in_spans(lines, during), _in_spans(lines, quiet)
+        if not all([*beside, *alone]):
+            raise RuntimeError("no query was answered in one of the rounds")
+        name = "queries of one client, 95th percentile"
+        return [
+            figure(f"{name}, while a backup runs", [percentile(each, 95) * 1000 for each in beside], "ms"),
+            figure(f"{name}, without one", [percentile(each, 95) * 1000 for each in alone], "ms"),
+        ]
 
 
 @contextmanager
-def _context(live: Path, root: Path, progress: Progress) -> Iterator[Context]:
-    (root / "private").mkdir(parents=True, mode=0o700)
-    stack = Stack(stack="bench", stores={"vectors": ChromaModel(kind="chroma", path=live)})
-    yield replace(open_context(root, stack), progress=progress)
-    shutil.rmtree(root)
+def _keeping(root: Path, live: Path) -> Iterator[Keeping]:
+    root.mkdir()
+    yield Keeping(root, {"vectors": {"kind": "chroma", "path": live}})
+    durable.remove_tree(root)
 
 
-class _Watch(Progress):
-    """How long each step took."""
+@contextmanager
+def _collected(stream: IO[bytes] | None) -> Iterator[list[tuple[float, float]]]:
+    """The lines that a process says, read by a thread until it ends."""
+    lines: list[tuple[float, float]] = []
 
-    def __init__(self) -> None:
-        self._seconds: dict[str, float] = {}
-        self._step = ""
-        self._since = 0.0
+    def read() -> None:
+        for line in stream or ():
+            began, seconds = json.loads(line)
+            lines.append((began, seconds))
 
-    def step(self, store: str | None, what: str, total: int | None = None) -> None:  # noqa: ARG002 - the protocol's
-        self.ended()
-        self._step, self._since = what, time.perf_counter()
-
-    def ended(self) -> dict[str, float]:
-        if self._step:
-            self._seconds[self._step] = time.perf_counter() - self._since
-            self._step = ""
-        return self._seconds
+    thread = threading.Thread(target=read, daemon=True)
+    thread.start()
+    yield lines
 
 
-def show(found: dict[str, Any]) -> None:
-    print(f"{found['vectors']} vectors of {found['dimension']}, {found['bytes'] / 1e6:.0f} MB, n = {found['rounds']}")
-    for name, title in (("copy", "cp -r and sync"), ("storekeeper", "storekeeper backup, verified"), ("busy", "  the same under a writer")):
-        seconds = found[f"{name}_s"]
-        print(f"{title:32} median {statistics.median(seconds):.3f} s, best {min(seconds):.3f} s")
-    print(f"ratio: median {found['ratio_median']}, worst {found['ratio_worst']} (goal: at most {found['goal']})")
-    own, others = statistics.median(found["processor_s"]), statistics.median(found["others_processor_s"])
-    print(f"processor seconds of a backup: {own:.2f}, and {others:.2f} of everything else that ran meanwhile on {os.cpu_count()} cores")
-    print("steps: " + ", ".join(f"{name} {seconds:.3f} s" for name, seconds in found["steps_s"].items()))
-    print(f"writers paused: median {statistics.median(found['pauses_s']):.3f} s, longest {found['pause_worst_s']:.3f} s", end="; ")
-    print(f"slowest add of that writer {found['slowest_add_s']:.3f} s")
+def _until(holds: Callable[[], bool], patience_s: float = 60.0) -> None:
+    deadline = time.monotonic() + patience_s
+    while not holds():
+        if time.monotonic() > deadline:
+            raise RuntimeError("nothing was answered in time")
+        time.sleep(0.05)
 
 
-def _machine_s() -> float:
-    """Processor seconds that the machine has spent on anything so far, proc(5)."""
-    user, nice, system, _, _, interrupts, soft, *_ = (int(each) for each in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:])
-    return (user + nice + system + interrupts + soft) / os.sysconf("SC_CLK_TCK")
+def _span(action: Callable[[], object]) -> tuple[float, float]:
+    began = time.monotonic()
+    action()
+    return began, time.monotonic()
 
 
-def _bytes(directory: Path) -> int:
-    return sum(path.stat().st_size for path in directory.rglob("*") if path.is_file())
-
-
-def _rounded(seconds: list[float]) -> list[float]:
-    return [round(each, 3) for each in seconds]
+def _in_spans(lines: list[tuple[float, float]], spans: list[tuple[float, float]]) -> list[list[float]]:
+    return [[seconds for began, seconds in lines if first <= began < last] for first, last in spans]
 
 
 if __name__ == "__main__":
-    main()
+    command(__doc__, measure)

@@ -1,118 +1,125 @@
-"""A backup of one PostgreSQL store against `pg_dump -Fc` as it comes, on the same rows.
+"""A backup and a restore of one PostgreSQL store against pg_dump and pg_restore as they come, on the same rows.
 
-    python -m benchmarks.postgresql [--rows 100000] [--dimensions 384] [--runs 5] [--json FILE]
+    python -m benchmarks.postgresql [--rows 100000] [--dimensions 384] [--rounds 5] [--restores 5]
 
-Ours is the whole: pin, dump, digests, fsync, read back, decode. The other is pg_dump's default archive, written and fsynced by
-pg_dump itself. Runs alternate, so that what else the machine does falls on both; the ratio is what holds elsewhere.
+Ours is the whole command: hold, dump, digests, fsync, read back, decode, publish; for a restore the safety set, the load into a
+database beside, the comparison and the swap. The other is the archive that `pg_dump -Fc` makes by default, and `pg_restore` into a
+new database, on a server whose settings are stock: its 64 MB of maintenance_work_mem are too few for the graph index.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import statistics
-import subprocess
-import tempfile
-import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from storekeeper.stores.postgresql import PostgresqlStore, build
-from storekeeper.stores.surroundings import Surroundings
-from tests.harness.postgresql import Server, start_server, surroundings
-from tests.stores.walk import check_sums, take
+from benchmarks.keeping import Keeping
+from benchmarks.measuring import Found, Timing, command, compared, figure, in_turn, run, show, timed, weighed
+from storekeeper.host import durable
+from tests.harness.postgresql import Server, reachable_directory, start_server
 
-GOAL = 0.3
-
-
-def main() -> None:
-    words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    words.add_argument("--rows", type=int, default=100_000)
-    words.add_argument("--dimensions", type=int, default=384)
-    words.add_argument("--runs", type=int, default=5)
-    words.add_argument("--major", type=int, default=18)
-    words.add_argument("--json", type=Path)
-    given = words.parse_args()
-    found = run(given.rows, given.dimensions, given.runs, given.major)
-    show(found)
-    if given.json is not None:
-        given.json.write_text(json.dumps(found, indent=2) + "\n")
+__all__ = ["TITLE", "measure", "show"]
+TITLE = "PostgreSQL"
+SETTINGS = ("shared_buffers=512MB",)
+BACKUP_GOAL, SIZE_GOAL = 0.3, 1.0
+DATABASE = "bench"
 
 
-def run(rows: int = 100_000, dimensions: int = 384, runs: int = 5, major: int = 18) -> dict[str, Any]:
-    """Start a server, fill it, and measure both in turn."""
-    settings = ["shared_buffers=512MB", "maintenance_work_mem=1GB"]
-    with start_server(major=major, fsync=True, settings=settings) as server, surroundings() as around:
+def measure(rounds: int = 5, rows: int = 100_000, dimensions: int = 384, restores: int = 5, major: int = 18) -> Found:
+    with serving(major) as (server, room):
         fill(server, rows, dimensions)
-        found = measure(server, around, runs)
-    return {**found, "rows": rows, "dimensions": dimensions, "postgresql": major, "goal": GOAL}
+        keeping = Keeping(room / "ours", {"rows": declared(server)})
+        trial = _Trial(server, room, keeping)
+        backups = in_turn(rounds, {"ours": trial.our_backup, "theirs": trial.their_backup})
+        held = f"{rows:,} rows with text, {dimensions}-dimensional vectors and an HNSW index"
+        found = [
+            compared(f"backup of {held}", backups["ours"], "`pg_dump -Fc`, its defaults", backups["theirs"], goal=BACKUP_GOAL),
+            weighed("what it takes on disk", trial.our_bytes / 1e6, "`pg_dump -Fc`, its defaults", trial.their_bytes / 1e6, goal=SIZE_GOAL),
+        ]
+        if restores:
+            loads = in_turn(restores, {"ours": trial.our_restore, "theirs": trial.their_restore})
+            found.append(compared("restore over the same rows", loads["ours"], "`pg_restore`, stock settings", loads["theirs"]))
+            found.append(figure("how long the live name led nowhere", trial.downtimes_s, "s"))
+        return {"rows": found, "sizes": {"rows": rows, "dimensions": dimensions}, "postgresql": major}
 
 
-def fill(server: Server, rows: int, dimensions: int) -> None:
+@contextmanager
+def serving(major: int = 18, *, tcp: bool = False) -> Iterator[tuple[Server, Path]]:
+    """A server that syncs, and an empty directory on its file system where its user may read."""
+    room = reachable_directory("storekeeper-benchmark-")
+    try:
+        with start_server(room, major=major, fsync=True, tcp=tcp, settings=SETTINGS) as server:
+            yield server, room
+    finally:
+        durable.remove_tree(room)
+
+
+def declared(server: Server, database: str = DATABASE) -> dict[str, Any]:
+    words = {"kind": "postgresql", "database": database, "user": "postgres", "admin": {"user": "postgres"}}
+    return {**words, "host": server.socket, "port": server.port, "programs": server.programs}
+
+
+def fill(server: Server, rows: int, dimensions: int, *, index: bool = True) -> None:
     """Text of about 700 characters that does not repeat, and random vectors under a graph index: what a vector database holds."""
-    server.run("create database bench")
+    server.run(f"create database {DATABASE}")
     server.run(
+        "set maintenance_work_mem = '1GB';"
         f"create extension vector; create table chunks (id bigint primary key, body text, embedding vector({dimensions}));"
         "insert into chunks select i, (select string_agg(md5((i * 31 + g)::text), ' ') from generate_series(1, 21) g),"
         f" (select array_agg(random() * 2 - 1) from generate_series(1, {dimensions}) g where i > 0)::vector"
-        f" from generate_series(1, {rows}) i;"
-        "create index on chunks using hnsw (embedding vector_cosine_ops)",
-        "bench",
+        f" from generate_series(1, {rows}) i;" + ("create index on chunks using hnsw (embedding vector_cosine_ops)" if index else ""),
+        DATABASE,
     )
-    server.run("vacuum analyze chunks", "bench")
+    server.run("vacuum analyze chunks", DATABASE)
     server.run("checkpoint")
 
 
-def measure(server: Server, around: Surroundings, runs: int) -> dict[str, Any]:
-    store = build("bench", server.declared("bench"), around)
-    ours, theirs, sizes, parts = [], [], [0, 0], {}
-    for number in range(runs):
-        with tempfile.TemporaryDirectory(dir=around.private.parent) as place:
-            seconds, sizes[0], parts = our_backup(store, Path(place) / str(number))
-            ours.append(seconds)
-            seconds, sizes[1] = default_pg_dump(server, Path(place) / "default.dump")
-            theirs.append(seconds)
-    ratios = [mine / other for mine, other in zip(ours, theirs, strict=True)]
-    return {
-        "runs": runs,
-        "storekeeper_s": [round(each, 3) for each in ours],
-        "pg_dump_s": [round(each, 3) for each in theirs],
-        "ratio_median": round(statistics.median(ratios), 3),
-        "ratio_worst": round(max(ratios), 3),
-        "storekeeper_bytes": sizes[0],
-        "pg_dump_bytes": sizes[1],
-        "parts": parts,
-    }
+def client(server: Server, program: str, *words: str | Path) -> list[str | Path]:
+    return [server.programs / program, "-h", server.socket, "-p", str(server.port), "-U", "postgres", *words]
 
 
-def our_backup(store: PostgresqlStore, place: Path) -> tuple[float, int, dict[str, float]]:
-    started = time.monotonic()
-    folder, record = take(store, place)
-    taken = time.monotonic()
-    check_sums(folder, record)
-    read = time.monotonic()
-    store.verify(folder, record)
-    ended = time.monotonic()
-    names = ("pg_dump_s", "digests_s", "snapshot_s")
-    parts = {**{name: record.details[name] for name in names}, "read_back_s": round(read - taken, 3), "decode_s": round(ended - read, 3)}
-    return ended - started, record.bytes, {**parts, "compression": record.details["compression"]}
+def drop_old_sides(server: Server) -> None:
+    """Room for the next restore: `prune` would remove what was live when its time is over."""
+    for name in str(
+        server.ask("select coalesce(string_agg(datname, ' '), '') from pg_database where datname ~ '_old_[0-9a-f]{8}$'")
+    ).split():
+        server.run(f'drop database "{name}" with (force)')
 
 
-def default_pg_dump(server: Server, path: Path) -> tuple[float, int]:
-    argv = [server.programs / "pg_dump", "-Fc", "-h", server.socket, "-p", str(server.port), "-U", "postgres", "-f", path, "bench"]
-    started = time.monotonic()
-    subprocess.run(argv, check=True)
-    return time.monotonic() - started, path.stat().st_size
+class _Trial:
+    def __init__(self, server: Server, room: Path, keeping: Keeping) -> None:
+        self._server = server
+        self._archive = room / "default.dump"
+        self._keeping = keeping
+        self.our_bytes = 0
+        self.their_bytes = 0
+        self.downtimes_s: list[float] = []
 
+    def our_backup(self, number: int) -> Timing:  # noqa: ARG002
+        timing, document = self._keeping.backup()
+        self.our_bytes = document["result"]["set"]["bytes"]
+        return timing
 
-def show(found: dict[str, Any]) -> None:
-    print(f"{'':24}{'median s':>10}{'best s':>10}{'MB':>10}   n = {found['runs']}")
-    for name, title in (("storekeeper", "storekeeper, verified"), ("pg_dump", "pg_dump -Fc, default")):
-        seconds, size = found[f"{name}_s"], found[f"{name}_bytes"]
-        print(f"{title:24}{statistics.median(seconds):>10.2f}{min(seconds):>10.2f}{size / 1e6:>10.1f}")
-    print(f"ratio: median {found['ratio_median']}, worst {found['ratio_worst']} (goal: at most {found['goal']})")
-    print(json.dumps(found))
+    def their_backup(self, number: int) -> Timing:  # noqa: ARG002
+        self._archive.unlink(missing_ok=True)
+        timing = timed(lambda: run(client(self._server, "pg_dump", "-Fc", "-f", self._archive, DATABASE)))
+        self.their_bytes = self._archive.stat().st_size
+        return timing
+
+    def our_restore(self, number: int) -> Timing:  # noqa: ARG002
+        timing, document = self._keeping.timed("restore", "bench", "latest", "--yes")
+        self.downtimes_s += [each["downtime_s"] for each in document["result"]["stores"].values()]
+        drop_old_sides(self._server)
+        return timing
+
+    def their_restore(self, number: int) -> Timing:  # noqa: ARG002
+        self._server.run("drop database if exists other")
+        self._server.run("create database other")
+        timing = timed(lambda: run(client(self._server, "pg_restore", "-d", "other", self._archive)))
+        self._server.run("drop database other")
+        return timing
 
 
 if __name__ == "__main__":
-    main()
+    command(__doc__, measure)

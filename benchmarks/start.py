@@ -1,46 +1,42 @@
 """How fast the program starts, and what `status` of an idle stack costs, beside an interpreter that does nothing.
 
-python -m benchmarks.start [--runs 20]
+python -m benchmarks.start [--rounds 20]
 """
 
 from __future__ import annotations
 
-import argparse
 import os
-import resource
 import sqlite3
-import statistics
 import subprocess
 import sys
 import tempfile
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
+from benchmarks.measuring import Found, Timing, command, compared, figure, in_turn, show, timed
+
+__all__ = ["TITLE", "measure", "show"]
+
+TITLE = "Start"
 GOAL_VERSION = 3.0  # times `python -c pass`
 GOAL_STATUS_MS = 150.0  # of CPU
 
 
-def measure(runs: int = 20) -> dict[str, Any]:
-    """Medians in CPU milliseconds, the three in turn."""
+def measure(rounds: int = 20) -> Found:
+    """Processor time, which says more of short programs than the clock; the three in turn."""
     program = str(Path(sys.prefix) / "bin/storekeeper")
-    with tempfile.TemporaryDirectory(prefix="storekeeper-bench-") as place:
+    with tempfile.TemporaryDirectory(prefix="storekeeper-benchmark-") as place:
         config = _one_stack(Path(place), program)
-        nothing, version, status = [], [], []
-        for _ in range(runs):
-            nothing.append(_cpu_ms([sys.executable, "-c", "pass"]))
-            version.append(_cpu_ms([program, "--version"]))
-            status.append(_cpu_ms([program, "--config", str(config), "status"]))
-    ratios = [mine / other for mine, other in zip(version, nothing, strict=True)]
-    return {
-        "runs": runs,
-        "python_ms": round(statistics.median(nothing), 1),
-        "version_ms": round(statistics.median(version), 1),
-        "version_ratio": round(statistics.median(ratios), 2),
-        "status_ms": round(statistics.median(status), 1),
-        "goal_version_ratio": GOAL_VERSION,
-        "goal_status_ms": GOAL_STATUS_MS,
-    }
+        sides = {
+            "nothing": lambda _: _processor([sys.executable, "-c", "pass"]),
+            "version": lambda _: _processor([program, "--version"]),
+            "status": lambda _: _processor([program, "--config", str(config), "status"]),
+        }
+        found = in_turn(rounds, sides)
+    row = compared("`storekeeper --version`, processor seconds", found["version"], "`python -c pass`", found["nothing"], goal=GOAL_VERSION)
+    status = [each.seconds * 1000 for each in found["status"]]
+    return {"rows": [row, figure("`storekeeper status` of an idle stack, processor", status, "ms", goal=GOAL_STATUS_MS)], "sizes": {}}
 
 
 def _one_stack(place: Path, program: str) -> Path:
@@ -55,21 +51,12 @@ def _one_stack(place: Path, program: str) -> Path:
     return config
 
 
-def _cpu_ms(words: list[str]) -> float:
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    subprocess.run(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False, env={**os.environ, "NO_COLOR": "1"})
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return 1000 * (after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
-
-
-def main() -> None:
-    words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    words.add_argument("--runs", type=int, default=20)
-    found = measure(words.parse_args().runs)
-    print(f"python -c pass      {found['python_ms']} ms of CPU")
-    print(f"--version           {found['version_ms']} ms, {found['version_ratio']} times that (goal: at most {GOAL_VERSION:g})")
-    print(f"status              {found['status_ms']} ms (goal: at most {GOAL_STATUS_MS:g})")
+def _processor(words: list[str]) -> Timing:
+    """A timing whose seconds are the processor's, not the clock's."""
+    silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    timing = timed(lambda: subprocess.run(words, check=False, env={**os.environ, "NO_COLOR": "1"}, **silent))
+    return replace(timing, seconds=timing.own_s)
 
 
 if __name__ == "__main__":
-    main()
+    command(__doc__, measure)
