@@ -53,6 +53,9 @@ def placed(root: Path, generation: str, name: str) -> Program:
         for path in [root / part, *(root / part).rglob("*")]:
             path.chmod(0o700 if path.is_dir() else mode)
     live = root / "live/demo"
+    for hidden in live.glob(".storekeeper-*"):
+        for path in (each for each in [hidden, *hidden.rglob("*")] if each.is_dir()):
+            path.chmod(0o700)
     program.declare(
         f"stack: demo\nstores:\n  main: {{kind: sqlite, path: {live}/main.db}}\n  papers: {{kind: files, path: {live}/papers}}\n"
     )
