@@ -13,6 +13,7 @@ from typing import Any
 from storekeeper.host import space
 from storekeeper.host.space import FileSystem
 from storekeeper.outcomes import Problem, Refused, Severity, StorekeeperError, Unknown
+from storekeeper.restore.partial import left_behind
 from storekeeper.restore.services import Stoppable
 from storekeeper.sets.context import Context
 from storekeeper.sets.manifest import Manifest
@@ -58,6 +59,7 @@ class Live:
 
     absent: tuple[str, ...] = ()  # there is nothing to save
     raw: Mapping[str, str] = field(default_factory=dict)  # cannot be read, for this reason; a person accepts a raw copy
+    counts: Mapping[str, Mapping[str, int]] = field(default_factory=dict)  # of those that can be read
 
     def word(self, store: str) -> str:
         """The contract's word: `absent`, `unreadable` or `readable`."""
@@ -109,7 +111,7 @@ def make_plan(context: Context, request: RestoreRequest, resolved: Resolved) -> 
         live=live,
         stops=tuple(Stoppable.of(context, chosen).running()),
         file_systems=tuple(space.check(needs, purpose="restore", next=_elsewhere(context, request))),
-        problems=tuple(_notes(context, request, resolved, live, foreseen)),
+        problems=tuple(_notes(context, resolved, live, foreseen)),
     )
 
 
@@ -142,17 +144,18 @@ def look_at_live(context: Context, request: RestoreRequest) -> Live:
         raise Refused(f"the stack declares no store {strange[0]}: {', '.join(context.stores)}")
     absent: list[str] = []
     unread: dict[str, StorekeeperError] = {}
+    counts: dict[str, Mapping[str, int]] = {}
     for name, store in context.stores.items():
         context.progress.step(name, "looking")
         try:
             if store.is_absent():
                 absent.append(name)
             else:
-                store.inspect()
+                counts[name] = store.inspect().counts
         except StorekeeperError as error:
             unread[name] = error
     _refuse_unaccepted(context, request, unread)
-    return Live(tuple(absent), {name: error.message for name, error in unread.items()})
+    return Live(tuple(absent), {name: error.message for name, error in unread.items()}, counts)
 
 
 def unsaved(context: Context, request: RestoreRequest, error: StorekeeperError) -> StorekeeperError:
@@ -284,7 +287,7 @@ def _elsewhere(context: Context, request: RestoreRequest) -> str:
     return f"free space, or stage elsewhere: storekeeper restore {context.stack.stack} {which} --stage-dir DIRECTORY"
 
 
-def _notes(context: Context, request: RestoreRequest, resolved: Resolved, live: Live, foreseen: Mapping[str, Foresight]) -> list[Problem]:
+def _notes(context: Context, resolved: Resolved, live: Live, foreseen: Mapping[str, Foresight]) -> list[Problem]:
     """What a person should know before saying yes."""
     notes = [
         Problem(
@@ -297,8 +300,8 @@ def _notes(context: Context, request: RestoreRequest, resolved: Resolved, live: 
         notes.append(Problem(f"set {manifest.id} was taken on {manifest.host}, this is {context.host}", Severity.INFO))
     notes += [Problem("it is absent: nothing of it can be saved first", Severity.INFO, name) for name in live.absent]
     notes += raw_notes(live)
-    if request.only:
-        notes.append(Problem(f"only {', '.join(request.only)} will be restored: the other stores keep what they hold now", Severity.INFO))
+    if manifest is not None:
+        notes += left_behind(manifest, foreseen, {name: live.counts.get(name) for name in context.stores if name not in foreseen})
     for name, each in foreseen.items():
         notes += [problem if problem.store else replace(problem, store=name) for problem in each.problems]
     return notes

@@ -125,7 +125,7 @@ def test_only_the_named_store_is_restored(lab: Lab) -> None:
     report = restore(lab.context, to(entry, only=("papers",)))
     assert lab.sides() == {"main": "second", "papers": "first"}
     assert list(report.result["stores"]) == ["papers"]
-    assert "the other stores keep what they hold now" in said(report)
+    assert "only papers will be as of" in said(report, Severity.WARNING)
 
 
 def test_a_store_that_the_stack_or_the_set_does_not_know_is_refused_by_name(lab: Lab) -> None:
