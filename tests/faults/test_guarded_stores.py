@@ -14,19 +14,26 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from storekeeper.host import processes
+from storekeeper.host.progress import Progress
 from storekeeper.outcomes import Failed
+from storekeeper.sets.point import one_point
+from storekeeper.sets.publishing import take_set
 from storekeeper.stores.chroma import catalogue
 from storekeeper.stores.chroma.hold import ChromaHold
 from storekeeper.stores.exchange import switch_entry, switch_entry_back
+from storekeeper.stores.files.store import FilesHold
 from storekeeper.stores.lockholder import LockHolder
 from storekeeper.stores.postgresql import side
 from storekeeper.stores.postgresql.connection import access_to
+from storekeeper.stores.sqlite.holds import CopyHold, SnapshotHold
 from storekeeper.stores.sqlite.overwriting import Overwriting
 from tests.harness import sqlite as lab
 from tests.harness.chroma import execute
 from tests.harness.chroma_files import enqueue, settle
 from tests.harness.durability import Synced
 from tests.harness.postgresql import Server, start_server, surroundings
+from tests.harness.sets import tampered
 from tests.harness.stacks import Lab, make_lab
 from tests.stores.walk import Journal, take
 
@@ -81,6 +88,40 @@ def test_control_a_copy_by_the_process_that_has_the_lock_lets_other_processes_in
         assert said_to_a_writer(database, 0) == "database is locked"
         shutil.copy(database, tmp_path / "copy.db")
         assert said_to_a_writer(database, 0) == ""
+
+
+@pytest.mark.fault("A14")
+def test_a_store_that_cannot_be_pinned_leaves_no_other_store_locked(database: Path, tmp_path: Path) -> None:
+    other = lab.make(tmp_path / "other.db", 10)
+    holds = {"main": CopyHold(database, tmp_path), "other": CopyHold(other, tmp_path, wait_s=0.1)}
+    with closing(sqlite3.connect(other, isolation_level=None)) as somebody:
+        somebody.execute("begin immediate")
+        with pytest.raises(Failed, match="kept its lock"), one_point(holds, Progress()):
+            pass
+    assert said_to_a_writer(database, 0) == ""
+
+
+@pytest.mark.fault("A17")
+def test_locks_are_had_before_snapshots_are_taken_and_both_before_listings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever waits for a lock lets time pass, and a snapshot before it would be of an earlier moment."""
+    made, pinned = make_lab(tmp_path, sqlites=2, services=0), []
+    made.write("one")
+    with closing(sqlite3.connect(tmp_path / "live" / "main.db")) as first:
+        first.execute("pragma journal_mode=wal")
+    for kind in (CopyHold, SnapshotHold, FilesHold):
+        monkeypatch.setattr(kind, "pin", lambda hold, pin=kind.pin: pinned.append(type(hold)) or pin(hold))
+    take_set(made.context, purpose="backup")
+    made.close()
+    assert pinned == [CopyHold, SnapshotHold, FilesHold]
+
+
+@pytest.mark.fault("A13")
+def test_nothing_of_the_caller_s_environment_reaches_a_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("PGHOST", "PGPASSWORD", "LD_PRELOAD_CANARY"):
+        monkeypatch.setenv(name, "canary")
+    said = processes.run(processes.Command(["env"])).stdout
+    assert b"LC_ALL=C" in said
+    assert b"canary" not in said
 
 
 @pytest.mark.fault("J8", "J9")
@@ -174,6 +215,17 @@ def test_what_is_staged_is_durable_before_it_is_said_to_be_staged(
     store.stage(folder, record, place)
     assert any(path.is_file() for path in elsewhere.rglob("*")), "nothing was staged there"
     assert synced.lacking(elsewhere) == []
+
+
+@pytest.mark.fault("E-10")
+@pytest.mark.parametrize("name", ["papers"])
+def test_a_file_that_rotted_since_it_was_verified_is_not_staged(stack: Lab, tmp_path: Path, name: str) -> None:
+    store = stack.context.stores[name]
+    folder, record = take(store, tmp_path / "set")
+    rotten = next(path for path in folder.rglob("*.pdf") if path.stat().st_size > 1000)
+    tampered(rotten).write_bytes(b"\xff" * rotten.stat().st_size)
+    with pytest.raises(Failed, match="not what was recorded"):
+        store.stage(folder, record, store.place("0123abcd", None))
 
 
 # --- a database that changes its name ---

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from tests.faults.guards.believing import BELIEVING
+from tests.faults.guards.chroma import CHROMA
+from tests.faults.guards.files import FILES
 from tests.faults.guards.host import HOST
+from tests.faults.guards.keeping import KEEPING
+from tests.faults.guards.postgresql import POSTGRESQL
 from tests.faults.guards.restore import RESTORE
-from tests.faults.guards.sets import SETS
-from tests.faults.guards.stores import STORES
+from tests.faults.guards.sqlite import SQLITE
+from tests.faults.guards.taking import TAKING
 from tests.harness.mutation import Guard
 
-GUARDS: tuple[Guard, ...] = (*HOST, *SETS, *RESTORE, *STORES)
+GUARDS: tuple[Guard, ...] = (*HOST, *TAKING, *BELIEVING, *KEEPING, *RESTORE, *POSTGRESQL, *SQLITE, *CHROMA, *FILES)

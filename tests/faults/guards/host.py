@@ -4,40 +4,61 @@ from __future__ import annotations
 
 from tests.harness.mutation import Guard
 
+_CLI_RUNS = "tests/unit/test_cli_runs.py::"
 _DURABLE = "tests/unit/test_durable.py::"
+_GUARDED_RESTORE = "tests/faults/test_guarded_restore.py::"
+_GUARDED_STORES = "tests/faults/test_guarded_stores.py::"
+_HOLDERS = "tests/unit/test_holders.py::"
 _LOCKS = "tests/unit/test_locks.py::"
-_SECRETS = "tests/unit/test_stack_secrets.py::"
+_POSTGRESQL_REFUSALS = "tests/stores/test_postgresql_refusals.py::"
+_POWERCUT = "tests/faults/test_powercut.py::"
+_REPOSITORY = "tests/faults/test_repository.py::"
+_SETS_MANIFEST = "tests/unit/test_sets_manifest.py::"
+_SETS_REPOSITORY = "tests/unit/test_sets_repository.py::"
+_SPACE = "tests/unit/test_space.py::"
+_STACK_SECRETS = "tests/unit/test_stack_secrets.py::"
 
 HOST = (
     Guard(
         name="fsync of a file before it gets its name",
         protects="no power cut leaves a name on an empty file",
-        cases=("J1", "J2", "A6"),
+        cases=(
+            "J1",
+            "J2",
+            "A6",
+        ),
         file="storekeeper/host/durable.py",
         old="            file.flush()\n            os.fsync(file.fileno())\n",
         new="            file.flush()\n",
         tests=(
             _DURABLE + "test_a_file_is_on_disk_before_its_name_and_its_name_before_we_go_on",
-            "tests/faults/test_powercut.py::test_after_a_power_cut_no_listed_set_is_invalid_and_no_acknowledged_one_is_gone",
+            _POWERCUT + "test_after_a_power_cut_no_listed_set_is_invalid_and_no_acknowledged_one_is_gone",
         ),
         always=True,
     ),
     Guard(
         name="fsync of a directory",
         protects="no power cut takes a name that was acknowledged",
-        cases=("J1", "J2", "E-2"),
+        cases=(
+            "J1",
+            "J2",
+            "E-2",
+        ),
         file="storekeeper/host/durable.py",
         old="os.O_RDONLY | os.O_DIRECTORY)\n    try:\n        os.fsync(descriptor)\n",
         new="os.O_RDONLY | os.O_DIRECTORY)\n    try:\n        pass\n",
         tests=(
             _DURABLE + "test_a_renamed_directory_is_durable_on_both_sides",
-            "tests/faults/test_powercut.py::test_after_a_power_cut_no_listed_set_is_invalid_and_no_acknowledged_one_is_gone",
+            _POWERCUT + "test_after_a_power_cut_no_listed_set_is_invalid_and_no_acknowledged_one_is_gone",
         ),
     ),
     Guard(
         name="fsync of the parent after a rename",
         protects="a published set is still listed after a power cut",
-        cases=("J1", "J2"),
+        cases=(
+            "J1",
+            "J2",
+        ),
         file="storekeeper/host/durable.py",
         old="    os.rename(source, destination)\n    sync_directory(destination.parent)\n",
         new="    os.rename(source, destination)\n",
@@ -69,20 +90,23 @@ HOST = (
         old="PRIVATE_DIRECTORY = 0o700",
         new="PRIVATE_DIRECTORY = 0o755",
         tests=(
-            "tests/unit/test_sets_repository.py::test_a_published_set_is_whole_private_and_sealed",
-            "tests/faults/test_repository.py::test_no_other_user_can_read_a_set",
+            _SETS_REPOSITORY + "test_a_published_set_is_whole_private_and_sealed",
+            _REPOSITORY + "test_no_other_user_can_read_a_set",
         ),
     ),
     Guard(
         name="the lock of a stack",
         protects="one run at a time works on a stack",
-        cases=("D1", "D6"),
+        cases=(
+            "D1",
+            "D6",
+        ),
         file="storekeeper/host/locks.py",
         old="        if not _try_for(_GLANCE, descriptor, fcntl.LOCK_EX):\n",
         new="        if False:\n",
         tests=(
             _LOCKS + "test_an_old_lock_is_never_broken",
-            "tests/unit/test_cli_runs.py::test_of_ten_backups_at_once_one_runs_and_nine_say_by_whom_and_since_when",
+            _CLI_RUNS + "test_of_ten_backups_at_once_one_runs_and_nine_say_by_whom_and_since_when",
         ),
     ),
     Guard(
@@ -111,7 +135,7 @@ HOST = (
         file="storekeeper/host/processes.py",
         old="        self._listener.join()\n        if code != 0:\n",
         new="        self._listener.join()\n        if False:\n",
-        tests=("tests/stores/test_postgresql_refusals.py::test_a_dump_that_is_killed_fails_the_store_and_leaves_no_good_record",),
+        tests=(_POSTGRESQL_REFUSALS + "test_a_dump_that_is_killed_fails_the_store_and_leaves_no_good_record",),
     ),
     Guard(
         name="room foreseen before anything is touched",
@@ -120,16 +144,7 @@ HOST = (
         file="storekeeper/host/space.py",
         old="    if short:\n",
         new="    if False:\n",
-        tests=("tests/unit/test_space.py::test_two_directories_of_one_file_system_need_their_sum",),
-    ),
-    Guard(
-        name="room reserved for the journal",
-        protects="the way back can be written down on a full disk",
-        cases=("E-4",),
-        file="storekeeper/restore/journal.py",
-        old="            space.reserve(descriptor, _RESERVED)\n",
-        new="            pass\n",
-        tests=("tests/faults/test_guarded_restore.py::test_a_journal_can_be_written_on_when_the_disk_is_full",),
+        tests=(_SPACE + "test_two_directories_of_one_file_system_need_their_sum",),
     ),
     Guard(
         name="what cannot be looked at counts as in use",
@@ -138,16 +153,19 @@ HOST = (
         file="storekeeper/host/holders.py",
         old="    if hidden and not found:\n",
         new="    if False:\n",
-        tests=("tests/unit/test_holders.py::test_without_a_lease_a_hidden_process_makes_the_answer_unknown",),
+        tests=(_HOLDERS + "test_without_a_lease_a_hidden_process_makes_the_answer_unknown",),
     ),
     Guard(
         name="the mode of a secret's file",
         protects="a password that others may read is not used",
-        cases=("A13", "H9"),
+        cases=(
+            "A13",
+            "H9",
+        ),
         file="storekeeper/stack/secrets.py",
         old="    if mode & _FOR_OTHERS:\n",
         new="    if False:\n",
-        tests=(_SECRETS + "test_a_file_that_others_may_reach_is_refused_and_named_with_its_mode",),
+        tests=(_STACK_SECRETS + "test_a_file_that_others_may_reach_is_refused_and_named_with_its_mode",),
     ),
     Guard(
         name="the owner of a secret's file",
@@ -156,7 +174,7 @@ HOST = (
         file="storekeeper/stack/secrets.py",
         old="    if status.st_uid not in (0, os.geteuid()):\n",
         new="    if False:\n",
-        tests=(_SECRETS + "test_a_file_of_another_user_is_refused",),
+        tests=(_STACK_SECRETS + "test_a_file_of_another_user_is_refused",),
     ),
     Guard(
         name="--confirm names this stack and this host",
@@ -165,7 +183,7 @@ HOST = (
         file="storekeeper/cli/confirm.py",
         old="    if words.confirm is not None and words.confirm != meant:\n",
         new="    if False:\n",
-        tests=("tests/unit/test_cli_runs.py::test_live_data_is_not_replaced_without_a_word_where_nobody_can_be_asked",),
+        tests=(_CLI_RUNS + "test_live_data_is_not_replaced_without_a_word_where_nobody_can_be_asked",),
     ),
     Guard(
         name="a word from a person before live data is replaced",
@@ -174,6 +192,63 @@ HOST = (
         file="storekeeper/cli/confirm.py",
         old="    return words.yes or words.confirm is not None\n",
         new="    return True\n",
-        tests=("tests/unit/test_cli_runs.py::test_live_data_is_not_replaced_without_a_word_where_nobody_can_be_asked",),
+        tests=(_CLI_RUNS + "test_live_data_is_not_replaced_without_a_word_where_nobody_can_be_asked",),
+    ),
+    Guard(
+        name="a state directory that others can write is refused",
+        protects="nobody else writes our journals",
+        cases=("A25",),
+        file="storekeeper/verbs/directories.py",
+        old="    if status.st_mode & _OTHERS_WRITE:\n",
+        new="    if False:\n",
+        tests=(_CLI_RUNS + "test_a_state_directory_that_others_could_change_is_refused",),
+    ),
+    Guard(
+        name="no link followed in the place of a lock",
+        protects="another user cannot have us write to a file of his choice",
+        cases=("H11",),
+        file="storekeeper/host/locks.py",
+        old="os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)",
+        new="os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)",
+        tests=(_LOCKS + "test_a_link_in_the_place_of_a_lock_is_not_followed",),
+    ),
+    Guard(
+        name="programs get an environment of their own",
+        protects="the caller's PGHOST and passwords reach no program",
+        cases=("A13",),
+        file="storekeeper/host/processes.py",
+        old='            env={"PATH": SEARCH_PATH,',
+        new='            env={**os.environ, "PATH": SEARCH_PATH,',
+        tests=(_GUARDED_STORES + "test_nothing_of_the_caller_s_environment_reaches_a_program",),
+    ),
+    Guard(
+        name="a run that is told to stop unwinds",
+        protects="no child goes on, and no store stays locked",
+        cases=("A3",),
+        file="storekeeper/cli/signals.py",
+        old="            raise Stopped(number)\n",
+        new="            pass\n",
+        tests=(_CLI_RUNS + "test_a_run_that_is_told_to_stop_unwinds_and_says_so",),
+    ),
+    Guard(
+        name="a newer format is refused",
+        protects="a set of a later version is not read wrongly",
+        cases=(
+            "B3",
+            "U2",
+        ),
+        file="storekeeper/host/formats.py",
+        old="    if found > newest:\n",
+        new="    if False:\n",
+        tests=(_SETS_MANIFEST + "test_a_newer_schema_is_refused_with_both_numbers",),
+    ),
+    Guard(
+        name="a journal of a newer format is refused",
+        protects="a walk of a later version is not taken up wrongly",
+        cases=("U2",),
+        file="storekeeper/host/formats.py",
+        old="    if found > newest:\n",
+        new="    if False:\n",
+        tests=(_GUARDED_RESTORE + "test_a_journal_whose_steps_all_look_familiar_but_whose_format_is_newer_is_refused",),
     ),
 )

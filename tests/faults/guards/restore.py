@@ -4,12 +4,22 @@ from __future__ import annotations
 
 from tests.harness.mutation import Guard
 
-_RESTORE = "tests/faults/test_restore.py::"
-_UNREADABLE = "tests/faults/test_restore_unreadable.py::"
-_GUARDED = "tests/faults/test_guarded_restore.py::"
+_FAULTS_RESTORE = "tests/faults/test_restore.py::"
+_GUARDED_RESTORE = "tests/faults/test_guarded_restore.py::"
 _JOURNAL = "tests/unit/test_journal.py::"
+_RESTORE_UNREADABLE = "tests/faults/test_restore_unreadable.py::"
+_STORES_RESTORE = "tests/stores/test_restore.py::"
 
 RESTORE = (
+    Guard(
+        name="room reserved for the journal",
+        protects="the way back can be written down on a full disk",
+        cases=("E-4",),
+        file="storekeeper/restore/journal.py",
+        old="            space.reserve(descriptor, _RESERVED)\n",
+        new="            pass\n",
+        tests=(_GUARDED_RESTORE + "test_a_journal_can_be_written_on_when_the_disk_is_full",),
+    ),
     Guard(
         name="the set is read back before anything is stopped",
         protects="a damaged set costs no downtime",
@@ -17,34 +27,40 @@ RESTORE = (
         file="storekeeper/restore/restoring.py",
         old="    refuse_damaged(context, plan.entry)\n",
         new="",
-        tests=(_GUARDED + "test_a_damaged_set_costs_neither_a_safety_set_nor_a_moment_of_downtime",),
+        tests=(_GUARDED_RESTORE + "test_a_damaged_set_costs_neither_a_safety_set_nor_a_moment_of_downtime",),
     ),
     Guard(
         name="the safety set before the switch",
         protects="what was live can be had back",
-        cases=("E-9", "E-22"),
+        cases=(
+            "E-9",
+            "E-22",
+        ),
         file="storekeeper/restore/restoring.py",
-        old="""    safety, live = take_safety_set(context, f"restore of {plan.entry.id}", plan.live, request)\n""",
+        old='    safety, live = take_safety_set(context, f"restore of {plan.entry.id}", plan.live, request)\n',
         new="    safety, live = None, plan.live\n",
-        tests=(_GUARDED + "test_what_was_live_is_in_a_set_before_it_is_replaced",),
+        tests=(_GUARDED_RESTORE + "test_what_was_live_is_in_a_set_before_it_is_replaced",),
     ),
     Guard(
         name="the pin of the safety set",
         protects="retention leaves the way back",
         cases=("C13",),
         file="storekeeper/restore/restoring.py",
-        old="""    context.sets.records.pin(entry.id, f"taken before the {purpose}", clock.now() + context.stack.restore.keep_safety)\n""",
+        old='    context.sets.records.pin(entry.id, f"taken before the {purpose}", clock.now() + context.stack.restore.keep_safety)\n',
         new="",
-        tests=("tests/stores/test_restore.py::test_the_safety_set_holds_what_was_live_is_pinned_and_can_be_restored",),
+        tests=(_STORES_RESTORE + "test_the_safety_set_holds_what_was_live_is_pinned_and_can_be_restored",),
     ),
     Guard(
         name="digests compared once all is staged, before any switch",
         protects="what is not equal to the set never becomes live",
-        cases=("E-10", "B5"),
+        cases=(
+            "E-10",
+            "B5",
+        ),
         file="storekeeper/restore/walk.py",
-        old="""                refuse_difference(store.stage(folder / name, record, place), record, "what was staged")\n""",
+        old='                refuse_difference(store.stage(folder / name, record, place), record, "what was staged")\n',
         new="                store.stage(folder / name, record, place)\n",
-        tests=(_RESTORE + "test_what_was_staged_must_be_equal_to_the_set",),
+        tests=(_FAULTS_RESTORE + "test_what_was_staged_must_be_equal_to_the_set",),
         always=True,
     ),
     Guard(
@@ -54,7 +70,7 @@ RESTORE = (
         file="storekeeper/restore/walk.py",
         old="        self._stoppable.stop()\n        self._interruption.check()\n",
         new="        self._interruption.check()\n",
-        tests=(_RESTORE + "test_stores_are_switched_and_probed_while_no_service_runs",),
+        tests=(_FAULTS_RESTORE + "test_stores_are_switched_and_probed_while_no_service_runs",),
     ),
     Guard(
         name="only what ran before is started again",
@@ -63,7 +79,7 @@ RESTORE = (
         file="storekeeper/restore/walk.py",
         old="            self._journal.write(Step.STOPPING, running=self._stoppable.running())\n",
         new="            self._journal.write(Step.STOPPING, running=[each.label for each in self._context.services])\n",
-        tests=(_RESTORE + "test_only_what_ran_before_is_started_again",),
+        tests=(_FAULTS_RESTORE + "test_only_what_ran_before_is_started_again",),
     ),
     Guard(
         name="holders refused before the first switch",
@@ -72,7 +88,7 @@ RESTORE = (
         file="storekeeper/restore/walk.py",
         old="                    store.refuse_holders(self._place(name))\n",
         new="                    pass\n",
-        tests=("tests/stores/test_restore.py::test_a_process_that_no_service_stops_ends_the_restore_before_the_first_switch",),
+        tests=(_STORES_RESTORE + "test_a_process_that_no_service_stops_ends_the_restore_before_the_first_switch",),
     ),
     Guard(
         name="a probe before the services start",
@@ -81,7 +97,7 @@ RESTORE = (
         file="storekeeper/restore/walk.py",
         old="        store.probe(self._place(name), record)\n        return record.counts\n",
         new="        return record.counts\n",
-        tests=(_RESTORE + "test_when_the_fourth_store_fails_the_three_before_it_go_back",),
+        tests=(_FAULTS_RESTORE + "test_when_the_fourth_store_fails_the_three_before_it_go_back",),
     ),
     Guard(
         name="the way back of a walk that failed",
@@ -90,21 +106,28 @@ RESTORE = (
         file="storekeeper/restore/walk.py",
         old="                after = self._go_back(why) if self._journal.stores(Step.SWITCHING) else self._abandon(why)\n",
         new="                after = self._abandon(why)\n",
-        tests=(_RESTORE + "test_when_the_fourth_store_fails_the_three_before_it_go_back",),
+        tests=(_FAULTS_RESTORE + "test_when_the_fourth_store_fails_the_three_before_it_go_back",),
     ),
     Guard(
         name="signals wait until the next point with a way back",
         protects="being told to stop leaves no mixture",
-        cases=("A3", "E-1"),
+        cases=(
+            "A3",
+            "E-1",
+        ),
         file="storekeeper/restore/interruption.py",
         old="                signal.signal(each, self._remember)\n",
         new="                pass\n",
-        tests=(_RESTORE + "test_a_signal_while_stores_are_switched_takes_all_of_them_back",),
+        tests=(_FAULTS_RESTORE + "test_a_signal_while_stores_are_switched_takes_all_of_them_back",),
     ),
     Guard(
         name="fsync of every line of the journal",
         protects="after a power cut the journal says what was done",
-        cases=("E-2", "J1", "J2"),
+        cases=(
+            "E-2",
+            "J1",
+            "J2",
+        ),
         file="storekeeper/restore/journal.py",
         old="            _write_all(descriptor, line, self._size)\n            os.fsync(descriptor)\n",
         new="            _write_all(descriptor, line, self._size)\n",
@@ -117,7 +140,7 @@ RESTORE = (
         file="storekeeper/restore/walk.py",
         old="                self._journal.write(Step.SWITCHING, name)\n",
         new="",
-        tests=(_RESTORE + "test_when_the_fourth_store_fails_the_three_before_it_go_back",),
+        tests=(_FAULTS_RESTORE + "test_when_the_fourth_store_fails_the_three_before_it_go_back",),
     ),
     Guard(
         name="the next line takes the place of a torn one",
@@ -142,15 +165,6 @@ RESTORE = (
         tests=(_JOURNAL + "test_damage_before_the_last_line_is_said_and_not_skipped",),
     ),
     Guard(
-        name="a journal of a newer format is refused",
-        protects="a walk of a later version is not taken up wrongly",
-        cases=("U2",),
-        file="storekeeper/host/formats.py",
-        old="    if found > newest:\n",
-        new="    if False:\n",
-        tests=(_GUARDED + "test_a_journal_whose_steps_all_look_familiar_but_whose_format_is_newer_is_refused",),
-    ),
-    Guard(
         name="no second walk while a journal is open",
         protects="an interrupted restore is ended before another begins",
         cases=("E-6",),
@@ -162,20 +176,14 @@ RESTORE = (
     Guard(
         name="an interrupted restore is ended before anything else writes",
         protects="no backup is taken of a mixture",
-        cases=("E-1", "E-6"),
+        cases=(
+            "E-1",
+            "E-6",
+        ),
         file="storekeeper/restore/resuming.py",
         old="    resumed = take_up(context)\n",
         new="    resumed: Resumed | None = None\n",
-        tests=(_GUARDED + "test_no_backup_is_taken_of_a_mixture_that_an_interrupted_restore_left",),
-    ),
-    Guard(
-        name="old sides go only when a newer set is proven",
-        protects="there is always a way to the data before",
-        cases=("E-26",),
-        file="storekeeper/restore/kept.py",
-        old="""        is_over = _is_past(journal, now) and int(journal.begun["sequence"]) < proven\n""",
-        new="        is_over = _is_past(journal, now)\n",
-        tests=("tests/stores/test_restore.py::test_old_sides_go_only_past_their_time_and_only_when_there_is_a_newer_proven_set",),
+        tests=(_GUARDED_RESTORE + "test_no_backup_is_taken_of_a_mixture_that_an_interrupted_restore_left",),
     ),
     Guard(
         name="a stage directory that others can write is refused",
@@ -184,7 +192,7 @@ RESTORE = (
         file="storekeeper/restore/plan.py",
         old="    if status.st_uid != os.geteuid() or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):\n",
         new="    if False:\n",
-        tests=("tests/stores/test_restore.py::test_a_stage_directory_that_others_can_write_or_that_is_inside_a_store_is_refused",),
+        tests=(_STORES_RESTORE + "test_a_stage_directory_that_others_can_write_or_that_is_inside_a_store_is_refused",),
     ),
     Guard(
         name="a store that cannot be read is not restored over",
@@ -193,8 +201,33 @@ RESTORE = (
         file="storekeeper/restore/plan.py",
         old="    _refuse_unaccepted(context, request, unread)\n",
         new="",
-        tests=(
-            "tests/faults/test_restore_unreadable.py::test_a_live_file_that_cannot_be_read_is_refused_with_the_command_that_accepts_it",
-        ),
+        tests=(_RESTORE_UNREADABLE + "test_a_live_file_that_cannot_be_read_is_refused_with_the_command_that_accepts_it",),
+    ),
+    Guard(
+        name="a signal is looked for after every switch",
+        protects="being told to stop is not forgotten",
+        cases=("A3",),
+        file="storekeeper/restore/interruption.py",
+        old="        if told is not None:\n",
+        new="        if False:\n",
+        tests=(_FAULTS_RESTORE + "test_a_signal_while_stores_are_switched_takes_all_of_them_back",),
+    ),
+    Guard(
+        name="going back twice changes nothing",
+        protects="the way back of the way back is not taken by a slip",
+        cases=("E-26",),
+        file="storekeeper/restore/returning.py",
+        old='    if change.begun["undoes"] is not None:\n        return _nothing_to_do(change)\n',
+        new="",
+        tests=(_STORES_RESTORE + "test_going_back_twice_changes_nothing_and_says_so",),
+    ),
+    Guard(
+        name="set and stack must name the same stores",
+        protects="no store is forgotten by a restore",
+        cases=("E-18",),
+        file="storekeeper/restore/plan.py",
+        old="    if not only and declared != held:\n",
+        new="    if False:\n",
+        tests=(_STORES_RESTORE + "test_a_store_that_the_stack_or_the_set_does_not_know_is_refused_by_name",),
     ),
 )
