@@ -66,7 +66,7 @@ def ensure_directory(path: Path, mode: int = PRIVATE_DIRECTORY) -> None:
 def write_file(path: Path, data: bytes, mode: int = PRIVATE_FILE) -> None:
     """Replace or make a file in one step: readers see the old contents or the new, never a part."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.new")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, mode)
+    descriptor = _make_new(temporary, mode)
     try:
         with os.fdopen(descriptor, "wb") as file:
             os.fchmod(file.fileno(), mode)
@@ -80,6 +80,16 @@ def write_file(path: Path, data: bytes, mode: int = PRIVATE_FILE) -> None:
             error.filename = str(path)  # a full disk is told by write(2), which knows no names
         raise
     sync_directory(path.parent)
+
+
+def _make_new(path: Path, mode: int) -> int:
+    """Open a file that is ours from its first byte: what already has the name (of a killed run, or put there by somebody else) goes."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+    try:
+        return os.open(path, flags, mode)
+    except FileExistsError:
+        os.unlink(path)
+        return os.open(path, flags, mode)
 
 
 def write_json(path: Path, document: Any, mode: int = PRIVATE_FILE) -> None:

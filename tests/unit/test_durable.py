@@ -111,9 +111,34 @@ def test_a_link_in_the_place_of_the_temporary_file_is_not_followed(tmp_path: Pat
     victim = tmp_path / "victim"
     victim.write_text("precious")
     (tmp_path / f".f.{os.getpid()}.new").symlink_to(victim)
-    with pytest.raises(OSError, match="symbolic links"):
-        durable.write_file(tmp_path / "f", b"x")
+    durable.write_file(tmp_path / "f", b"x")
     assert victim.read_text() == "precious"
+    assert (tmp_path / "f").read_bytes() == b"x"
+    assert not (tmp_path / "f").is_symlink()
+    assert sorted(os.listdir(tmp_path)) == ["f", "victim"]
+
+
+@pytest.mark.fault("H11")
+def test_a_file_that_somebody_else_has_open_in_the_place_of_the_temporary_one_is_not_written_to(tmp_path: Path):
+    """Its owner could read what is written, and change it afterwards."""
+    trap = tmp_path / f".f.{os.getpid()}.new"
+    with open(trap, "w+b") as opened:
+        trap.chmod(0o666)
+        durable.write_file(tmp_path / "f", b"secret")
+        assert opened.read() == b""
+        assert mode(tmp_path / "f") == 0o600
+
+
+@pytest.mark.control("H11")
+def test_control_an_ordinary_open_writes_to_whom_the_name_belongs(tmp_path: Path):
+    victim, link, trap = tmp_path / "victim", tmp_path / "link", tmp_path / "trap"
+    victim.write_text("precious")
+    link.symlink_to(victim)
+    link.write_bytes(b"x")
+    assert victim.read_bytes() == b"x"
+    with open(trap, "w+b") as opened:
+        trap.write_bytes(b"secret")
+        assert opened.read() == b"secret"
 
 
 def test_json_is_for_people_and_programs(tmp_path: Path):
