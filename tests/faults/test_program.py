@@ -244,6 +244,7 @@ def test_a_store_that_is_declared_as_another_kind_is_not_proven_and_not_disquali
 # C: retention
 
 
+@pytest.mark.fault("C1", "C3", "C9", "C13")
 def test_the_last_good_set_outlives_newer_bad_ones_and_prune_says_so(program: Program) -> None:
     """C1, C3, C9, C13 as one evening at a terminal."""
     program.declare(
@@ -265,6 +266,8 @@ def test_the_last_good_set_outlives_newer_bad_ones_and_prune_says_so(program: Pr
     assert (program.repository / "demo/notes.txt").read_text() == "mine"
 
 
+@pytest.mark.fault("C2")
+@pytest.mark.control("C2")
 def test_after_a_failed_backup_prune_removes_nothing(program: Program) -> None:
     """C2: what is there may be all that there will be. The control: the same prune after a good one removes."""
     for _ in range(3):

@@ -118,6 +118,7 @@ def server() -> Iterator[Server]:
         yield Server(guest, install_program(guest))
 
 
+@pytest.mark.fault("D3")
 def test_after_a_power_cut_in_a_backup_the_next_one_needs_no_hand(server):
     server.declare("power")
     server.guest.run(

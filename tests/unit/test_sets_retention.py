@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -15,8 +16,11 @@ from storekeeper.sets.entry import SetEntry
 from storekeeper.sets.names import format_id
 from storekeeper.sets.records import Pin
 from storekeeper.sets.retention import Decisions, decide
+from storekeeper.stack.loader import load_stack
+from storekeeper.stack.mistakes import StackFileErrors
 from storekeeper.stack.model import Keep
-from tests.harness.sets import FAULT_COUNT, START
+from tests.harness.campaign import Campaign
+from tests.harness.sets import START
 
 NONE = Keep(days=0, daily=0, weekly=0, monthly=0, at_least=1)
 STATES = ("verified", "proven", "damaged", "unprovable", "incomplete")
@@ -57,6 +61,7 @@ def test_the_newest_of_each_of_the_last_days_that_have_one_is_kept():
     assert reasons(decisions, 2) == ("the newest of its day",)
 
 
+@pytest.mark.fault("C6")
 def test_days_are_days_of_utc_whatever_the_zone_of_the_host(monkeypatch: pytest.MonkeyPatch):
     late, early = datetime(2025, 1, 9, 23, 30, tzinfo=UTC), datetime(2025, 1, 10, 0, 30, tzinfo=UTC)
     for zone in ("Pacific/Kiritimati", "America/Adak", "UTC"):
@@ -138,6 +143,7 @@ def test_nothing_goes_after_a_run_that_failed():
     assert decide(daily(60), NONE, START + timedelta(days=61)).removed, "the control: otherwise sets go"
 
 
+@pytest.mark.fault("C2")
 def test_sixty_days_of_failed_backups_cost_no_set():
     sets = daily(20)
     for day in range(60):
@@ -237,17 +243,30 @@ POLICIES = st.builds(
 )
 
 
-@given(HISTORIES, POLICIES, st.integers(-400, 1200), st.booleans())
-@settings(max_examples=max(200, FAULT_COUNT), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @pytest.mark.fault("C14")
-def test_whatever_the_history_no_rule_is_broken(
-    history: list[tuple[int, str, Pin | None, bool]], keep: Keep, day_of_run: int, failed: bool
-):
+def test_whatever_the_history_no_rule_is_broken(campaign: Campaign):
+    trials, tried, violated = campaign.trials(reduced=1_000, full=10_000), 0, 0
+
+    @given(HISTORIES, POLICIES, st.integers(-400, 1200), st.booleans())
+    @settings(max_examples=trials, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])
+    def hold(history: list[tuple[int, str, Pin | None, bool]], keep: Keep, day_of_run: int, failed: bool) -> None:
+        nonlocal tried, violated
+        tried, violated = tried + 1, violated + 1
+        _hold_to_the_rules(history, keep, START + timedelta(days=day_of_run), failed)
+        violated -= 1
+
+    try:
+        hold()
+    finally:
+        campaign.found(tried, "generated histories and policies", f"{violated} rules broken")
+    assert tried >= trials
+
+
+def _hold_to_the_rules(history: list[tuple[int, str, Pin | None, bool]], keep: Keep, now: datetime, failed: bool) -> None:
     time, sets = START, []
     for number, (minutes, state, pin, _) in enumerate(history, start=1):
         time += timedelta(minutes=minutes)
         sets.append(entry(number, time, state, pin))
-    now = START + timedelta(days=day_of_run)
     in_use = {each.id for each, (*_, used) in zip(sets, history, strict=True) if used and each.sequence % 5 == 0}
     decisions = decide(sets, keep, now, newest_run_failed=failed, in_use=in_use)
     _check_invariants(sets, keep, now, failed, in_use, decisions)
@@ -286,3 +305,34 @@ def test_the_invariants_catch_a_rule_that_forgets_the_newest_good_set():
     naive = Decisions(((sets[1].id, ("newest",)),), ((sets[0].id, "old"),))
     with pytest.raises(AssertionError):
         _check_invariants(sets, NONE, START + timedelta(days=9), False, set(), naive)
+
+
+@pytest.mark.fault("C5")
+@pytest.mark.control("C5")
+def test_a_set_that_was_taken_in_1970_is_the_newest_all_the_same():
+    """The clock of a host without a battery. The control: in the order of the clock the newest backup would be the oldest, and go."""
+    sets = [*daily(9), entry(10, datetime(1970, 1, 1, 0, 5, tzinfo=UTC)), entry(11, datetime(1970, 1, 1, 1, 5, tzinfo=UTC))]
+    now, keep = START + timedelta(days=60), NONE.model_copy(update={"at_least": 2})
+    assert {10, 11} <= set(kept(decide(sets, keep, now)))
+    by_clock = sorted(sets, key=lambda each: each.time)
+    naive = decide([replace(each, sequence=number) for number, each in enumerate(by_clock, start=1)], keep, now)
+    assert [int(set_id.rpartition("-")[2]) for set_id, _ in naive.removed][:2] == [10, 11]
+
+
+@pytest.mark.fault("C7")
+@pytest.mark.parametrize("policy", ["{}", "", "[]", "30", "{at_least: 0}", "{days: -1}", "{daily: many}", "{forever: true}"])
+def test_a_policy_that_is_empty_or_keeps_nothing_is_refused_when_the_stack_file_is_read(tmp_path: Path, policy: str):
+    file = tmp_path / "demo.yml"
+    file.write_text(f"stack: demo\nstores:\n  papers: {{kind: files, path: /srv}}\nbackup:\n  keep: {policy}\n")
+    if policy == "{}":
+        assert load_stack(file).backup.keep == Keep(), "none of its own is the one that is documented, which keeps a month"
+        return
+    with pytest.raises(StackFileErrors, match="keep"):
+        load_stack(file)
+
+
+@pytest.mark.control("C7")
+def test_a_policy_of_nothing_that_nobody_refuses_is_taken_for_one_of_everything():
+    nothing = Keep.model_construct(days=0, daily=0, weekly=0, monthly=0, at_least=0)
+    assert decide(daily(100), nothing, START + timedelta(days=200)).removed == (), "no set would ever go, and the disk fills"
+    assert len(decide(daily(100), NONE, START + timedelta(days=101)).removed) == 99
