@@ -8,12 +8,14 @@ import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from storekeeper.outcomes import Refused, StorekeeperError
 from storekeeper.restore.journal import FORMAT, Journal, Step, unfinished
+from storekeeper.restore.plan import choose
 from storekeeper.stores.protocol import Facts, SwitchLog
 from storekeeper.verbs.backup import backup
 from storekeeper.verbs.restore import RestoreRequest, restore
@@ -135,3 +137,13 @@ def test_no_backup_is_taken_of_a_mixture_that_an_interrupted_restore_left(lab: L
     taken = backup(lab.context)
     assert unfinished(lab.context.state) is None
     assert read_sqlite(lab.context.sets.entry(taken.result["set"]["id"]).path / "main" / "database.sqlite") == lab.sides()["papers"]
+
+
+@pytest.mark.fault("E-18")
+def test_a_store_that_the_stack_file_lost_is_not_left_out_in_silence(lab: Lab) -> None:
+    manifest = lab.take("first").manifest
+    assert manifest is not None
+    fewer = replace(lab.context, stores={"main": lab.context.stores["main"]})
+    with pytest.raises(Refused, match="does not declare papers"):
+        choose(fewer, manifest, ())
+    assert list(choose(fewer, manifest, ("main",))) == ["main"], "the control: named, it may stand alone"

@@ -92,3 +92,15 @@ def test_a_set_that_is_held_at_the_last_moment_stays_where_it_is(tmp_path: Path,
         pruning.prune(sets, Keep(days=0, daily=0, weekly=0, monthly=0, at_least=1), START + timedelta(days=60), confirmed=True)
         assert first.path.is_dir()
         assert [entry.sequence for entry in sets.entries()] == [1, 3]
+
+
+@pytest.mark.fault("A17")
+def test_a_file_that_is_written_to_while_it_is_stored_is_listed_as_one_that_changed(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.write_bytes(b"before")
+    (tmp_path / "set").mkdir()
+    folder = StoreFolder(tmp_path / "set", None, lambda _: source.write_bytes(b"after!") and None)
+    with folder.tree("tree.jsonl", "files") as tree, open(source, "rb") as opened:
+        entry = tree.add_file({"path": "a", "type": "file"}, opened)
+    assert entry.get("changed") is True
+    assert "source" not in entry, "nor may the next set trust it to be unchanged"

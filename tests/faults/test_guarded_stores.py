@@ -24,8 +24,9 @@ from storekeeper.stores.chroma.hold import ChromaHold
 from storekeeper.stores.exchange import switch_entry, switch_entry_back
 from storekeeper.stores.files.store import FilesHold
 from storekeeper.stores.lockholder import LockHolder
-from storekeeper.stores.postgresql import side
+from storekeeper.stores.postgresql import build, side
 from storekeeper.stores.postgresql.connection import access_to
+from storekeeper.stores.postgresql.dump import SEQUENCES
 from storekeeper.stores.sqlite.holds import CopyHold, SnapshotHold
 from storekeeper.stores.sqlite.overwriting import Overwriting
 from tests.harness import sqlite as lab
@@ -270,6 +271,21 @@ def allowed(server: Server) -> list[str]:
     with server.connect() as connection:
         found = connection.execute("select datname from pg_database where datallowconn and datname like 'app%' order by 1")
         return [name for (name,) in found]
+
+
+@pytest.mark.fault("J19")
+def test_a_sequence_that_stands_elsewhere_than_the_set_says_is_not_staged(server: Server, tmp_path: Path) -> None:
+    """Its number would be given a second time."""
+    server.run("create database counted")
+    server.run("create sequence numbers; select setval('numbers', 500)", "counted")
+    with surroundings() as around:
+        store = build("main", server.declared("counted"), around)
+        folder, record = take(store, tmp_path)
+        sequences = tampered(folder / SEQUENCES)
+        sequences.write_text(sequences.read_text().replace("500", "700"))
+        with pytest.raises(Failed, match="stands at 500, the set says 700 to 700"):
+            store.stage(folder, record, store.place("0123abcd", None))
+        store.discard_stage(store.place("0123abcd", None))
 
 
 @pytest.mark.fault("E-1")

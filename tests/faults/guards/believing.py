@@ -39,10 +39,7 @@ BELIEVING = (
     Guard(
         name="the sha256 of every artefact",
         protects="a flipped bit anywhere is found",
-        cases=(
-            "B1",
-            "B2",
-        ),
+        cases=("B1", "B2"),
         file="storekeeper/sets/artefacts.py",
         old="        if sha256 not in (None, written[1]):\n",
         new="        if False:\n",
@@ -60,11 +57,7 @@ BELIEVING = (
     Guard(
         name="only what was verified is a backup",
         protects="a damaged set is not restored as the latest and keeps no place in retention",
-        cases=(
-            "B10",
-            "C1",
-            "E-17",
-        ),
+        cases=("B10", "C1", "E-17"),
         file="storekeeper/sets/records.py",
         old="    if known.damaged:\n",
         new="    if False:\n",
@@ -109,10 +102,7 @@ BELIEVING = (
     Guard(
         name="no link in the way of a listed file",
         protects="a set does not borrow its files from elsewhere",
-        cases=(
-            "E-15",
-            "B2",
-        ),
+        cases=("E-15", "B2"),
         file="storekeeper/sets/artefacts.py",
         old="            if os.path.realpath(parent) != str(parent):\n",
         new="            if False:\n",
@@ -121,10 +111,7 @@ BELIEVING = (
     Guard(
         name="a set of what could not be read is no backup",
         protects="a raw copy is never the latest",
-        cases=(
-            "E-9",
-            "E-17",
-        ),
+        cases=("E-9", "E-17"),
         file="storekeeper/sets/records.py",
         old='    if published_as == "incomplete":\n',
         new="    if False:\n",

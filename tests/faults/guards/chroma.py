@@ -13,11 +13,7 @@ CHROMA = (
     Guard(
         name="Chroma's second pass under the lock",
         protects="no copy whose SQLite file is newer than its index",
-        cases=(
-            "A17",
-            "J10",
-            "J12",
-        ),
+        cases=("A17", "J10", "J12"),
         file="storekeeper/stores/chroma/hold.py",
         old="        self._pass.under_lock()\n",
         new="        pass\n",
@@ -44,10 +40,7 @@ CHROMA = (
     Guard(
         name="a set from a newer Chroma is refused",
         protects="an older Chroma does not read a directory wrongly",
-        cases=(
-            "B11",
-            "E-11",
-        ),
+        cases=("B11", "E-11"),
         file="storekeeper/stores/chroma/store.py",
         old="        if catalogue.ahead_of(wanted, known):\n",
         new="        if False:\n",
@@ -65,10 +58,7 @@ CHROMA = (
     Guard(
         name="staged files of Chroma are compared with their sums",
         protects="what rotted since it was verified never becomes live",
-        cases=(
-            "E-10",
-            "B7",
-        ),
+        cases=("E-10", "B7"),
         file="storekeeper/stores/chroma/staging.py",
         old='    if sha256 != entry["sha256"]:\n',
         new="    if False:\n",

@@ -22,11 +22,7 @@ HOST = (
     Guard(
         name="fsync of a file before it gets its name",
         protects="no power cut leaves a name on an empty file",
-        cases=(
-            "J1",
-            "J2",
-            "A6",
-        ),
+        cases=("J1", "J2", "A6"),
         file="storekeeper/host/durable.py",
         old="            file.flush()\n            os.fsync(file.fileno())\n",
         new="            file.flush()\n",
@@ -39,11 +35,7 @@ HOST = (
     Guard(
         name="fsync of a directory",
         protects="no power cut takes a name that was acknowledged",
-        cases=(
-            "J1",
-            "J2",
-            "E-2",
-        ),
+        cases=("J1", "J2", "E-2"),
         file="storekeeper/host/durable.py",
         old="os.O_RDONLY | os.O_DIRECTORY)\n    try:\n        os.fsync(descriptor)\n",
         new="os.O_RDONLY | os.O_DIRECTORY)\n    try:\n        pass\n",
@@ -55,10 +47,7 @@ HOST = (
     Guard(
         name="fsync of the parent after a rename",
         protects="a published set is still listed after a power cut",
-        cases=(
-            "J1",
-            "J2",
-        ),
+        cases=("J1", "J2"),
         file="storekeeper/host/durable.py",
         old="    os.rename(source, destination)\n    sync_directory(destination.parent)\n",
         new="    os.rename(source, destination)\n",
@@ -97,10 +86,7 @@ HOST = (
     Guard(
         name="the lock of a stack",
         protects="one run at a time works on a stack",
-        cases=(
-            "D1",
-            "D6",
-        ),
+        cases=("D1", "D6"),
         file="storekeeper/host/locks.py",
         old="        if not _try_for(_GLANCE, descriptor, fcntl.LOCK_EX):\n",
         new="        if False:\n",
@@ -158,10 +144,7 @@ HOST = (
     Guard(
         name="the mode of a secret's file",
         protects="a password that others may read is not used",
-        cases=(
-            "A13",
-            "H9",
-        ),
+        cases=("A13", "H9"),
         file="storekeeper/stack/secrets.py",
         old="    if mode & _FOR_OTHERS:\n",
         new="    if False:\n",
@@ -233,10 +216,7 @@ HOST = (
     Guard(
         name="a newer format is refused",
         protects="a set of a later version is not read wrongly",
-        cases=(
-            "B3",
-            "U2",
-        ),
+        cases=("B3", "U2"),
         file="storekeeper/host/formats.py",
         old="    if found > newest:\n",
         new="    if False:\n",

@@ -13,10 +13,7 @@ KEEPING = (
     Guard(
         name="the newest survivor is read back before anything is removed",
         protects="the last good set does not go because a bad one is newer",
-        cases=(
-            "C1",
-            "C3",
-        ),
+        cases=("C1", "C3"),
         file="storekeeper/sets/pruning.py",
         old="        _refuse_bad_survivor(sets, survivor, progress or Progress(), dry_run=dry_run)\n",
         new="        pass\n",
@@ -56,10 +53,7 @@ KEEPING = (
     Guard(
         name="the newest backups are kept whatever their age",
         protects="a policy of one day leaves a backup",
-        cases=(
-            "C3",
-            "C14",
-        ),
+        cases=("C3", "C14"),
         file="storekeeper/sets/retention.py",
         old="        for entry in self._good[-self._keep.at_least :]:\n",
         new="        for entry in self._good[:0]:\n",
@@ -86,10 +80,7 @@ KEEPING = (
     Guard(
         name="a set's lock while it is removed",
         protects="a set that came into use after the decision stays",
-        cases=(
-            "B9",
-            "C10",
-        ),
+        cases=("B9", "C10"),
         file="storekeeper/sets/pruning.py",
         old="        if free:\n            durable.ensure_directory(sets.trash)\n",
         new="        if free := True:\n            durable.ensure_directory(sets.trash)\n",

@@ -61,10 +61,7 @@ SQLITE = (
     Guard(
         name="the lock is held by a process of its own",
         protects="copying the file does not drop the lock on it",
-        cases=(
-            "J8",
-            "J12",
-        ),
+        cases=("J8", "J12"),
         file="storekeeper/stores/lockholder.py",
         old='class LockHolder:\n    """One file\'s write lock: `start`,',
         new=_OWN_LOCK,
@@ -92,10 +89,7 @@ SQLITE = (
     Guard(
         name="the marker that tells which side of a SQLite file is live",
         protects="what an application writes after a crash does not hide the side",
-        cases=(
-            "J3",
-            "E-1",
-        ),
+        cases=("J3", "E-1"),
         file="storekeeper/stores/sqlite/switching.py",
         old='            side = to if _has_table(self._place.live, newest["marker"]) else _other(to)\n',
         new="            side = to\n",
@@ -122,10 +116,7 @@ SQLITE = (
     Guard(
         name="the staged SQLite file is made durable",
         protects="a power cut after the switch leaves whole contents",
-        cases=(
-            "E-2",
-            "J2",
-        ),
+        cases=("E-2", "J2"),
         file="storekeeper/stores/sqlite/overwriting.py",
         old="        durable.sync_file(part)\n        os.rename(part, self._saved)\n",
         new="        os.rename(part, self._saved)\n",
@@ -134,10 +125,7 @@ SQLITE = (
     Guard(
         name="the integrity of every page and row of a SQLite file",
         protects="a damaged file is no backup",
-        cases=(
-            "B1",
-            "B2",
-        ),
+        cases=("B1", "B2"),
         file="storekeeper/stores/sqlite/contents.py",
         old='    if found != ["ok"]:\n',
         new="    if False:\n",

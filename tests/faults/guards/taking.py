@@ -28,10 +28,7 @@ TAKING = (
     Guard(
         name="decoding before publishing",
         protects="a dump that does not decode is no backup, whatever its sum",
-        cases=(
-            "A16",
-            "B5",
-        ),
+        cases=("A16", "B5"),
         file="storekeeper/sets/publishing.py",
         old="                self._context.stores[name].verify(self._partial.path / name, record)\n",
         new="                pass\n",
@@ -40,10 +37,7 @@ TAKING = (
     Guard(
         name="a name only when the set is whole",
         protects="whoever sees a set sees all of it",
-        cases=(
-            "A2",
-            "J1",
-        ),
+        cases=("A2", "J1"),
         file="storekeeper/sets/stacksets.py",
         old="        durable.write_file(self.path / MANIFEST, manifest.to_bytes(), durable.SEALED_FILE)\n",
         new=(
@@ -97,10 +91,7 @@ TAKING = (
     Guard(
         name="the words that may name a set",
         protects="a hostile name reaches no path",
-        cases=(
-            "E-14",
-            "H10",
-        ),
+        cases=("E-14", "H10"),
         file="storekeeper/sets/names.py",
         old="    if _START.fullmatch(name):\n",
         new="    if True:\n",
@@ -109,10 +100,7 @@ TAKING = (
     Guard(
         name="a set's lock while it is used",
         protects="a set is not removed under a restore, a proof or a verify",
-        cases=(
-            "B9",
-            "C10",
-        ),
+        cases=("B9", "C10"),
         file="storekeeper/sets/stacksets.py",
         old="                shared = held.enter_context(_held_within(_SETTLE, entry.path, shared=True))\n",
         new="                shared = True\n",
@@ -133,10 +121,7 @@ TAKING = (
     Guard(
         name="what was not published is withdrawn",
         protects="a failed run gives its room back",
-        cases=(
-            "A4",
-            "A5",
-        ),
+        cases=("A4", "A5"),
         file="storekeeper/sets/stacksets.py",
         old="                partial.withdraw(error)\n                raise\n",
         new="                raise\n",
@@ -145,10 +130,7 @@ TAKING = (
     Guard(
         name="digests compared by a proof",
         protects="an archive that loads but holds other data is not proven",
-        cases=(
-            "B5",
-            "B10",
-        ),
+        cases=("B5", "B10"),
         file="storekeeper/verbs/prove.py",
         old='        refuse_difference(found, record, "what was restored")\n',
         new="        del found\n",
@@ -157,10 +139,7 @@ TAKING = (
     Guard(
         name="the order of sets is their number",
         protects="a clock that goes back makes no older set the latest",
-        cases=(
-            "C4",
-            "C6",
-        ),
+        cases=("C4", "C6"),
         file="storekeeper/sets/stacksets.py",
         old="        found = sorted((parsed.sequence, parsed.time, name) for name, parsed in self._named(self.path))\n",
         new=(
@@ -227,10 +206,7 @@ TAKING = (
     Guard(
         name="every hold is closed, however the point ends",
         protects="a store that failed leaves no other locked",
-        cases=(
-            "A3",
-            "A14",
-        ),
+        cases=("A3", "A14"),
         file="storekeeper/sets/point.py",
         old="            open_holds.callback(hold.close)\n",
         new="            pass\n",
