@@ -5,6 +5,7 @@ Nothing is touched that this program did not make: a set with a file in it that 
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Collection, Iterator, Sequence
@@ -137,11 +138,19 @@ def _refuse_bad_survivor(sets: StackSets, survivor: SetEntry, progress: Progress
 
 
 def _move_to_trash(sets: StackSets, entry: SetEntry) -> bool:
-    """Take a set's name away in one durable step; False when somebody is using it."""
+    """Take a set's name away in one durable step; False when somebody is using it. Raises Refused where one step does not lead there."""
     with locks.hold_directory(entry.path) as free:
         if free:
             durable.ensure_directory(sets.trash)
-            durable.rename(entry.path, sets.trash / entry.id)
+            try:
+                durable.rename(entry.path, sets.trash / entry.id)
+            except OSError as error:
+                if error.errno != errno.EXDEV:
+                    raise
+                message = (
+                    f"{sets.trash} is another mount than its sets, so set {entry.id} cannot be removed in one step: it was left as it is"
+                )
+                raise Refused(message, next=f"umount {sets.trash}") from error
         return free
 
 

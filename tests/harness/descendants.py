@@ -42,9 +42,9 @@ class Kept:
         self._said = os.fdopen(reading, "rb")
         self.pid = int(self._said.readline())
 
-    def programs(self, name: str) -> list[int]:
-        """The pids of programs of this name that it has started, directly or not."""
-        return [pid for pid in _descendants(self.pid) if _name_of(pid) == name]
+    def programs(self, name: str, word: str) -> list[int]:
+        """The pids of programs of this name that it has started, directly or not, with this in what they were told."""
+        return [pid for pid in _descendants(self.pid) if _name_of(pid) == name and word in _words_of(pid)]
 
     def send(self, number: int) -> bool:
         """Whether it was still there to be told."""
@@ -131,3 +131,10 @@ def _name_of(pid: int) -> str:
         return ""
     name, _, rest = stat.partition("(")[2].rpartition(")")
     return "" if rest.split()[0] == "Z" else name
+
+
+def _words_of(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace")
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
