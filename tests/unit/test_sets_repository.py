@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
+import time
 from datetime import timedelta
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from storekeeper.sets import stacksets
 from storekeeper.sets.manifest import read_manifest
 from storekeeper.sets.names import parse_id
 from storekeeper.sets.repository import Repository, SetGone, StackSets
+from tests.harness.campaign import Campaign
 from tests.harness.sets import START, fill, open_sets, publish, publish_daily, tampered, write_source
 
 
@@ -253,3 +256,42 @@ def test_a_set_that_vanishes_while_sets_are_listed_is_left_out(sets: StackSets, 
 
     monkeypatch.setattr(entry_module, "read_manifest", remove_first)
     assert [entry.id for entry in sets.entries()] == [second.id]
+
+
+def point(link: Path, target: str) -> None:
+    """Put a link in the place of another in one step, as scripts do that keep a pointer to the newest."""
+    new = link.with_name("latest.new")
+    new.symlink_to(target)
+    new.rename(link)
+
+
+@pytest.mark.fault("J29")
+@pytest.mark.control("J29")
+def test_a_pointer_that_is_raced_dangling_or_leads_outside_is_never_followed(
+    sets: StackSets, source: Path, tmp_path: Path, campaign: Campaign
+):
+    """The control is a reader of the pointer, which finds an old set, nothing, and a directory that is none of ours."""
+    outside = tmp_path / "20990101T000000Z-999999"
+    outside.mkdir()
+    entries = publish_daily(sets, source, 3)
+    link, targets = sets.path / "latest", [entries[0].id, "gone", str(outside), entries[2].id]
+    trials = campaign.trials(reduced=200, full=5_000)
+    point(link, targets[0])
+    racer = os.fork()
+    while racer == 0:
+        for target in targets:
+            point(link, target)
+            time.sleep(0.001)
+    try:
+        found = [(sets.resolve("latest").entry.id, os.path.realpath(link)) for _ in range(trials)]
+    finally:
+        os.kill(racer, signal.SIGKILL)
+        os.waitpid(racer, 0)
+    wrong = sum(ours != entries[2].id for ours, _ in found)
+    misled = {os.path.basename(theirs) for _, theirs in found} - {entries[2].id}
+    campaign.found(trials, "looks for the newest set beside a raced pointer", f"{wrong} wrong")
+    assert wrong == 0
+    assert misled == {entries[0].id, "gone", outside.name}
+    assert [each.id for each in sets.entries()] == [each.id for each in entries]
+    with pytest.raises(Refused):
+        sets.entry("latest")

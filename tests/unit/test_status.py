@@ -17,6 +17,7 @@ from storekeeper.outcomes import Outcome, Severity
 from storekeeper.restore.journal import Journal
 from storekeeper.sets.repository import SetEntry, StackSets
 from storekeeper.stack.config import Places, load_places
+from storekeeper.verbs import status as status_module
 from storekeeper.verbs.report import Report
 from storekeeper.verbs.status import status
 from tests.harness.program import CHECKOUT
@@ -249,3 +250,24 @@ def test_a_frequent_look_loads_none_of_the_heavy_libraries(host):
 
     assert loaded() == "['pydantic', 'yaml']", "the control: the first look reads the stack file itself"
     assert loaded() == "[]"
+
+
+@pytest.mark.control("I4")
+def test_a_measurement_that_failed_taken_for_an_empty_one_would_be_a_number(host, monkeypatch):
+    """The control: without the word for unknown the unmounted disk is told as no sets at all."""
+    host.prove(host.publish())
+    (host.root / "repository").rename(host.root / "gone")
+    (host.root / "repository").mkdir(mode=0o700)
+    assert host.at(START).result["stacks"]["demo"]["backups"] is None
+    monkeypatch.setattr(status_module, "known_sets", lambda *_: None)
+    found = host.at(START).result["stacks"]["demo"]["backups"]
+    assert (found["usable"], found["bytes"]) == (0, 0)
+
+
+@pytest.mark.fault("I4")
+def test_a_store_that_does_not_answer_a_live_look_has_no_numbers_of_now(host):
+    """What is shown then are the figures of the newest backup, with their age, and never a zero."""
+    host.prove(host.publish())
+    (host.root / "papers").rename(host.root / "elsewhere")
+    found = status(host.places, "demo", live=True).result["stacks"]["demo"]["stores"]["papers"]
+    assert (found["state"], found["counts"]["files"] > 0, found["as_of"]) == ("unknown", True, "2025-01-09T03:00:00Z")
