@@ -21,18 +21,15 @@ from storekeeper.sets.point import one_point
 from storekeeper.sets.publishing import take_set
 from storekeeper.stores.chroma import catalogue
 from storekeeper.stores.chroma.hold import ChromaHold
-from storekeeper.stores.exchange import switch_entry, switch_entry_back
 from storekeeper.stores.files.store import FilesHold
 from storekeeper.stores.lockholder import LockHolder
 from storekeeper.stores.postgresql import build, side
 from storekeeper.stores.postgresql.connection import access_to
 from storekeeper.stores.postgresql.dump import SEQUENCES
 from storekeeper.stores.sqlite.holds import CopyHold, SnapshotHold
-from storekeeper.stores.sqlite.overwriting import Overwriting
 from tests.harness import sqlite as lab
 from tests.harness.chroma import execute
 from tests.harness.chroma_files import enqueue, settle
-from tests.harness.durability import Synced
 from tests.harness.postgresql import Server, start_server, surroundings
 from tests.harness.sets import tampered
 from tests.harness.stacks import Lab, make_lab
@@ -158,41 +155,7 @@ def test_what_was_written_after_the_first_pass_and_before_the_lock_is_in_the_cop
             assert copied.counts() == {"notes": 51}
 
 
-# --- what is durable before the next step ---
-
-
-@pytest.mark.fault("E-2", "J2")
-@pytest.mark.parametrize("back", [False, True], ids=["the switch", "the way back"])
-def test_a_switched_directory_is_durable_on_all_sides_before_the_switch_returns(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, back: bool
-) -> None:
-    names = {name: tmp_path / name / "entry" for name in ("live", "stage", "old")}
-    for name in names.values():
-        name.parent.mkdir()
-    for name in ("live", "stage"):
-        names[name].mkdir()
-    journal, synced = Journal(), Synced(monkeypatch)
-    switch_entry(names["live"], names["stage"], names["old"], journal, "entry")
-    if back:
-        switch_entry_back(names["live"], names["stage"], names["old"], journal, "entry")
-    assert [name for name, path in names.items() if not synced.has(path.parent)] == []
-
-
-@pytest.mark.fault("E-2", "J2")
-@pytest.mark.parametrize("mode", ["wal", "delete"])
-def test_the_old_side_of_a_sqlite_file_is_durable_before_the_live_file_is_written(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str
-) -> None:
-    (tmp_path / "kept").mkdir()
-    source, live, saved = lab.make(tmp_path / "new.db", 50), lab.make(tmp_path / "live.db", 90, mode=mode), tmp_path / "kept" / "old.db"
-    before, synced, announced = lab.ask(live, "select count(*) from papers"), Synced(monkeypatch), []
-
-    def announce() -> None:
-        announced.append((synced.has(saved), synced.has(saved.parent)))
-
-    Overwriting(source, live, saved, announce).run()
-    assert announced == [(True, True)]
-    assert lab.ask(saved, "select count(*) from papers") == before
+# --- what rotted ---
 
 
 @pytest.fixture
@@ -201,21 +164,6 @@ def stack(tmp_path: Path) -> Iterator[Lab]:
     made.write("one")
     yield made
     made.close()
-
-
-@pytest.mark.fault("E-2", "J2")
-@pytest.mark.parametrize("name", ["main", "papers"])
-def test_what_is_staged_is_durable_before_it_is_said_to_be_staged(
-    stack: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
-    store, elsewhere = stack.context.stores[name], tmp_path / "elsewhere"
-    elsewhere.mkdir(mode=0o700)
-    folder, record = take(store, tmp_path / "set")
-    synced = Synced(monkeypatch)
-    place = store.place("0123abcd", elsewhere)
-    store.stage(folder, record, place)
-    assert any(path.is_file() for path in elsewhere.rglob("*")), "nothing was staged there"
-    assert synced.lacking(elsewhere) == []
 
 
 @pytest.mark.fault("E-10")

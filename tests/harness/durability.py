@@ -19,10 +19,16 @@ class Synced:
         self._fsync = os.fsync
         monkeypatch.setattr(os, "fsync", self._note)
 
-    def lacking(self, *roots: Path) -> list[str]:
-        """The files and directories, from these on, that a power cut now might not leave as they are."""
-        found = [path for root in roots for path in (root, *root.rglob("*")) if not path.is_symlink()]
-        return sorted(str(path) for path in found if not self.has(path))
+    def trust(self, root: Path) -> None:
+        """What stands here now is on the disk."""
+        for path in _tree(root):
+            descriptor = os.open(path, os.O_RDONLY)
+            self._states[_identity(descriptor)] = _state(descriptor)
+            os.close(descriptor)
+
+    def lacking(self, root: Path, *, files: bool = True) -> list[str]:
+        """The files and directories, from this on, that a power cut now might not leave as they are."""
+        return sorted(str(path) for path in _tree(root) if (files or path.is_dir()) and not self.has(path))
 
     def has(self, path: Path) -> bool:
         """Whether a power cut now leaves this one as it is: a file with its size, a directory with its names (an empty one has none)."""
@@ -38,6 +44,10 @@ class Synced:
     def _note(self, descriptor: int) -> None:
         self._fsync(descriptor)
         self._states[_identity(descriptor)] = _state(descriptor)
+
+
+def _tree(root: Path) -> list[Path]:
+    return [path for path in (root, *root.rglob("*")) if not path.is_symlink()]
 
 
 def _identity(descriptor: int) -> tuple[int, int]:
