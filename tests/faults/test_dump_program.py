@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import random
-import shutil
 import signal
 import subprocess
 import time
@@ -27,9 +26,9 @@ from storekeeper.sets.publishing import take_set
 from storekeeper.sets.repository import SetEntry
 from storekeeper.stores.postgresql import connection, digests, dump, hold, store
 from tests.harness.campaign import Campaign
+from tests.harness.databases import database_program, programs_with
 from tests.harness.descendants import SAID, WELL, Kept
-from tests.harness.postgresql import PASSWORD, Server, programs_of, reachable_directory, start_server
-from tests.harness.program import Program
+from tests.harness.postgresql import PASSWORD, Server, programs_of, start_server
 from tests.harness.stacks import Lab, make_lab, postgresql_part
 
 BODY = "create table filling as select i, repeat(md5(i::text), 30) as body from generate_series(1, {rows}) i"
@@ -114,7 +113,7 @@ def test_control_whoever_does_not_ask_how_pg_dump_ended_publishes_half_a_dump(tm
         assert check_artefacts(making._partial.path, manifest, Progress()) == []
 
     with start_server(major=18) as server, laboratory(tmp_path, server) as lab:
-        copy = _programs_with(lab.context.scratch / "bin", '{real} "$@" | head -c 20000; kill -9 $$')
+        copy = programs_with(lab.context.scratch / "bin", '{real} "$@" | head -c 20000; kill -9 $$')
         lab.context.stores["rows"]._declared = server.declared("app", programs=copy)  # type: ignore[attr-defined]
         monkeypatch.setattr(processes._Running, "finish", lambda self: self.process.wait())
         monkeypatch.setattr(publishing._Making, "read_back", only_sums)
@@ -123,19 +122,6 @@ def test_control_whoever_does_not_ask_how_pg_dump_ended_publishes_half_a_dump(tm
         assert entry.state == "verified"
         with pytest.raises(processes.Failed):
             is_good(lab, entry)
-
-
-def _programs_with(folder: Path, script: str) -> Path:
-    """The real programs, but pg_dump is a script when it dumps; `{real}` in it is the real one."""
-    folder.mkdir()
-    folder.chmod(0o755)
-    for program in programs_of(18).iterdir():
-        (folder / program.name).symlink_to(program)
-    real = programs_of(18) / "pg_dump"
-    (folder / "pg_dump").unlink()
-    (folder / "pg_dump").write_text(f'#!/bin/sh\ncase "$*" in *--snapshot*) {script.format(real=real)} ;; *) exec {real} "$@" ;; esac\n')
-    (folder / "pg_dump").chmod(0o755)
-    return folder
 
 
 # As people and cron see it
@@ -154,48 +140,25 @@ def test_a_dump_that_is_none_fails_the_run_whatever_the_program_said_of_itself(
     how: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     script, said = ENDS[how]
-    with start_server(major=18, tcp=True) as server, _program(tmp_path, server) as (program, folder):
+    with start_server(major=18, tcp=True) as server, database_program(tmp_path, server) as program:
+        server.run(BODY.format(rows=2000))
         assert main(["--config", str(program.config), "--json", "backup", "demo"]) == 0
         capsys.readouterr()
-        _declare(program, server, _programs_with(folder / "bin", script))
+        program.declare_database(programs_with(program.folder / "bin", script))
         assert main(["--config", str(program.config), "--json", "backup", "demo"]) == 1
         printed = capsys.readouterr()
         document = json.loads(printed.out)
         [problem] = [each for each in document["problems"] if each["severity"] == "error"]
         assert (document["outcome"], document["result"], problem["store"]) == ("failed", None, "rows")
         assert said in problem["message"]
-        [record] = [each for each in _records(program) if each["document"]["outcome"] == "failed"]
+        [record] = [each for each in program.records() if each["document"]["outcome"] == "failed"]
         assert record["document"] == document
         assert "storekeeper: " in printed.err
-        assert PASSWORD not in printed.out + printed.err + json.dumps(record)
-        assert [path.name for path in (program.repository / "demo").glob(".*.partial")] == []
+        assert PASSWORD not in printed.out + printed.err + program.everything_written()
+        assert program.partials() == []
         assert main(["--config", str(program.config), "--json", "list", "demo"]) == 0
         assert [each["state"] for each in json.loads(capsys.readouterr().out)["result"]["sets"]] == ["verified"]
         assert server.ask("select count(*) from filling") == 2000
-
-
-@contextmanager
-def _program(room: Path, server: Server) -> Iterator[tuple[Program, Path]]:
-    """A stack of one database, reached with a password, and a directory that the server's user can reach too."""
-    program, folder = Program(room), reachable_directory()
-    try:
-        server.run(BODY.format(rows=2000))
-        secret = room / "secret"
-        secret.write_text(PASSWORD)
-        secret.chmod(0o600)
-        _declare(program, server, programs_of(18))
-        yield program, folder
-    finally:
-        shutil.rmtree(folder)
-
-
-def _declare(program: Program, server: Server, programs: Path) -> None:
-    words = f"database: postgres, user: postgres, host: 127.0.0.1, port: {server.port}, password: {{file: {program.root}/secret}}"
-    program.declare(f"stack: demo\nstores:\n  rows: {{kind: postgresql, {words}, programs: {programs}}}\n")
-
-
-def _records(program: Program) -> list[dict[str, Any]]:
-    return [json.loads(path.read_text()) for path in sorted((program.state / "jobs/demo").glob("*.json"))]
 
 
 # A12
