@@ -50,7 +50,7 @@ def test_what_is_staged_is_durable_before_it_is_said_to_be_staged(store: Store, 
 
 
 @pytest.mark.fault("E-2", "J2")
-def test_names_that_a_switch_has_changed_are_durable_before_it_returns_and_those_of_the_way_back_too(
+def test_names_that_a_switch_or_its_way_back_changed_are_durable_before_it_returns(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, record = take(store, tmp_path / "set")

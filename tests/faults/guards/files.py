@@ -6,8 +6,8 @@ from tests.harness.mutation import Guard
 
 _EXCHANGE = "tests/unit/test_exchange.py::"
 _FILES_REFUSALS = "tests/stores/test_files_refusals.py::"
-_FILES_SWITCH = "tests/stores/test_files_switch.py::"
 _FOLDER = "tests/unit/test_folder.py::"
+_GUARDED_DURABILITY = "tests/faults/test_guarded_durability.py::"
 _GUARDED_SETS = "tests/faults/test_guarded_sets.py::"
 _GUARDED_STORES = "tests/faults/test_guarded_stores.py::"
 _POWERCUT = "tests/faults/test_powercut.py::"
@@ -40,7 +40,7 @@ FILES = (
         file="storekeeper/stores/exchange.py",
         old="            if folder.is_dir():\n                durable.sync_directory(folder)\n",
         new="            pass\n",
-        tests=(_GUARDED_STORES + "test_a_switched_directory_is_durable_on_all_sides_before_the_switch_returns",),
+        tests=(_GUARDED_DURABILITY + "test_a_switched_directory_is_durable_on_all_sides_before_the_switch_returns",),
     ),
     Guard(
         name="artefacts are made durable when they are written",
@@ -130,10 +130,10 @@ FILES = (
         name="staged files are made durable",
         protects="a power cut after the switch leaves whole contents",
         cases=("E-2", "J2"),
-        file="storekeeper/stores/files/staging.py",
-        old="                os.fsync(file.fileno())\n",
-        new="                pass\n",
-        tests=(_GUARDED_STORES + "test_what_is_staged_is_durable_before_it_is_said_to_be_staged",),
+        file="storekeeper/stores/files/store.py",
+        old="            return staging.make(folder, scope, tree, self._rights(), lasting=True)\n",
+        new="            return staging.make(folder, scope, tree, self._rights(), lasting=False)\n",
+        tests=(_GUARDED_DURABILITY + "test_what_is_staged_is_durable_before_it_is_said_to_be_staged[papers]",),
     ),
     Guard(
         name="switched entries of a tree are made durable",
@@ -147,6 +147,6 @@ FILES = (
             "        self._keep"
         ),
         new="        self._keep",
-        tests=(_FILES_SWITCH + "test_what_a_switch_has_acknowledged_survives_a_power_cut",),
+        tests=(_GUARDED_DURABILITY + "test_names_that_a_switch_or_its_way_back_changed_are_durable_before_it_returns[papers]",),
     ),
 )

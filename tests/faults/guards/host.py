@@ -63,13 +63,16 @@ HOST = (
         tests=(_DURABLE + "test_a_rename_never_replaces",),
     ),
     Guard(
-        name="no link followed in the place of a temporary file",
-        protects="another user cannot have us overwrite a file of his choice",
+        name="a temporary file is a new one",
+        protects="another user gets nothing written or shown that he has put a name for",
         cases=("H11",),
         file="storekeeper/host/durable.py",
-        old="os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, mode)",
-        new="os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)",
-        tests=(_DURABLE + "test_a_link_in_the_place_of_the_temporary_file_is_not_followed",),
+        old="    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW\n",
+        new="    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC\n",
+        tests=(
+            _DURABLE + "test_a_link_in_the_place_of_the_temporary_file_is_not_followed",
+            _DURABLE + "test_a_file_that_somebody_else_has_open_in_the_place_of_the_temporary_one_is_not_written_to",
+        ),
     ),
     Guard(
         name="directories that only their owner may enter",

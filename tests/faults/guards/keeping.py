@@ -7,6 +7,7 @@ from tests.harness.mutation import Guard
 _GUARDED_SETS = "tests/faults/test_guarded_sets.py::"
 _RESTORE = "tests/stores/test_restore.py::"
 _RETENTION = "tests/faults/test_retention.py::"
+_RETENTION_GUARDS = "tests/faults/test_retention_guards.py::"
 _SETS_RETENTION = "tests/unit/test_sets_retention.py::"
 
 KEEPING = (
@@ -102,7 +103,7 @@ KEEPING = (
         file="storekeeper/sets/pruning.py",
         old="        if needs_a_word and not dry_run:\n",
         new="        if False:\n",
-        tests=(_RETENTION + "test_a_policy_that_would_drop_more_than_half_of_the_sets_shows_its_plan_and_stops",),
+        tests=(_RETENTION_GUARDS + "test_a_policy_that_would_drop_more_than_half_of_the_sets_shows_its_plan_and_stops",),
     ),
     Guard(
         name="what is no backup goes only when good ones are newer",

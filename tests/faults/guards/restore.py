@@ -197,15 +197,6 @@ RESTORE = (
         tests=(_FAULTS_RESTORE + "test_a_signal_while_stores_are_switched_takes_all_of_them_back",),
     ),
     Guard(
-        name="going back twice changes nothing",
-        protects="the way back of the way back is not taken by a slip",
-        cases=("E-26",),
-        file="storekeeper/restore/returning.py",
-        old='    if change.begun["undoes"] is not None:\n        return _nothing_to_do(change)\n',
-        new="",
-        tests=(_STORES_RESTORE + "test_going_back_twice_changes_nothing_and_says_so",),
-    ),
-    Guard(
         name="set and stack must name the same stores",
         protects="no store is forgotten by a restore",
         cases=("E-18",),

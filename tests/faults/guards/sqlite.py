@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tests.harness.mutation import Guard
 
+_GUARDED_DURABILITY = "tests/faults/test_guarded_durability.py::"
 _GUARDED_SQLITE = "tests/faults/test_guarded_sqlite.py::"
 _GUARDED_STORES = "tests/faults/test_guarded_stores.py::"
 _LOCKHOLDER = "tests/stores/test_lockholder.py::"
@@ -75,7 +76,7 @@ SQLITE = (
         file="storekeeper/stores/sqlite/overwriting.py",
         old="            self._locked = True\n            self._save()\n            self._announce()\n",
         new="            self._locked = True\n            self._announce()\n",
-        tests=(_GUARDED_STORES + "test_the_old_side_of_a_sqlite_file_is_durable_before_the_live_file_is_written",),
+        tests=(_GUARDED_DURABILITY + "test_the_old_side_of_a_sqlite_file_is_durable_before_the_live_file_is_written",),
     ),
     Guard(
         name="a deadline for the lock of a SQLite file",
@@ -120,7 +121,7 @@ SQLITE = (
         file="storekeeper/stores/sqlite/overwriting.py",
         old="        durable.sync_file(part)\n        os.rename(part, self._saved)\n",
         new="        os.rename(part, self._saved)\n",
-        tests=(_GUARDED_STORES + "test_the_old_side_of_a_sqlite_file_is_durable_before_the_live_file_is_written",),
+        tests=(_GUARDED_DURABILITY + "test_the_old_side_of_a_sqlite_file_is_durable_before_the_live_file_is_written",),
     ),
     Guard(
         name="the integrity of every page and row of a SQLite file",
