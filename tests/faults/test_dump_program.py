@@ -34,10 +34,17 @@ from tests.harness.stacks import Lab, make_lab, postgresql_part
 BODY = "create table filling as select i, repeat(md5(i::text), 30) as body from generate_series(1, {rows}) i"
 
 
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    with start_server(major=18, tcp=True) as running:
+        running.run(BODY.format(rows=2000))
+        yield running
+
+
 @contextmanager
-def laboratory(room: Path, server: Server, rows: int = 4000) -> Iterator[Lab]:
-    part = postgresql_part(server)
-    server.run(BODY.format(rows=rows), "app")
+def laboratory(room: Path, server: Server, database: str = "app") -> Iterator[Lab]:
+    part = postgresql_part(server, database)
+    server.run(BODY.format(rows=4000), database)
     lab = make_lab(room, sqlites=1, services=0, first={"rows": part})
     try:
         lab.write("one")
@@ -75,9 +82,9 @@ def kill_when_it_runs(run: Kept, after: float) -> bool:
 
 
 @pytest.mark.fault("A1")
-def test_a_dump_program_killed_at_any_moment_is_never_taken_for_a_dump(tmp_path: Path, campaign: Campaign) -> None:
-    count, chance = campaign.trials(8, 200), random.Random(1)
-    with start_server(major=18) as server, laboratory(tmp_path, server) as lab:
+def test_a_dump_program_killed_at_any_moment_is_never_taken_for_a_dump(tmp_path: Path, server: Server, campaign: Campaign) -> None:
+    count, chance = campaign.trials(5, 200), random.Random(1)
+    with laboratory(tmp_path, server) as lab:
         first = take_set(lab.context, purpose="backup")
         usual = _seconds_of_pg_dump(first)
         killed = late = 0
@@ -108,13 +115,15 @@ def _seconds_of_pg_dump(entry: SetEntry) -> float:
 
 
 @pytest.mark.control("A1")
-def test_control_whoever_does_not_ask_how_pg_dump_ended_publishes_half_a_dump(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_control_whoever_does_not_ask_how_pg_dump_ended_publishes_half_a_dump(
+    tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def only_sums(making: Any, manifest: Manifest) -> None:
         assert check_artefacts(making._partial.path, manifest, Progress()) == []
 
-    with start_server(major=18) as server, laboratory(tmp_path, server) as lab:
+    with laboratory(tmp_path, server, "half") as lab:
         copy = programs_with(lab.context.scratch / "bin", '{real} "$@" | head -c 20000; kill -9 $$')
-        lab.context.stores["rows"]._declared = server.declared("app", programs=copy)  # type: ignore[attr-defined]
+        lab.context.stores["rows"]._declared = server.declared("half", programs=copy)  # type: ignore[attr-defined]
         monkeypatch.setattr(processes._Running, "finish", lambda self: self.process.wait())
         monkeypatch.setattr(publishing._Making, "read_back", only_sums)
         entry = take_set(lab.context, purpose="backup")
@@ -137,11 +146,10 @@ ENDS = {
 @pytest.mark.fault("A1", "A16")
 @pytest.mark.parametrize("how", ENDS)
 def test_a_dump_that_is_none_fails_the_run_whatever_the_program_said_of_itself(
-    how: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    how: str, tmp_path: Path, server: Server, capsys: pytest.CaptureFixture[str]
 ) -> None:
     script, said = ENDS[how]
-    with start_server(major=18, tcp=True) as server, database_program(tmp_path, server) as program:
-        server.run(BODY.format(rows=2000))
+    with database_program(tmp_path, server) as program:
         assert main(["--config", str(program.config), "--json", "backup", "demo"]) == 0
         capsys.readouterr()
         program.declare_database(programs_with(program.folder / "bin", script))
@@ -170,7 +178,7 @@ def test_a_server_that_hangs_at_any_moment_fails_the_run_and_no_program_and_no_s
 ) -> None:
     """SIGSTOP for the postmaster and every backend, as a disk that hangs would. The bounds are made short, as nobody waits half an hour."""
     _make_bounds_short(monkeypatch)
-    count, chance = campaign.trials(3, 30), random.Random(12)
+    count, chance = campaign.trials(2, 30), random.Random(12)
     with start_server(major=18) as server, laboratory(tmp_path, server) as lab:
         first = take_set(lab.context, purpose="backup")
         usual = first.manifest.stores["rows"].seconds * 2 if first.manifest else 0
@@ -239,7 +247,7 @@ def test_control_a_client_without_bounds_waits_as_long_as_the_server_hangs(tmp_p
         client = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
             with pytest.raises(subprocess.TimeoutExpired):
-                client.wait(4)
+                client.wait(3)
         finally:
             client.kill()
             client.wait()
