@@ -20,7 +20,8 @@ import pytest
 from storekeeper.outcomes import Failed, Refused
 from storekeeper.stores.sqlite import switching
 from tests.harness import sqlite as lab
-from tests.harness.sqlite_switch import FileLog
+from tests.harness.campaign import Campaign
+from tests.harness.sqlite_switch import FileLog, Killer
 from tests.stores import walk
 
 MODES = ("wal", "delete")
@@ -140,6 +141,15 @@ def test_prepared_statements_of_a_running_application_show_the_new_rows_at_once(
         application.execute("insert into papers (title) values ('written through the old connection')")
     assert lab.ask(scene.live, "select count(*) from papers where title like 'written%'") == [(1,)]
     assert lab.ask(scene.live, "pragma integrity_check") == [("ok",)]
+
+
+@pytest.mark.control("J6")
+def test_control_a_file_that_is_put_in_the_place_of_the_live_one_leaves_running_applications_with_the_old_rows(scene: Scene) -> None:
+    with closing(sqlite3.connect(scene.live, isolation_level=None)) as application:
+        assert application.execute(FACTS).fetchall() == scene.old
+        shutil.copy(scene.folder / "database.sqlite", scene.live.with_name("copy"))
+        os.replace(scene.live.with_name("copy"), scene.live)
+        assert application.execute(FACTS).fetchall() == scene.old, "stale for as long as it runs"
 
 
 LOOPER = """
@@ -503,48 +513,60 @@ def test_a_marker_that_a_transaction_kept_from_being_dropped_is_dropped_later(tm
 needs_strace = pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace")
 
 
-def traced(scene: Scene, log: Path, calls: str, inject: str | None) -> tuple[int, int]:
-    """Switch in a process of its own under strace; its exit code and how many of these system calls it made."""
-    trace = log.with_suffix(".trace")
-    argv = ["strace", "-f", "-qq", "-o", trace, "-e", f"trace={calls}"]
-    if inject:
-        argv += ["-e", f"inject={calls}:{inject}"]
-    argv += [sys.executable, "-m", "tests.harness.sqlite_switch", "to_restored", json.dumps(scene.place), log]
-    code = subprocess.run([*map(str, argv)], cwd=lab.ROOT, capture_output=True, check=False).returncode
-    return code, sum(b"(" in line for line in trace.read_bytes().splitlines())
+CALLS = {"pwrite64": 3, "fdatasync": 1, "unlink": 1}  # of five kills, how many are at each of these
 
 
 @pytest.mark.fault("J3")
 @needs_strace
 @pytest.mark.parametrize("mode", MODES)
-def test_a_switch_killed_at_any_write_leaves_the_old_file_whole_or_the_new_one(tmp_path: Path, mode: str) -> None:
-    """n = 10 a journal mode: 6 at writes, 2 at syncs, 2 at removals. Mixed: 0."""
-    begin = Scene(tmp_path, mode)
-    killed, seen = 0, set()
-    for calls, cuts in (("pwrite64", 6), ("fdatasync", 2), ("unlink", 2)):
-        scene = begin.again(tmp_path / f"count-{calls}")
-        code, total = traced(scene, tmp_path / f"count-{calls}" / "log", calls, None)
-        assert (code, scene.now()) == (0, scene.new)
-        for cut in range(cuts):
-            number = 1 + random.Random(cut).randrange(total)
-            scene = begin.again(tmp_path / f"cut-{calls}-{cut}")
-            log = scene.live.parent.parent / "log"
-            code, _ = traced(scene, log, calls, f"signal=KILL:when={number}")
-            killed += code in (-signal.SIGKILL, 128 + signal.SIGKILL)
-            found = scene.now()
-            assert found in (scene.old, scene.new)
-            seen.add("old" if found == scene.old else "new")
-            resumed = FileLog(log)
-            scene.store.switch(scene.place, resumed)
-            assert scene.now() == scene.new
-            assert lab.ask(Path(scene.place["old"]), FACTS) == scene.old
-            scene.store.switch_back(scene.place, resumed)
-            assert scene.now() == scene.old
-    assert killed == 10
+def test_a_switch_killed_at_any_write_leaves_the_old_file_whole_or_the_new_one(in_memory: Path, mode: str, campaign: Campaign) -> None:
+    begin, chance = Scene(in_memory, mode), random.Random(7)
+    killed, seen, mixed, missed = 0, set(), [], 0
+    for call, share in CALLS.items():
+        most = calls_of(begin, in_memory / f"count-{call}", call)
+        with Killer(in_memory, call, most + 1) as killer:
+            for trial in range(campaign.trials(2, 50) * share):
+                number = 1 + chance.randrange(most)
+                scene = begin.again(in_memory / f"{call}-{trial}")
+                log = scene.live.parent.parent / "log"
+                if killer.switch(scene.place, log, number) != -signal.SIGKILL:
+                    missed += 1
+                    continue
+                killed += 1
+                side = switched_side(scene, FileLog(log))
+                seen.add(side)
+                mixed += [] if side else [(call, number)]
+                shutil.rmtree(scene.live.parent.parent)
+    campaign.found(killed, f"kills of a switch over a live file ({mode}), {missed} came too late", f"{len(mixed)} mixed or lost states")
+    assert killed > missed
+    assert mixed == []
     assert "old" in seen
 
 
-@pytest.mark.control("J3")
+def calls_of(begin: Scene, directory: Path, call: str) -> int:
+    """How many of these system calls a whole switch makes."""
+    scene, trace = begin.again(directory), directory / "trace"
+    order = {"place": scene.place, "log": str(directory / "log"), "call": call, "skip": 0, "scratch": str(directory / "scratch")}
+    argv = ["strace", "-f", "-qq", "-o", trace, "-e", f"trace={call}", sys.executable, "-m", "tests.harness.sqlite_switch"]
+    subprocess.run([*map(str, argv)], cwd=lab.ROOT, input=json.dumps(order), text=True, capture_output=True, check=True)
+    assert scene.now() == scene.new
+    by_process: dict[str, int] = {}
+    for line in trace.read_text().splitlines():
+        if "(" in line:
+            by_process[line.split()[0]] = by_process.get(line.split()[0], 0) + 1
+    return max(by_process.values())
+
+
+def switched_side(scene: Scene, log: FileLog) -> str:
+    """Which side a killed switch left, whole; the empty word where it is neither, or where either way from there loses a side."""
+    found = scene.now()
+    side = "old" if found == scene.old else "new" if found == scene.new else ""
+    scene.store.switch(scene.place, log)
+    whole = scene.now() == scene.new and lab.ask(Path(scene.place["old"]), FACTS) == scene.old
+    scene.store.switch_back(scene.place, log)
+    return side if whole and scene.now() == scene.old else ""
+
+
 @needs_strace
 def test_control_a_copy_killed_at_a_write_leaves_a_mixture(tmp_path: Path) -> None:
     scene = Scene(tmp_path, "delete")
