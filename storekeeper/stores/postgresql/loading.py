@@ -29,6 +29,7 @@ from storekeeper.stores.protocol import Content, Facts
 from storekeeper.stores.record import StoreRecord
 
 _EXTENSION_ENTRY = re.compile(r"^[0-9]+; (3079 [0-9]+ EXTENSION|0 0 COMMENT - EXTENSION) ")
+_LOCKS_OF_AN_ENTRY = 2
 _LEAST_MEMORY = 64 << 20
 _MOST_MEMORY = 64 << 30
 
@@ -69,12 +70,13 @@ def load(admin: Access, maintenance: str, name: str, recorded: Recorded, lists: 
         properties.create_database(connection, name, recorded.database, tablespace=tablespaces)
     with admin.session(name) as connection:
         ours = _prepare(connection, recorded.database)
-    entries = _entries(recorded.archive.list(), ours)
+        entries = _entries(recorded.archive.list(), ours)
+        at_once = _fits_one_transaction(connection, entries)
     owner = _sole_owner(entries, recorded.database["owner"])
-    words = ["--single-transaction", "--exit-on-error", "--no-password", "--no-subscriptions", f"--dbname={name}"]
+    words = [*(["--single-transaction"] if at_once else []), "--exit-on-error", "--no-password", "--no-subscriptions", f"--dbname={name}"]
     words += [] if tablespaces else ["--no-tablespaces"]
     words += [f"--role={owner}"] if owner is not None and owner != admin.user else []
-    with _list_file(lists, entries, admin.os_user) as listed, admin.environment(name, _options(recorded.record)) as environment:
+    with _list_file(lists, entries, admin.os_user) as listed, admin.environment(name, _options(recorded.record, at_once)) as environment:
         program = recorded.archive.programs.path("pg_restore")
         command = admin.command(program, *words, f"--use-list={listed}", environment=environment)
         with recorded.archive.feeding(command) as chunks:
@@ -150,9 +152,24 @@ def _list_file(directory: Path, entries: Sequence[str], user: User | None) -> It
         path.unlink(missing_ok=True)
 
 
-def _options(record: StoreRecord) -> Mapping[str, str]:
+def _fits_one_transaction(connection: Connection, entries: Sequence[str]) -> bool:
+    """Whether the server has room for the locks of all that is made: a table with its indexes and TOAST takes several.
+
+    One transaction is only faster. A load that fails in the middle leaves a database that is dropped, whether in one or in many.
+    """
+    slots = value(
+        connection,
+        "select current_setting('max_locks_per_transaction')::bigint"
+        " * (current_setting('max_connections')::int + current_setting('max_prepared_transactions')::int)",
+    )
+    return bool(len(entries) * _LOCKS_OF_AN_ENTRY < slots)
+
+
+def _options(record: StoreRecord, at_once: bool) -> Mapping[str, str]:
     """Settings of the loading session: memory in which the largest graph index can be built at once, if that much is free."""
     options = {"default_transaction_read_only": "off"}
+    if not at_once:
+        options["synchronous_commit"] = "off"  # thousands of small transactions, none of which counts before all are there
     wanted = int(record.details.get("index_memory", 0))
     if wanted > _LEAST_MEMORY:
         memory = max(_LEAST_MEMORY, min(wanted * 5 // 4, _free_memory() // 2, _MOST_MEMORY))

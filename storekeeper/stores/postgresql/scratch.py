@@ -21,6 +21,7 @@ _PORT = 5432
 _LONGEST_SOCKET_DIRECTORY = 107 - len(f"/.s.PGSQL.{_PORT}")  # bytes of sun_path, unix(7)
 _START_SECONDS = 60.0
 _STOP_SECONDS = 20.0
+_LEAST_LOCKS = 1000
 _UNPRIVILEGED = ("postgres", "nobody")  # initdb and postgres refuse to run as root
 _SETTINGS = {
     "listen_addresses": "",
@@ -29,6 +30,7 @@ _SETTINGS = {
     "full_page_writes": "off",
     "wal_level": "minimal",
     "max_wal_senders": "0",
+    "max_connections": "20",  # times the locks of a transaction, that is how many locks there is room for
     "max_wal_size": "4GB",
     "autovacuum": "off",
     "logging_collector": "on",
@@ -37,8 +39,8 @@ _SETTINGS = {
 
 
 @contextmanager
-def scratch_server(declared_programs: Path | None, major: int, superuser: str, scratch: Path) -> Iterator[Access]:
-    """A running server of this major version, reached only through a socket in a directory of its own.
+def scratch_server(declared_programs: Path | None, major: int, superuser: str, scratch: Path, *, tables: int) -> Iterator[Access]:
+    """A running server of this major version, reached only through a socket in a directory of its own, with room to lock so many tables.
 
     Raises Unknown, with the package to install, when the server's programs are not here or cannot be used.
     """
@@ -52,7 +54,7 @@ def scratch_server(declared_programs: Path | None, major: int, superuser: str, s
         _give(home, user)
         sockets = _socket_directory(home, user, undo)
         _initialise(programs, home / "data", superuser, user)
-        process = _launch(programs, home, sockets, user)
+        process = _launch(programs, home, sockets, user, max(_LEAST_LOCKS, tables))
         undo.callback(_stop, process)
         access = Access(str(sockets), _PORT, superuser, None, home, peer=False)
         _wait_until_it_answers(access, process, home)
@@ -108,8 +110,8 @@ def _initialise(programs: Programs, data: Path, superuser: str, user: User | Non
         raise Unknown(f"no scratch server could be made: {error.message}") from error
 
 
-def _launch(programs: Programs, home: Path, sockets: Path, user: User | None) -> subprocess.Popen[bytes]:
-    settings = {**_SETTINGS, "unix_socket_directories": str(sockets), "log_directory": str(home)}
+def _launch(programs: Programs, home: Path, sockets: Path, user: User | None, locks: int) -> subprocess.Popen[bytes]:
+    settings = {**_SETTINGS, "max_locks_per_transaction": str(locks), "unix_socket_directories": str(sockets), "log_directory": str(home)}
     words = [word for name, text in settings.items() for word in ("-c", f"{name}={text}")]
     # Should this program be killed, the server ends by itself when its directory is swept; it must not keep a stack locked until then.
     return processes.start(Command([programs.path("postgres"), "-D", home / "data", *words], user=user, keeps_locks=False))

@@ -98,7 +98,8 @@ class PostgresqlStore:
     def prove(self, folder: Path, record: StoreRecord, scratch: Path) -> Content:
         recorded = loading.recorded_in(folder, record, self._declared.programs)
         major = major_of(record.version)
-        with scratch_server(self._declared.programs, major, str(recorded.database["bootstrap"]), scratch) as access:
+        bootstrap, tables = str(recorded.database["bootstrap"]), len(record.counts)
+        with scratch_server(self._declared.programs, major, bootstrap, scratch, tables=tables) as access:
             with access.session(_ADMIN) as connection:
                 for extension in recorded.database["extensions"]:
                     if (sentence := extensions.why_unavailable(connection, extension)) is not None:
