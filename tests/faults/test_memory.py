@@ -1,0 +1,59 @@
+"""The memory that each verb needs stays the same while the data grows ten times: the program itself, run as people run it.
+
+A store that is read whole into memory is safe until it is larger than the host, and then nothing of it is kept any more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.harness.campaign import Campaign
+from tests.harness.memory import LOCKS, VERBS, Kind, Peak, kinds, peaks, temporary
+from tests.harness.postgresql import Server, start_server
+
+MOST_MB = 150.0  # whatever the kind and the verb
+GROWTH_MB, GROWTH = 12.0, 0.25  # where the data is ten times as large; both hold
+# Chroma's own library reads a scratch copy in a process of its own, which holds the index, and a scratch server has buffers.
+PROOF_MB = 450.0
+KINDS = ["sqlite-rows", "sqlite-log", "sqlite-tables", "postgresql-rows", "postgresql-tables", "chroma"]
+KINDS += ["files", "files-flat", "files-large"]
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    with start_server(settings=LOCKS) as running:
+        yield running
+
+
+@pytest.fixture
+def root() -> Iterator[Path]:
+    with temporary() as made:
+        yield made
+
+
+def grown(kind: Kind, root: Path, count: int) -> dict[str, tuple[Peak, Peak]]:
+    """The peak of each verb, with so many and with ten times as many."""
+    few, many = peaks(root / "few", kind, count), peaks(root / "many", kind, 10 * count)
+    return {verb: (few[verb], many[verb]) for verb in VERBS}
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_ten_times_the_data_takes_no_more_memory(name: str, server: Server, root: Path, campaign: Campaign) -> None:
+    kind = kinds(server)[name]
+    count = campaign.trials(kind.small, kind.large)
+    found = grown(kind, root, count)
+    for verb, (few, many) in found.items():
+        assert many.own < min(few.own + GROWTH_MB, few.own * (1 + GROWTH)), f"{verb}: {few.own} MB, then {many.own} MB"
+        assert many.own < MOST_MB, verb
+        assert many.largest < (PROOF_MB if verb == "prove" else MOST_MB), f"{verb}: a program that it started took {many.largest} MB"
+
+
+def test_control_rows_that_are_gathered_before_they_are_hashed_take_ten_times_the_memory(server: Server, root: Path) -> None:
+    kind = kinds(server)["sqlite-rows"]
+    gather = "import storekeeper.stores.rows\nstorekeeper.stores.rows._ROWS = 1 << 30"
+    few, many = (peaks(root / str(count), kind, count, ["backup"], gather)["backup"] for count in (kind.small, 10 * kind.small))
+    assert many.own > few.own + GROWTH_MB
+    assert many.own > few.own * (1 + GROWTH)
