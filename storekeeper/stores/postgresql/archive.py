@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, TextIO
 
 from storekeeper.host.processes import Command, reading, writing
 from storekeeper.outcomes import Failed, Unknown
@@ -64,13 +64,20 @@ class Archive:
             yield chunks
 
     def list(self) -> list[str]:
-        """The lines of its table of contents. pg_restore reads no further than that, and what fed it is ended with it."""
+        """The lines of its table of contents."""
+        with self._listed() as file:
+            return file.read().split("\n")
+
+    @contextmanager
+    def _listed(self) -> Iterator[TextIO]:
+        """Its table of contents. pg_restore reads no further than that, and what fed it is ended with it."""
         with tempfile.TemporaryDirectory() as work:
             listed = Path(work) / "list"
             with writing(self._pg_restore("--list", f"--file={listed}")) as sink, open(self.path, "rb") as source:
                 for chunk in self._unpacked(source):
                     sink.write(chunk)
-            return listed.read_bytes().decode(errors="surrogateescape").split("\n")
+            with open(listed, encoding="utf-8", errors="surrogateescape", newline="\n") as file:
+                yield file
 
     def decode(self) -> None:
         """Read everything in it. Raises Failed on the first thing that does not decode."""
@@ -80,7 +87,8 @@ class Archive:
 
     def require_tables(self, expected: int) -> None:
         """Raises Failed when it holds the rows of fewer tables than the set's record."""
-        found = sum(1 for line in self.list() if _TABLE_DATA.match(line))
+        with self._listed() as lines:
+            found = sum(1 for line in lines if _TABLE_DATA.match(line))
         if found < expected:
             raise Failed(f"the archive holds the rows of {found} tables, the record names {expected}")
 

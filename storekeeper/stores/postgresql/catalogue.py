@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -105,9 +105,16 @@ def unreadable_large_objects(connection: Connection) -> int:
     )
 
 
-def shape(connection: Connection) -> list[list[str | None]]:
-    """Everything but rows and expressions, sorted: equal before a dump and after its restore on the same major version."""
-    return sorted((row[0] for row in rows(connection, query("shape"))), key=lambda words: [word or "" for word in words])
+def shape(connection: Connection) -> Iterator[list[str | None]]:
+    """Everything but rows and expressions, sorted: equal before a dump and after its restore on the same major version.
+
+    The session must be in a transaction: the server keeps what was not read yet.
+    """
+    sorted_by_bytes = b"select words from (" + query("shape") + b') as shape (words) order by words collate "C"'
+    with connection.cursor("shape") as cursor:
+        cursor.itersize = 1000
+        for (words,) in cursor.execute(sorted_by_bytes):
+            yield words
 
 
 def sequences(connection: Connection) -> dict[str, Facts]:
