@@ -38,10 +38,13 @@ class Guard:
     new: str
     tests: tuple[str, ...]
     always: bool = False
+    how: str = ""
 
     @property
     def change(self) -> str:
-        """What is switched off, as code: the lines that differ, and where."""
+        """What is switched off, as code: the lines that differ, and where; `how` where lines would not tell."""
+        if self.how:
+            return f"{self.how} ({self.file})"
         old, new = self.old.splitlines(), self.new.splitlines()
         same = _alike(old, new)
         end = _alike(old[same:][::-1], new[same:][::-1])

@@ -68,6 +68,7 @@ SQLITE = (
         new=_OWN_LOCK,
         tests=(_GUARDED_STORES + "test_a_copy_by_this_program_leaves_the_lock_that_other_processes_meet",),
         always=True,
+        how="the program takes the lock itself",
     ),
     Guard(
         name="the old side of a SQLite file is saved under the lock",
