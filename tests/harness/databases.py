@@ -19,6 +19,8 @@ class DatabaseProgram(Program):
     def __init__(self, room: Path, server: Server, folder: Path) -> None:
         super().__init__(room)
         self.folder = folder
+        settings = self.config / "storekeeper.yml"
+        settings.write_text(settings.read_text().replace(f"scratch: {room}", f"scratch: {folder}"))
         self.secret = room / "secret"
         self._server = server
         self.declare_database()
