@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
+import sqlite3
 import stat
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
-from storekeeper.outcomes import Failed, Problem, Refused, Severity
+from storekeeper.outcomes import Failed, Problem, Refused, Severity, StorekeeperError, Unknown
 from storekeeper.stores import databases
 from storekeeper.stores.protocol import Facts
 from storekeeper.stores.record import StoreRecord
@@ -49,13 +52,32 @@ def counts_now(live: Path) -> dict[str, int]:
         raise Refused(f"{error.message}; it was not touched", next=f"move {live} away, then restore where nothing is") from error
 
 
-def refuse_newer(artefact: Path) -> None:
-    """Raises Refused when the SQLite here cannot read what a newer one wrote."""
+def refuse_newer(artefact: Path, written_by: str) -> None:
+    """Raises Refused when the SQLite here cannot read an artefact, with both versions where a newer one wrote it."""
     try:
-        with databases.explained(artefact), closing(databases.open_sealed(artefact)) as connection:
+        with (
+            telling_newer(written_by),
+            databases.explained(artefact),
+            closing(databases.open_sealed(artefact)) as connection,
+        ):
             contents.tables(connection)
-    except Failed as error:
+    except StorekeeperError as error:
         raise Refused(error.message) from error
+
+
+@contextmanager
+def telling_newer(written_by: str) -> Iterator[None]:
+    """Unknown instead of Failed, with both versions, for what a newer SQLite than the one here wrote: its bytes are those of the set."""
+    try:
+        yield
+    except Failed as error:
+        if _numbers(written_by) <= sqlite3.sqlite_version_info:
+            raise
+        raise Unknown(f"it was written by SQLite {written_by}, the one here is {sqlite3.sqlite_version}: {error.message}") from error
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(word) for word in re.findall("[0-9]+", version)[:3])
 
 
 def users_of_other_shape(live: Path, wanted: contents.Shape, surroundings: Surroundings) -> list[Problem]:

@@ -126,17 +126,22 @@ class SqliteStore:
     def verify(self, folder: Path, record: StoreRecord) -> None:
         """Every page, row and index; every foreign key that led somewhere when it was dumped still does; every table is there."""
         path = folder / COPY
-        with databases.explained(path), closing(databases.open_sealed(path)) as connection:
+        with (
+            foresight.telling_newer(record.version),
+            databases.explained(path),
+            closing(databases.open_sealed(path)) as connection,
+        ):
             contents.refuse_damage(connection, str(path))
             if contents.tables(connection) != sorted(record.counts):
                 raise Failed(f"{path} does not hold the tables that its record names")
             if contents.dangling(connection) != record.details.get("dangling"):
                 raise Failed(f"{path} has other dangling foreign keys than the data it was taken from")
 
-    def prove(self, folder: Path, record: StoreRecord, scratch: Path) -> Content:  # noqa: ARG002 - other kinds need the record
+    def prove(self, folder: Path, record: StoreRecord, scratch: Path) -> Content:
         copy = scratch / COPY
         try:
-            return _loaded(folder / COPY, copy)
+            with foresight.telling_newer(record.version):
+                return _loaded(folder / COPY, copy)
         finally:
             remove(copy)
 
@@ -150,7 +155,7 @@ class SqliteStore:
         """Contents are written over contents. Where one side cannot be read, files are moved, and nobody may have them open."""
         live, absent = self._live, self.is_absent()
         if not record.is_raw:
-            foresight.refuse_newer(folder / COPY)
+            foresight.refuse_newer(folder / COPY, record.version)
         counts_now = None if absent or raw else foresight.counts_now(live)
         problems: list[Problem] = []
         if not absent and (raw or record.is_raw):
