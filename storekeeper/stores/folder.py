@@ -18,6 +18,7 @@ from typing import IO, Any
 
 from storekeeper.host import durable, load
 from storekeeper.host.hashing import Hashers, Hashing, Sum
+from storekeeper.host.syncing import Unsynced
 from storekeeper.stores.record import Artefact
 
 CHUNK = 1 << 20
@@ -103,8 +104,13 @@ class StoreFolder:
     def tree(self, listing: str, content: str) -> Iterator[TreeWriter]:
         """Write a listing and the files that it lists, in the folder `content`."""
         durable.make_directory(self.path / content)
-        with _previous_tree(self._previous, listing, content) as previous, open(self.path / listing, "xb") as file, Hashers() as hashers:
-            writer = TreeWriter(file, self.path / content, previous, self._progress, hashers)
+        with (
+            _previous_tree(self._previous, listing, content) as previous,
+            open(self.path / listing, "xb") as file,
+            Hashers() as hashers,
+            Unsynced() as unsynced,
+        ):
+            writer = TreeWriter(file, self.path / content, previous, self._progress, hashers, unsynced)
             yield writer
             writer.settle()
             file.flush()
@@ -143,7 +149,15 @@ class StoreFolder:
 class TreeWriter:
     """Writes a tree entry by entry, in the order of `path` as bytes, so that memory stays flat at any number of files."""
 
-    def __init__(self, listing: IO[bytes], content: Path, previous: _PreviousTree | None, progress: Progress, hashers: Hashers) -> None:
+    def __init__(
+        self,
+        listing: IO[bytes],
+        content: Path,
+        previous: _PreviousTree | None,
+        progress: Progress,
+        hashers: Hashers,
+        unsynced: Unsynced,
+    ) -> None:
         self.bytes = 0
         self.listing_bytes = 0
         self.linked = 0
@@ -152,6 +166,7 @@ class TreeWriter:
         self._previous = previous
         self._progress = progress
         self._hashers = hashers
+        self._unsynced = unsynced
         self._waiting: deque[_Waiting] = deque()  # what is not listed yet, from the first file on that is still being hashed
         self._digest = hashlib.sha256()
         self._directories = {content}
@@ -249,7 +264,8 @@ class TreeWriter:
                 self._progress(len(chunk))
                 load.spend(len(chunk))
             file.truncate(size)
-        _seal(target)
+            os.fchmod(file.fileno(), durable.SEALED_FILE)
+            self._unsynced.add(file.fileno(), str(target.relative_to(self._content)), size)
         return digest.hexdigest(), size
 
     def _make_parents(self, folder: Path) -> None:

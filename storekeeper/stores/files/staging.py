@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO
 
 from storekeeper.host import load
+from storekeeper.host.syncing import Unsynced
 from storekeeper.outcomes import Failed
 from storekeeper.stores.files.attributes import apply
 from storekeeper.stores.files.checking import CONTENT, LISTING, listed
@@ -32,8 +33,8 @@ def make(folder: Path, scope: Scope, tree: Tree, rights: Rights, *, lasting: boo
     The places are empty and nobody else can write to them. `lasting` is what will be live: then everything is durable afterwards,
     and devices are made where this user may. Raises Failed.
     """
-    with opened({"": folder / CONTENT}) as content, opened(tree.places) as links:
-        making = _Making(tree, links, content, rights, lasting)
+    with opened({"": folder / CONTENT}) as content, opened(tree.places) as links, Unsynced() as unsynced:
+        making = _Making(tree, links, content, rights, unsynced if lasting else None)
         for entry in listed(folder, scope):
             _trying(making.one, entry)
     for entry in _directories_backwards(folder / LISTING):
@@ -87,12 +88,12 @@ class _InStep:
 class _Making:
     """Makes one entry after the other; errors are OSError, or Failed where the set's contents are wrong."""
 
-    def __init__(self, tree: Tree, links: Tree, content: Tree, rights: Rights, lasting: bool) -> None:
+    def __init__(self, tree: Tree, links: Tree, content: Tree, rights: Rights, unsynced: Unsynced | None) -> None:
         self._tree = tree
         self._links = links
         self._content = content
         self._rights = rights
-        self._lasting = lasting
+        self._unsynced = unsynced  # None for what will not be live
 
     def one(self, entry: Entry) -> None:
         kind, path = entry["type"], entry["path"]
@@ -105,14 +106,14 @@ class _Making:
         elif kind == "link":
             os.symlink(entry["target"], name_of(path), dir_fd=self._tree.directory(parent_of(path)))
             apply(entry, self._tree.handle(path), self._rights)
-        elif kind == "fifo" or (kind == "device" and self._lasting and self._rights.root):
+        elif kind == "fifo" or (kind == "device" and self._unsynced is not None and self._rights.root):
             self._node(entry)
 
     def finish(self, entry: Entry) -> None:
         """Set a directory's attributes, after all that is in it: its time would change again, its mode could lock us out."""
         descriptor = self._tree.directory(entry["path"])
         apply(entry, descriptor, self._rights)
-        if self._lasting:
+        if self._unsynced is not None:
             os.fsync(descriptor)
 
     def _file(self, entry: Entry) -> None:
@@ -122,8 +123,8 @@ class _Making:
             if _copy(source, file, entry["size"]) != (entry["sha256"], entry["size"]):
                 raise Failed(f"the contents of {shown(path)} in the set are not what was recorded")
             apply(entry, file.fileno(), self._rights)
-            if self._lasting:
-                os.fsync(file.fileno())
+            if self._unsynced is not None:
+                self._unsynced.add(file.fileno(), path, entry["size"])
 
     def _link(self, first: str, path: str) -> None:
         source, target = self._links.directory(parent_of(first)), self._tree.directory(parent_of(path))
