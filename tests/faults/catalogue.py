@@ -89,6 +89,7 @@ CASES: dict[str, str] = {
     "E-22": "The application writes between the safety set and the switch",
     "E-26": "A restore twice, the way back twice",
     "E-27": "Owners, modes, times, ACLs and extended attributes of restored files",
+    "H7": "A secret in arguments, environments, messages, records, sets and leftover files",
     "H8": "A secret of quotes, newlines, signs, unicode, and 200 characters",
     "H9": "The secret's file is missing, empty, readable by others, or a directory",
     "H10": "Hostile words in every field of a stack file and on the command line",
