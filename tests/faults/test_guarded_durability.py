@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from storekeeper.host import durable
 from storekeeper.stores.exchange import switch_entry, switch_entry_back
+from storekeeper.stores.files.store import FilesStore
 from storekeeper.stores.folder import StoreFolder
 from storekeeper.stores.protocol import Store
 from storekeeper.stores.sqlite import arrival, rawfiles
@@ -17,6 +19,7 @@ from tests.harness import sqlite as lab
 from tests.harness.chroma import Keeper, execute
 from tests.harness.durability import Synced
 from tests.harness.stacks import make_lab
+from tests.harness.trees import store_at
 from tests.stores.walk import Journal, take
 
 TOKEN = "0123abcd"
@@ -123,3 +126,50 @@ def test_a_raw_copy_that_is_staged_is_durable(tmp_path: Path, monkeypatch: pytes
     rawfiles.stage(raw, replace(record, details=details), staged / "main.db", keep_owners=False)
     made.close()
     assert synced.lacking(staged) == []
+
+
+# --- trees of files ---
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> tuple[FilesStore, Path]:
+    """A store whose root has something excluded in a covered directory, which a switch carries to the side that comes in."""
+    root = tmp_path / "room" / "root"
+    for name in ("papers/a.pdf", "papers/cache/one", "papers/cache/deep/two"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(name)
+    return store_at(root, tmp_path / "keeper", exclude=("papers/cache",)), root
+
+
+@pytest.mark.fault("E-2", "J2")
+def test_what_a_switch_carries_over_is_durable_in_both_places(
+    tree: tuple[FilesStore, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, root = tree
+    folder, record = take(store, tmp_path / "set")
+    place, synced = store.place(TOKEN, None), Synced(monkeypatch)
+    store.stage(folder, record, place)
+    synced.trust(tmp_path / "room")
+    store.switch(place, Journal())
+    assert (root / "papers" / "cache" / "deep" / "two").exists()
+    assert synced.lacking(tmp_path / "room", files=False) == []
+
+
+@pytest.mark.fault("E-1", "J2")
+def test_the_plan_of_a_switch_is_durable_before_the_first_name_moves(
+    tree: tuple[FilesStore, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It holds the inodes by which a crash is taken up: without it nobody knows which side a name carries."""
+    store, _ = tree
+    folder, record = take(store, tmp_path / "set")
+    place, synced, durable_plans = store.place(TOKEN, None), Synced(monkeypatch), []
+    store.stage(folder, record, place)
+    hidden, exchange = Path(place["places"][0]["hidden"]), durable.exchange_names
+
+    def look_and_exchange(first: Path, second: Path) -> None:
+        durable_plans.append((synced.has(hidden / "plan.jsonl"), synced.has(hidden)))
+        exchange(first, second)
+
+    monkeypatch.setattr(durable, "exchange_names", look_and_exchange)
+    store.switch(place, Journal())
+    assert durable_plans == [(True, True)]

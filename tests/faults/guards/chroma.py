@@ -7,6 +7,7 @@ from tests.harness.mutation import Guard
 _CHROMA = "tests/stores/test_chroma.py::"
 _CHROMA_LIVE = "tests/stores/test_chroma_live.py::"
 _CHROMA_RESTORE = "tests/stores/test_chroma_restore.py::"
+_GUARDED_DURABILITY = "tests/faults/test_guarded_durability.py::"
 _GUARDED_STORES = "tests/faults/test_guarded_stores.py::"
 
 CHROMA = (
@@ -63,5 +64,23 @@ CHROMA = (
         old='    if sha256 != entry["sha256"]:\n',
         new="    if False:\n",
         tests=(_CHROMA_RESTORE + "test_a_set_that_rotted_since_it_was_verified_is_never_staged_as_good",),
+    ),
+    Guard(
+        name="staged files of Chroma are made durable",
+        protects="a power cut after the switch leaves whole contents",
+        cases=("E-2", "J2"),
+        file="storekeeper/stores/chroma/staging.py",
+        old="    durable.sync_file(target)\n",
+        new="",
+        tests=(_GUARDED_DURABILITY + "test_what_is_staged_is_durable_before_it_is_said_to_be_staged[vectors]",),
+    ),
+    Guard(
+        name="staged directories of Chroma are made durable",
+        protects="a power cut after the switch takes no segment",
+        cases=("E-2", "J2"),
+        file="storekeeper/stores/chroma/staging.py",
+        old="        durable.sync_directory(path)\n",
+        new="",
+        tests=(_GUARDED_DURABILITY + "test_what_is_staged_is_durable_before_it_is_said_to_be_staged[vectors]",),
     ),
 )

@@ -149,4 +149,22 @@ FILES = (
         new="        self._keep",
         tests=(_GUARDED_DURABILITY + "test_names_that_a_switch_or_its_way_back_changed_are_durable_before_it_returns[papers]",),
     ),
+    Guard(
+        name="what a switch carries over is made durable",
+        protects="a power cut leaves carried files on one of the sides",
+        cases=("E-2", "J2"),
+        file="storekeeper/stores/files/carrying.py",
+        old="        os.fsync(directory)\n",
+        new="        pass\n",
+        tests=(_GUARDED_DURABILITY + "test_what_a_switch_carries_over_is_durable_in_both_places",),
+    ),
+    Guard(
+        name="the plan of a switch is made durable",
+        protects="after a power cut it is known which side a name carries",
+        cases=("E-1", "E-2", "J2"),
+        file="storekeeper/stores/files/places.py",
+        old="            os.fsync(file.fileno())\n",
+        new="",
+        tests=(_GUARDED_DURABILITY + "test_the_plan_of_a_switch_is_durable_before_the_first_name_moves",),
+    ),
 )

@@ -205,4 +205,13 @@ RESTORE = (
         new="    if False:\n",
         tests=(_GUARDED_RESTORE + "test_a_store_that_the_stack_file_lost_is_not_left_out_in_silence",),
     ),
+    Guard(
+        name="the name of a journal is made durable",
+        protects="a power cut does not take the memory of a walk",
+        cases=("E-2", "J1", "J2"),
+        file="storekeeper/restore/journal.py",
+        old="        durable.sync_directory(folder)\n",
+        new="",
+        tests=(_JOURNAL + "test_a_line_is_durable_before_write_returns_the_file_and_the_folder",),
+    ),
 )
