@@ -170,14 +170,14 @@ class Databases:
 def kinds(server: Server) -> dict[str, Kind]:
     databases = Databases(server)
     return {
-        "sqlite-rows": Kind("SQLite", "rows", rows, 20_000, 200_000),
-        "sqlite-log": Kind("SQLite with a write-ahead log", "rows", rows_with_log, 20_000, 200_000),
+        "sqlite-rows": Kind("SQLite", "rows", rows, 10_000, 200_000),
+        "sqlite-log": Kind("SQLite with a write-ahead log", "rows", rows_with_log, 10_000, 200_000),
         "sqlite-tables": Kind("SQLite", "tables", tables, 50, 500),
-        "postgresql-rows": Kind("PostgreSQL", "rows", databases.rows, 20_000, 200_000),
-        "postgresql-tables": Kind("PostgreSQL", "tables with a sequence each", databases.tables, 50, 300),
-        "chroma": Kind("Chroma", "vectors of 64 numbers", vectors, 2000, 20_000),
-        "files": Kind("files", "files in many directories", files, 1000, 20_000),
-        "files-flat": Kind("files", "files in one directory", one_directory, 1000, 20_000),
+        "postgresql-rows": Kind("PostgreSQL", "rows", databases.rows, 10_000, 200_000),
+        "postgresql-tables": Kind("PostgreSQL", "tables with a sequence each", databases.tables, 30, 200),
+        "chroma": Kind("Chroma", "vectors of 64 numbers", vectors, 1000, 20_000),
+        "files": Kind("files", "files in many directories", files, 500, 10_000),
+        "files-flat": Kind("files", "files in one directory", one_directory, 500, 10_000),
         "files-large": Kind("files", "megabytes in four files", megabytes_in_files, 12, 100),
     }
 

@@ -22,6 +22,8 @@ _LABEL = struct.Struct("<Q")
 _LINK_SIZE = struct.Struct("<I")
 _FLOAT = 4
 _CHUNK = 1 << 20
+# Chroma numbers vectors one after the other, deleted ones too: a much higher number is damage, and no size to make a table of.
+_SPREAD, _SPREAD_OF_FEW = 16, 1 << 20
 
 
 class Damaged(Exception):
@@ -127,8 +129,9 @@ class Vectors:
 
     def _find_positions(self) -> array[int]:
         positions = array("q", [-1]) * (self.header.count + 1)
+        highest = _SPREAD * self.header.count + _SPREAD_OF_FEW
         for position, label in enumerate(self._labels()):
-            if label >= 1 << 32:
+            if label > highest:
                 raise Damaged(f"{layout.VECTORS} makes no sense at vector {position}")
             if label >= len(positions):
                 positions.extend(array("q", [-1]) * (label + 1 - len(positions)))
