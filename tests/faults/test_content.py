@@ -15,10 +15,11 @@ from storekeeper.sets.artefacts import check_artefacts
 from storekeeper.sets.manifest import MANIFEST, Manifest
 from storekeeper.sets.publishing import take_set
 from storekeeper.sets.repository import SetEntry
+from storekeeper.stores.postgresql.archive import ARCHIVE
 from storekeeper.verbs import prove as verb
 from storekeeper.verbs.prove import prove
 from tests.harness.campaign import Campaign
-from tests.harness.mutations import Mutable, mutable
+from tests.harness.mutations import CHANGES_OF_SHAPE, SHAPE, Mutable, mutable
 from tests.harness.sets import tampered
 
 KINDS = ("postgresql", "sqlite", "chroma", "files")
@@ -71,6 +72,52 @@ def test_every_change_of_content_behind_agreeing_checksums_is_found_by_a_proof(k
         campaign.found(count, f"changes of content with all checksums made to agree ({kind})", f"{found} found by prove")
     assert found == count
     assert unnoticed == count, "each must be a change that no checksum tells"
+
+
+@pytest.mark.fault("B5")
+def test_an_archive_of_the_same_rows_in_another_shape_is_found_by_a_proof(tmp_path: Path, campaign: Campaign) -> None:
+    """The archive alone is that of a changed database: sequences, code, rules and rights, of which no row and no count tells."""
+    chosen, found = CHANGES_OF_SHAPE[: campaign.trials(2, len(CHANGES_OF_SHAPE))], 0
+    with mutable("postgresql", tmp_path) as held:
+        assert held.server is not None
+        held.server.run(SHAPE)
+        entry, truth = taken(held)
+        for change in chosen:
+            held.server.run(change)
+            after, after_truth = taken(held)
+            own = exchange_archive(after, entry, truth)
+            assert sums_agree(held.context.sets.entry(after.id))
+            found += prove(held.context, after.id).outcome is Outcome.FAILED
+            put_back(after, own, after_truth)
+            durable.remove_tree(entry.path)
+            entry, truth = after, after_truth
+        campaign.found(
+            len(chosen), "archives of the same rows in another shape, with all checksums made to agree", f"{found} found by prove"
+        )
+    assert found == len(chosen)
+
+
+def exchange_archive(after: SetEntry, before: SetEntry, said: Manifest) -> dict[str, bytes]:
+    """Make a set say everything of the moment before, but for its archive. Returns what was there."""
+    assert after.manifest is not None
+    was, now = said.stores["held"], after.manifest.stores["held"]
+    own = {}
+    for artefact in was.artefacts:
+        if not artefact.path.startswith(ARCHIVE):
+            path = tampered(after.path / "held" / artefact.path)
+            own[artefact.path] = path.read_bytes()
+            path.write_bytes((before.path / "held" / artefact.path).read_bytes())
+    archive = [each for each in now.artefacts if each.path.startswith(ARCHIVE)]
+    others = [each for each in was.artefacts if not each.path.startswith(ARCHIVE)]
+    forged = replace(after.manifest, stores={"held": replace(was, artefacts=(*archive, *others))})
+    tampered(after.path / MANIFEST).write_bytes(forged.to_bytes())
+    return own
+
+
+def put_back(entry: SetEntry, own: dict[str, bytes], truth: Manifest) -> None:
+    for name, content in own.items():
+        (entry.path / "held" / name).write_bytes(content)
+    (entry.path / MANIFEST).write_bytes(truth.to_bytes())
 
 
 @pytest.mark.fault("B5")

@@ -9,7 +9,7 @@ import sqlite3
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from storekeeper.sets.context import Context
@@ -31,13 +31,34 @@ insert into chunks
 select lo_from_bytea(77, convert_to(repeat('large', 5000), 'UTF8'));
 """
 
+# What a database holds beside its rows, and one change of each, of which no row and no count tells.
+SHAPE = """
+create sequence numbers; create function answer() returns int language sql as 'select 41'; create type mood as enum ('sad');
+create table shaped (id int generated always as identity, body text); create index shaped_body on shaped (body);
+create materialized view filled as select 1 as one with no data;
+"""
+CHANGES_OF_SHAPE = (
+    "select setval('numbers', 999)",
+    "create or replace function answer() returns int language sql as 'select 42'",
+    "alter table shaped alter column body set default 'x'",
+    "drop index shaped_body",
+    "alter table shaped add check (body <> 'no')",
+    "grant select on shaped to public",
+    "alter table shaped enable row level security",
+    "alter type mood add value 'happy'",
+    "alter table shaped alter column id restart with 77",
+    "refresh materialized view filled",
+    "alter table shaped set unlogged",
+)
+
 
 @dataclass(frozen=True)
 class Mutable:
-    """A stack of one store, and the ways to change what that store holds."""
+    """A stack of one store, and the ways to change what that store holds; of a database also its server."""
 
     context: Context
     mutations: Sequence[Mutation]
+    server: Server | None = None
 
 
 def _stack(room: Path, declared: AnyStore, mutations: Sequence[Mutation], scratch: Path | None = None) -> Mutable:
@@ -53,7 +74,7 @@ def mutable(kind: str, room: Path) -> Iterator[Mutable]:
             scratch = reachable_directory()
             opened.callback(shutil.rmtree, scratch)
             server = opened.enter_context(start_server(major=18))
-            yield _stack(room, server.declared("postgres"), _of_rows(server), scratch)
+            yield replace(_stack(room, server.declared("postgres"), _of_rows(server), scratch), server=server)
         elif kind == "chroma":
             execute(room / "live", "load(collection('papers', sync=100), 450, 8)")
             yield _stack(room, ChromaModel(kind="chroma", path=room / "live"), _of_vectors(room / "live"))
