@@ -14,11 +14,12 @@ from storekeeper.host import clock
 from storekeeper.outcomes import Failed, Refused, StorekeeperError
 from storekeeper.restore.interruption import Interruption
 from storekeeper.restore.journal import Journal, Step, StoreLog, journal_of
+from storekeeper.restore.reserve import Reserve
 from storekeeper.restore.services import Stoppable
 from storekeeper.sets.comparison import refuse_difference
 from storekeeper.sets.context import Context
 from storekeeper.sets.point import naming
-from storekeeper.stores.protocol import Facts, Store
+from storekeeper.stores.protocol import Facts, Store, SwitchRoom
 from storekeeper.stores.record import StoreRecord
 
 RESTORE = "restore"
@@ -58,6 +59,7 @@ class Walk:
                 if self._journal.noted(Step.STARTED) is None:
                     self._stop()
                     self._refuse_holders()
+                    self._reserve_room()
                     self._switch_all()
                     self._serve()
                 self._close(DONE)
@@ -109,15 +111,35 @@ class Walk:
                 with naming(name):
                     store.refuse_holders(self._place(name))
 
+    def _reserve_room(self) -> None:
+        """Hold what the switches and the way back from them will need. Sizes are taken before the first: they change by it."""
+        if not self._journal.stores(Step.SWITCHING) and self._journal.noted(Step.NOTE) is None:
+            rooms = {name: store.switch_room(self._place(name)).to_json() for name, store in self._stores.items()}
+            self._journal.write(Step.NOTE, note="room", facts=rooms)
+        self._reserve.hold(*self._left_and_done())
+
+    def _left_and_done(self) -> tuple[list[str], list[str]]:
+        done = self._journal.stores(Step.SWITCHED)
+        return [name for name in self._stores if name not in done], done
+
+    @property
+    def _reserve(self) -> Reserve:
+        """Empty in a journal that knew of none."""
+        noted = self._journal.noted(Step.NOTE) or {"facts": {}}
+        rooms = {name: SwitchRoom.from_json(room) for name, room in noted["facts"].items()}
+        return Reserve(self._journal.token, rooms)
+
     def _switch_all(self) -> None:
         for name in self._stores:
             if self._journal.noted(Step.SWITCHED, name) is None:
                 self._context.progress.step(name, "switching")
                 self._journal.write(Step.SWITCHING, name)
+                self._reserve.let_go(name, back=False)
                 started = clock.monotonic()
                 with naming(name):
                     self._switch(name, there=True)
                 self._journal.write(Step.SWITCHED, name, ms=round((clock.monotonic() - started) * 1000, 3))
+                self._reserve.hold(*self._left_and_done())
             self._interruption.check()
 
     def _serve(self) -> None:
@@ -147,9 +169,11 @@ class Walk:
         self._stoppable.stop()
         for name in reversed(self._journal.stores(Step.SWITCHING)):
             self._context.progress.step(name, "going back")
+            self._reserve.let_go(name, back=True)
             with naming(name):
                 self._switch(name, there=False)
             self._journal.write(Step.BACK, name)
+            self._reserve.hold_on([each for each in self._journal.stores(Step.SWITCHING) if each not in self._journal.stores(Step.BACK)])
         after = self._serve_as_before()
         if not services_wrote:
             self._discard_stages()
@@ -224,6 +248,7 @@ class Walk:
     def _close(self, result: str, *, keeps_stages: bool = False) -> None:
         """`kept` says which sides are still there, for `--back` and until their time is over."""
         kept = {(DONE, RESTORE): "old", (DONE, BACK): "stage"}.get((result, self._journal.purpose), "stage" if keeps_stages else None)
+        self._reserve.remove()
         until = clock.now() + self._context.stack.restore.keep_old
         self._journal.write(Step.CLOSED, result=result, kept=kept, until=clock.rfc3339(until))
 

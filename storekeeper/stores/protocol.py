@@ -98,6 +98,26 @@ class Content:
 
 
 @dataclass(frozen=True)
+class SwitchRoom:
+    """Bytes by directory: kept when a switch is over, kept when the way back from it is over, and used while either runs."""
+
+    there: Mapping[str, int] = field(default_factory=dict)
+    back: Mapping[str, int] = field(default_factory=dict)
+    passing: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def directories(self) -> list[str]:
+        return list({**self.there, **self.back, **self.passing})
+
+    def to_json(self) -> Facts:
+        return {"there": dict(self.there), "back": dict(self.back), "passing": dict(self.passing)}
+
+    @classmethod
+    def from_json(cls, document: Facts) -> SwitchRoom:
+        return cls(document["there"], document["back"], document["passing"])
+
+
+@dataclass(frozen=True)
 class Foresight:
     """What a restore of one store would do: rows now and after, space by directory, seconds that the store does not answer."""
 
@@ -193,6 +213,9 @@ class Store(Protocol):
 
     def back_needs(self, place: Facts) -> Mapping[Path, int]:
         """Bytes by directory that `switch_back` needs after a switch, to keep what is live now."""
+
+    def switch_room(self, place: Facts) -> SwitchRoom:
+        """What a switch in either direction needs, asked before it begins: held, so that the disk cannot fill in the middle."""
 
     def switch(self, place: Facts, log: SwitchLog) -> None:
         """Make the staged data live and keep the old side. Safe to repeat after a crash at any point."""

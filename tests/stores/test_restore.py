@@ -23,6 +23,7 @@ from storekeeper.outcomes import Failed, Outcome, Problem, Refused, Severity
 from storekeeper.restore.journal import Step, journals
 from storekeeper.restore.kept import expire_old_sides
 from storekeeper.restore.plan import ManyRefused
+from storekeeper.restore.reserve import Reserve
 from storekeeper.sets.repository import SetEntry
 from storekeeper.stack.model import FilesModel, RestoreModel, SqliteModel, Stack
 from storekeeper.verbs.report import Report
@@ -412,7 +413,8 @@ def test_a_way_back_that_has_no_room_to_keep_what_is_live_now_is_refused_before_
 
 @pytest.mark.control("E-4")
 @pytest.mark.root
-def test_control_unforeseen_it_fails_in_the_middle_with_services_stopped(nearly_full: Lab) -> None:
+def test_control_unforeseen_and_without_room_that_is_held_it_fails_in_the_middle(nearly_full: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Reserve, "hold", lambda *_: None)
     nearly_full.context.stores["main"].back_needs = lambda place: {}  # type: ignore[method-assign]
     with pytest.raises(Failed, match="all stores are back as they were before"):
         restore(nearly_full.context, RestoreRequest(back=True))

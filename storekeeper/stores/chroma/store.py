@@ -18,7 +18,7 @@ from storekeeper.stores.chroma.hold import ChromaHold
 from storekeeper.stores.chroma.place import Place, is_empty
 from storekeeper.stores.chroma.server import Server
 from storekeeper.stores.folder import StoreFolder
-from storekeeper.stores.protocol import Content, Dumped, Facts, Foresight, Inspection, Look, SwitchLog
+from storekeeper.stores.protocol import Content, Dumped, Facts, Foresight, Inspection, Look, SwitchLog, SwitchRoom
 from storekeeper.stores.record import StoreRecord
 from storekeeper.stores.surroundings import Surroundings
 
@@ -144,6 +144,10 @@ class ChromaStore:
     def back_needs(self, place: Facts) -> Mapping[Path, int]:  # noqa: ARG002 - the protocol's
         """Nothing: names are exchanged."""
         return {}
+
+    def switch_room(self, place: Facts) -> SwitchRoom:  # noqa: ARG002 - the protocol's
+        """Nothing but a name in the directories where they are exchanged."""
+        return SwitchRoom(passing={str(self._path.parent): 0})
 
     def switch(self, place: Facts, log: SwitchLog) -> None:
         self._note_moment(log)

@@ -23,7 +23,7 @@ from storekeeper.stores.files.rights import Rights
 from storekeeper.stores.files.scope import Scope
 from storekeeper.stores.files.tree import Tree, opened, remove
 from storekeeper.stores.folder import StoreFolder
-from storekeeper.stores.protocol import Content, Dumped, Facts, Foresight, Inspection, Look, PinOrder, SwitchLog
+from storekeeper.stores.protocol import Content, Dumped, Facts, Foresight, Inspection, Look, PinOrder, SwitchLog, SwitchRoom
 from storekeeper.stores.record import StoreRecord
 from storekeeper.stores.surroundings import Surroundings
 
@@ -193,6 +193,10 @@ class FilesStore:
     def back_needs(self, place: Facts) -> Mapping[Path, int]:  # noqa: ARG002 - the protocol's
         """Nothing: names are exchanged."""
         return {}
+
+    def switch_room(self, place: Facts) -> SwitchRoom:
+        """Nothing but what each place remembers of it."""
+        return SwitchRoom(passing={str(each.hidden.parent): 0 for each in _places_of(place)})
 
     def switch(self, place: Facts, log: SwitchLog) -> None:
         found = _places_of(place)

@@ -20,7 +20,7 @@ from storekeeper.stores.postgresql.hold import SnapshotHold
 from storekeeper.stores.postgresql.programs import find_for_backup, major_of
 from storekeeper.stores.postgresql.scratch import scratch_server
 from storekeeper.stores.postgresql.side import Sides, names_for
-from storekeeper.stores.protocol import Content, Dumped, Facts, Foresight, Inspection, Look, SwitchLog
+from storekeeper.stores.protocol import Content, Dumped, Facts, Foresight, Inspection, Look, SwitchLog, SwitchRoom
 from storekeeper.stores.record import StoreRecord
 from storekeeper.stores.surroundings import Surroundings
 
@@ -155,6 +155,10 @@ class PostgresqlStore:
     def back_needs(self, place: Facts) -> Mapping[Path, int]:  # noqa: ARG002 - the protocol's
         """Nothing: names are swapped."""
         return {}
+
+    def switch_room(self, place: Facts) -> SwitchRoom:  # noqa: ARG002 - the protocol's
+        """Nothing: names are swapped."""
+        return SwitchRoom()
 
     def switch(self, place: Facts, log: SwitchLog) -> None:
         with self._sides(place) as sides:

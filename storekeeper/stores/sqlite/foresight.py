@@ -12,7 +12,7 @@ from pathlib import Path
 
 from storekeeper.outcomes import Failed, Problem, Refused, Severity, StorekeeperError, Unknown
 from storekeeper.stores import databases
-from storekeeper.stores.protocol import Facts
+from storekeeper.stores.protocol import Facts, SwitchRoom
 from storekeeper.stores.record import StoreRecord
 from storekeeper.stores.sqlite import contents
 from storekeeper.stores.sqlite.others import refuse_others
@@ -120,6 +120,15 @@ def back_needs(place: Place) -> dict[Path, int]:
     needed = {place.stage.parent: now}
     needed[place.live.parent] = needed.get(place.live.parent, 0) + now + _size(place.old)
     return needed
+
+
+def switch_room(place: Place) -> SwitchRoom:
+    """What is live is saved before it is overwritten, in either direction, with a journal or log of both. A move needs nothing."""
+    source = place.stage if place.stage.is_file() else place.old
+    if place.raw or not source.is_file() or not place.live.is_file():
+        return SwitchRoom(passing={str(place.live.parent): 0})
+    incoming, now = _size(source), bytes_of(place.live)
+    return SwitchRoom({str(place.stage.parent): now}, {str(place.stage.parent): incoming}, {str(place.live.parent): incoming + now})
 
 
 def _size(path: Path) -> int:

@@ -17,7 +17,7 @@ from storekeeper.runtimes.registry import open_runtime
 from storekeeper.stack.model import SqliteModel
 from storekeeper.stores import databases, rawcopy
 from storekeeper.stores.folder import StoreFolder
-from storekeeper.stores.protocol import Content, Dumped, Facts, Foresight, Inspection, Look, SwitchLog
+from storekeeper.stores.protocol import Content, Dumped, Facts, Foresight, Inspection, Look, SwitchLog, SwitchRoom
 from storekeeper.stores.record import StoreRecord
 from storekeeper.stores.sqlite import arrival, contents, foresight, overwriting, rawfiles
 from storekeeper.stores.sqlite.holds import COPY, CopyHold, SnapshotHold, hold
@@ -197,6 +197,9 @@ class SqliteStore:
 
     def back_needs(self, place: Facts) -> Mapping[Path, int]:
         return foresight.back_needs(Place.of(place))
+
+    def switch_room(self, place: Facts) -> SwitchRoom:
+        return foresight.switch_room(Place.of(place))
 
     def switch(self, place: Facts, log: SwitchLog) -> None:
         self._switching(place, log).to_restored()
