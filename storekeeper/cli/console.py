@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import sys
+from collections.abc import Iterable
 from typing import TextIO
 
 from storekeeper.cli.render.layout import Paint
@@ -38,6 +39,11 @@ class Console:
     def answer(self, text: str) -> None:
         print_to(sys.stdout, text)
 
+    def answer_in_pieces(self, pieces: Iterable[str]) -> None:
+        for piece in pieces:
+            print_to(sys.stdout, piece, end="", flush=False)
+        print_to(sys.stdout, "")
+
     def log(self, text: str) -> None:
         """A line of no lasting worth: not printed when only what went wrong is wanted."""
         if not self.quiet:
@@ -52,11 +58,12 @@ class Console:
         return sys.stdin.readline().strip()
 
 
-def print_to(stream: TextIO, text: str, end: str = "\n") -> None:
+def print_to(stream: TextIO, text: str, end: str = "\n", *, flush: bool = True) -> None:
     """Print, whoever may have gone away."""
     try:
         stream.write(text + end)
-        stream.flush()
+        if flush:
+            stream.flush()
     except OSError:
         # Nobody reads any more. The work is done and recorded; only Python's own flush at exit must not complain about it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 from storekeeper.cli.render.layout import pasteable
 from storekeeper.host import clock
 from storekeeper.outcomes import EXIT_CODES, Outcome, Problem
+from storekeeper.verbs.report import Many
 
 SCHEMA = 1
 
@@ -69,6 +70,16 @@ def exit_code(document: Document) -> int:
     return EXIT_CODES[Outcome(document["outcome"])]
 
 
-def to_text(document: Document) -> str:
-    """One line of JSON."""
-    return json.dumps(document, sort_keys=False) + "\n"
+def to_texts(document: Document) -> Iterator[str]:
+    """One line of JSON, in pieces: a long list in the result is never in memory as a whole."""
+    result = document["result"] or {}
+    many = next((name for name, value in result.items() if isinstance(value, Many)), None)
+    if many is None:
+        yield json.dumps(document, sort_keys=False)
+        return
+    # What stands before the result is of our own making, so that this is the first place where the list's name can be.
+    before, after = json.dumps({**document, "result": {**result, many: []}}).split(f'"{many}": []', 1)
+    yield f'{before}"{many}": ['
+    for number, each in enumerate(result[many]):
+        yield (", " if number else "") + json.dumps(each)
+    yield f"]{after}"

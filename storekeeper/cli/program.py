@@ -14,7 +14,7 @@ from typing import TextIO
 
 from storekeeper import __version__
 from storekeeper.cli.console import Console, print_to
-from storekeeper.cli.document import Begun, Document, exit_code, to_text
+from storekeeper.cli.document import Begun, Document, exit_code, to_texts
 from storekeeper.cli.signals import Ears, Stopped, listening
 from storekeeper.cli.words import HelpAsked, Usage, VersionAsked, Words, guess, read
 from storekeeper.host import jobs
@@ -164,7 +164,7 @@ def _keep_elsewhere(text: str) -> Path:
 def _present(document: Document, console: Console, *, is_usage: bool = False) -> int:
     """Print the document, or the text made from it. Text that cannot be made does not hide how the command ended."""
     if console.json:
-        console.answer(to_text(document).rstrip("\n"))
+        console.answer_in_pieces(to_texts(document))
     try:
         from storekeeper.cli.render import ending  # noqa: PLC0415
 
@@ -172,7 +172,7 @@ def _present(document: Document, console: Console, *, is_usage: bool = False) ->
     except Exception as error:  # noqa: BLE001 the work is done and recorded: its document is the answer then
         console.complain(f"storekeeper: the answer cannot be shown as text ({type(error).__name__}), this is its document")
         if not console.json:
-            console.answer(to_text(document).rstrip("\n"))
+            console.answer_in_pieces(to_texts(document))
         if console.debug:
             console.complain(traceback.format_exc().rstrip())
     return exit_code(document)

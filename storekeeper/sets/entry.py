@@ -62,15 +62,21 @@ class Resolved:
 
 def read_entry(path: Path, name: SetId, stack: str, records: Records | None) -> SetEntry:
     """Read one set's manifest and its records, where it has any. A bad or a newer manifest or record is a state, not an error."""
+    return read_set(path, name, stack, records)[0]
+
+
+def read_set(path: Path, name: SetId, stack: str, records: Records | None) -> tuple[SetEntry, Manifest | None]:
+    """`read_entry`, and the manifest that it was read from, where it can be used."""
     pin = records.pinned(path.name) if records else None
     try:
         known = records.known(path.name) if records else Known()
         manifest = read_manifest(path / MANIFEST, expect_id=path.name, expect_stack=stack)
     except NewerFormat as error:
-        return SetEntry(path.name, name.sequence, name.time, path, stack, "unprovable", reason=error.message, pinned=pin, readable=False)
+        said = error.message
+        return SetEntry(path.name, name.sequence, name.time, path, stack, "unprovable", reason=said, pinned=pin, readable=False), None
     except BadManifest as error:
         has_manifest = os.path.lexists(path / MANIFEST)
-        return SetEntry(
+        bad = SetEntry(
             path.name,
             name.sequence,
             name.time,
@@ -82,7 +88,8 @@ def read_entry(path: Path, name: SetId, stack: str, records: Records | None) -> 
             readable=False,
             has_manifest=has_manifest,
         )
-    return SetEntry(
+        return bad, None
+    entry = SetEntry(
         id=path.name,
         sequence=name.sequence,
         time=name.time,
@@ -95,3 +102,4 @@ def read_entry(path: Path, name: SetId, stack: str, records: Records | None) -> 
         proven_at=known.proven_at,
         pinned=pin,
     )
+    return entry, manifest

@@ -46,13 +46,16 @@ class StackSets:
 
     def entries(self) -> list[SetEntry]:
         """All published sets, oldest first by sequence number, not by the clock. One manifest is read for each."""
-        found = sorted((parsed.sequence, parsed.time, name) for name, parsed in self._named(self.path))
         recorded = set(self.records.sets())  # most sets have none, and looking for each would be a tenth of a long listing's time
         listed = (
-            read_entry(self.path / name, SetId(time, sequence), self.stack, self.records if name in recorded else None)
-            for sequence, time, name in found
+            read_entry(self.path / name, set_id, self.stack, self.records if name in recorded else None) for name, set_id in self.names()
         )
         return [entry for entry in listed if entry.has_manifest or _is_directory(entry.path)]  # one may be removed meanwhile
+
+    def names(self) -> list[tuple[str, SetId]]:
+        """What is named as a published set, oldest first by sequence number, not by the clock. Nothing of it is read."""
+        found = sorted((parsed.sequence, parsed.time, name) for name, parsed in self._named(self.path))
+        return [(name, SetId(time, sequence)) for sequence, time, name in found]
 
     def entry(self, set_id: str) -> SetEntry:
         """One set by its exact id. Raises SetGone when there is none."""
@@ -83,8 +86,8 @@ class StackSets:
 
     def newest_usable(self) -> SetEntry | None:
         """The newest verified or proven set; None when there is none."""
-        for sequence, name, parsed in sorted(((parsed.sequence, name, parsed) for name, parsed in self._named(self.path)), reverse=True):
-            entry = read_entry(self.path / name, SetId(parsed.time, sequence), self.stack, self.records)
+        for name, set_id in reversed(self.names()):
+            entry = read_entry(self.path / name, set_id, self.stack, self.records)
             if entry.usable:
                 return entry
         return None

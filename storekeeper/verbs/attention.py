@@ -45,17 +45,36 @@ def limit(declared: Outline | None, verb: str) -> timedelta | None:
     return min(gaps) + SLACK if gaps else None
 
 
-def newest_usable(entries: Sequence[SetEntry]) -> SetEntry | None:
-    return next((entry for entry in reversed(entries) if entry.usable), None)
+@dataclass
+class Tally:
+    """What all sets of a stack come to, counted one by one, oldest first."""
+
+    sets: int = 0
+    usable: int = 0
+    proven: int = 0
+    bytes: int = 0
+    newest: SetEntry | None = None
+    newest_usable: SetEntry | None = None
+    newest_proven: SetEntry | None = None
+    bad: dict[str, tuple[int, SetEntry]] = field(default_factory=dict)  # damaged, unprovable: how many, and the newest
+
+    def add(self, entry: SetEntry) -> None:
+        self.sets += 1
+        self.bytes += entry.bytes
+        self.newest = entry
+        if entry.usable:
+            self.usable += 1
+            self.newest_usable = entry
+        if entry.state == "proven":
+            self.proven += 1
+            self.newest_proven = entry
+        if entry.state in ("damaged", "unprovable"):
+            self.bad[entry.state] = (self.bad.get(entry.state, (0, entry))[0] + 1, entry)
 
 
-def newest_proven(entries: Sequence[SetEntry]) -> SetEntry | None:
-    return next((entry for entry in reversed(entries) if entry.state == "proven"), None)
-
-
-def judge_sets(entries: Sequence[SetEntry], declared: Outline | None, now: datetime, findings: Findings) -> None:
+def judge_sets(tally: Tally, declared: Outline | None, now: datetime, findings: Findings) -> None:
     """Is there a backup, is it young enough, does it restore, and is any set bad."""
-    usable, proven = newest_usable(entries), newest_proven(entries)
+    usable, proven = tally.newest_usable, tally.newest_proven
     backup, prove = f"storekeeper backup {findings.stack}", f"storekeeper prove {findings.stack}"
     if usable is None:
         findings.alert("there is no usable backup", next=backup)
@@ -66,12 +85,12 @@ def judge_sets(entries: Sequence[SetEntry], declared: Outline | None, now: datet
     if proven is not None and proven.proven_at is not None:
         _judge_age("the newest proof", proven.proven_at, limit(declared, "prove"), now, prove, findings)
     for state in ("damaged", "unprovable"):
-        bad = [entry for entry in entries if entry.state == state]
-        if bad:
-            count = f"set {bad[-1].id} is" if len(bad) == 1 else f"{len(bad)} sets are, the newest {bad[-1].id},"
-            findings.alert(f"{count} {state}: {bad[-1].reason or 'its records say so'}", next=f"storekeeper list {findings.stack}")
-    if entries and entries[-1].time > now + SLACK:
-        findings.alert(f"set {entries[-1].id} is dated after now: is the clock right?", next="date -u")
+        if state in tally.bad:
+            number, newest = tally.bad[state]
+            count = f"set {newest.id} is" if number == 1 else f"{number} sets are, the newest {newest.id},"
+            findings.alert(f"{count} {state}: {newest.reason or 'its records say so'}", next=f"storekeeper list {findings.stack}")
+    if tally.newest is not None and tally.newest.time > now + SLACK:
+        findings.alert(f"set {tally.newest.id} is dated after now: is the clock right?", next="date -u")
 
 
 def judge_runs(runs: Sequence[Record], findings: Findings) -> None:

@@ -2,17 +2,34 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from typing import Any
 
 from storekeeper.host import clock
 from storekeeper.host.clock import rfc3339
+from storekeeper.sets.listing import Listing
+from storekeeper.sets.manifest import Manifest
 from storekeeper.sets.repository import SetEntry
 from storekeeper.stores.record import StoreRecord
+from storekeeper.verbs.report import Many
 
 
 def describe_set(entry: SetEntry) -> dict[str, Any]:
     """A set as `backup` and `list` tell of it. What an unreadable manifest would have said is null."""
-    manifest = entry.manifest
+    return _describe(entry, told_of(entry.manifest))
+
+
+def told_of(manifest: Manifest | None) -> dict[str, Any]:
+    """What only a manifest says of a set, as documents tell it."""
+    return {
+        "skew_ms": manifest.skew_ms if manifest else None,
+        "pause_ms": manifest.pause_ms if manifest else None,
+        "stores": {name: _describe_store(record) for name, record in manifest.stores.items()} if manifest else {},
+    }
+
+
+def _describe(entry: SetEntry, told: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "id": entry.id,
         "path": str(entry.path),
@@ -20,13 +37,18 @@ def describe_set(entry: SetEntry) -> dict[str, Any]:
         "time": rfc3339(entry.time),
         "state": entry.state,
         "bytes": entry.bytes,
-        "skew_ms": manifest.skew_ms if manifest else None,
-        "pause_ms": manifest.pause_ms if manifest else None,
+        "skew_ms": told["skew_ms"],
+        "pause_ms": told["pause_ms"],
         "verified_at": rfc3339(entry.verified_at) if entry.verified_at else None,
         "proven_at": rfc3339(entry.proven_at) if entry.proven_at else None,
         "pinned": entry.pinned is not None and entry.pinned.holds(clock.now()),
-        "stores": {name: _describe_store(record) for name, record in manifest.stores.items()} if manifest else {},
+        "stores": told["stores"],
     }
+
+
+def described_sets(found: Listing) -> Many:
+    """Every set of a listing as `describe_set` tells of it, one by one."""
+    return Many(len(found), lambda: (_describe(each.entry, json.loads(each.told)) for each in found))
 
 
 def _describe_store(record: StoreRecord) -> dict[str, Any]:

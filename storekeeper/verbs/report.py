@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from storekeeper.outcomes import Outcome, Problem, Severity
+
+
+class Many:
+    """A list in a `result` that may be too long for the memory: told one by one, as often as it is asked for."""
+
+    def __init__(self, count: int, each: Callable[[], Iterator[Any]]) -> None:
+        self._count = count
+        self._each = each
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[Any]:
+        return self._each()
 
 
 @dataclass(frozen=True)

@@ -5,18 +5,20 @@ Nothing is loaded here that a frequent look can do without: stack files come fro
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from storekeeper.host import clock, space
 from storekeeper.outcomes import Outcome, Problem, Severity, StorekeeperError, Unknown
+from storekeeper.sets.listing import Listing
 from storekeeper.sets.repository import SetEntry
 from storekeeper.stack.config import Places, stack_names
 from storekeeper.stack.outline import Outline, outline
 from storekeeper.verbs import attention
-from storekeeper.verbs.attention import Findings
+from storekeeper.verbs.attention import Findings, Tally
 from storekeeper.verbs.directories import known_sets
+from storekeeper.verbs.documents import told_of
 from storekeeper.verbs.jobs import records_of
 from storekeeper.verbs.report import Report
 
@@ -50,15 +52,15 @@ def _described(places: Places, name: str, findings: Findings, *, live: bool) -> 
     """One stack. What could not be read is null, with its reason among the alerts."""
     now = clock.now()
     declared = _tried(lambda: outline(places, name), findings)
-    entries = _tried(lambda: _entries(places, name), findings)
+    tally = _tried(lambda: _tally(places, name), findings)
     runs = _tried(lambda: records_of(places, name), findings)
     journal = _tried(lambda: _unfinished(places.state_of(name)), findings)
     asked = _asked(places, name, findings) if live and declared is not None else {}
-    if entries is not None:
-        attention.judge_sets(entries, declared, now, findings)
+    if tally is not None:
+        attention.judge_sets(tally, declared, now, findings)
     attention.judge_runs(runs or (), findings)
     attention.judge_journal(journal, runs or (), findings)
-    usable, proven = attention.newest_usable(entries or ()), attention.newest_proven(entries or ())
+    usable, proven = (tally.newest_usable, tally.newest_proven) if tally is not None else (None, None)
     return {
         "stores": _stores(declared, usable, proven, asked, now),
         "last_backup": None if usable is None else _aged(usable.id, usable.time, now, _seconds(declared, "backup")),
@@ -66,7 +68,7 @@ def _described(places: Places, name: str, findings: Findings, *, live: bool) -> 
         "next_run": _next_run(declared, now),
         "findings": None,
         "alerts": [{"store": each.store, "message": each.message, "next": each.next} for each in findings.alerts],
-        "backups": _numbers(places, entries),
+        "backups": _numbers(places, tally),
     }
 
 
@@ -87,13 +89,16 @@ def _tried(read: Callable[[], Found], findings: Findings) -> Found | None:
         return None
 
 
-def _entries(places: Places, name: str) -> list[SetEntry]:
-    """All sets, oldest first; none where this host has never had a repository. Raises Unknown for one that cannot be read."""
+def _tally(places: Places, name: str) -> Tally:
+    """What the sets come to; none where this host has never had a repository. Raises Unknown for one that cannot be read."""
+    tally = Tally()
     try:
         sets = known_sets(places, name)
-        return sets.entries() if sets is not None else []
+        for listed in Listing(sets, told_of) if sets is not None else ():
+            tally.add(listed.entry)
     except StorekeeperError as error:
         raise Unknown(error.message, next=error.next) from error
+    return tally
 
 
 def _stores(
@@ -140,16 +145,11 @@ def _next_run(declared: Outline | None, now: datetime) -> str | None:
     return clock.rfc3339(min(runs)) if runs else None
 
 
-def _numbers(places: Places, entries: Sequence[SetEntry] | None) -> dict[str, Any] | None:
+def _numbers(places: Places, tally: Tally | None) -> dict[str, Any] | None:
     """How many sets there are, what they hold (files that sets share count in each), and the room that is left."""
-    if entries is None:
+    if tally is None:
         return None
-    return {
-        "usable": sum(entry.usable for entry in entries),
-        "proven": sum(entry.state == "proven" for entry in entries),
-        "bytes": sum(entry.bytes for entry in entries),
-        "free": space.free_bytes(places.repository),
-    }
+    return {"usable": tally.usable, "proven": tally.proven, "bytes": tally.bytes, "free": space.free_bytes(places.repository)}
 
 
 def _asked(places: Places, name: str, findings: Findings) -> dict[str, Inspection | None]:

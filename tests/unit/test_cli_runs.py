@@ -142,7 +142,7 @@ def test_a_look_changes_nothing_and_leaves_no_record(program):
     for words in (["restore", "demo", "latest", "--plan"], ["prune", "demo", "--dry-run"], ["list", "demo"], ["jobs"], ["status"]):
         assert program.run(*words).code in (0, 4)
     after = _tree(program.root)
-    assert {name for name in after if after[name] != before.get(name)} <= {Path("state/demo/declared.json")}
+    assert {name for name in after if after[name] != before.get(name)} <= {Path("state/demo/declared.json"), Path("state/demo/listing")}
     assert set(before) <= set(after)
 
 
