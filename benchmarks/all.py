@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import inspect
 import json
 import time
 from datetime import UTC, datetime
@@ -34,12 +35,14 @@ def main() -> None:
 
 def _run(part: str, rounds: int | None) -> None:
     module = importlib.import_module(f"benchmarks.{part}")
-    print(f"\n{module.TITLE}", flush=True)
-    began = time.monotonic()
-    found = module.measure() if rounds is None else module.measure(rounds=rounds)
+    title = getattr(module, "TITLE", part.capitalize())
+    print(f"\n{title}", flush=True)
+    on, began = machine(), time.monotonic()
+    given = {"rounds": rounds} if rounds is not None and "rounds" in inspect.signature(module.measure).parameters else {}
+    found = module.measure(**given)
     module.show(found)
-    about = {"part": part, "title": module.TITLE, "measured": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")}
-    about |= {"seconds": round(time.monotonic() - began), "machine": machine(), "versions": versions()}
+    about = {"part": part, "title": title, "measured": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")}
+    about |= {"seconds": round(time.monotonic() - began), "machine": on, "versions": versions()}
     page.RESULTS.mkdir(exist_ok=True)
     (page.RESULTS / f"{part}.json").write_text(json.dumps({**about, **found}, indent=1) + "\n", encoding="utf-8")
     page.write(PARTS)

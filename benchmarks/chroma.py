@@ -103,7 +103,7 @@ class _Trial:
 
     def plain_copy(self, number: int) -> Timing:  # noqa: ARG002
         target = self._room / "plain"
-        timing = timed(lambda: (run(["cp", "-r", self._live, target]), os.sync()))
+        timing = timed(lambda: run(["cp", "-r", self._live, target]), os.sync)
         shutil.rmtree(target)
         return timing
 

@@ -36,7 +36,7 @@ def measure(rounds: int = 5, rows: int = 55_000, files: int = 2_000, sqlite_rows
     with postgresql.serving(tcp=True) as (server, room):
         live = Live(server, room / "live")
         live.fill(rows, sqlite_rows, files)
-        sides = {
+        sides: dict[str, Sided] = {
             "ours": _Ours(room, live),
             "none": Borgmatic(room / "borgmatic-none", live, "none"),
             "default": Borgmatic(room / "borgmatic-default", live, None),
@@ -125,14 +125,14 @@ class _Ours:
         return self.again(number)
 
     def again(self, number: int) -> Timing:  # noqa: ARG002
-        return timed(lambda: (self._keeping.verb("backup", "bench"), os.sync()))
+        return timed(lambda: self._keeping.verb("backup", "bench"), os.sync)
 
     def verify(self, number: int) -> Timing:  # noqa: ARG002
         return timed(lambda: self._keeping.verb("verify", "bench"))
 
     def restore(self, number: int) -> Timing:  # noqa: ARG002
         words = ("restore", "bench", "latest", "--yes", "--nobody-uses", "papers")
-        timing = timed(lambda: (self._keeping.verb(*words), os.sync()))
+        timing = timed(lambda: self._keeping.verb(*words), os.sync)
         postgresql.drop_old_sides(self._live.server)
         return timing
 

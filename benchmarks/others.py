@@ -38,14 +38,14 @@ def restic() -> Path:
 
 def versions() -> dict[str, str]:
     """Of those that are installed."""
-    programs = {"borgmatic": [_CACHE / "others/bin/borgmatic", "--version"], "borg": [_CACHE / "others/bin/borg", "--version"]}
-    programs["restic"] = [_CACHE / "restic/usr/bin/restic", "version"]
-    return {name: _version(words) for name, words in programs.items() if words[0].exists()}  # type: ignore[union-attr]
+    programs = {"borgmatic": ("others/bin/borgmatic", "--version"), "borg": ("others/bin/borg", "--version")}
+    programs["restic"] = ("restic/usr/bin/restic", "version")
+    return {name: _version(_CACHE / program, word) for name, (program, word) in programs.items() if (_CACHE / program).exists()}
 
 
-def _version(words: list[Path | str]) -> str:
-    said = subprocess.run(words, capture_output=True, check=True, text=True).stdout.split()
-    return next(word for word in said if word[0].isdigit())
+def _version(program: Path, word: str) -> str:
+    said = subprocess.run([program, word], capture_output=True, check=True, text=True).stdout.split()
+    return next(each for each in said if each[0].isdigit())
 
 
 def _unpacked(name: str, packages: tuple[str, ...]) -> Path:

@@ -26,6 +26,8 @@ used meanwhile, a database server among it: where that is much, the run was dist
 
 def write(parts: Sequence[str]) -> None:
     found = [json.loads(path.read_text(encoding="utf-8")) for part in parts if (path := RESULTS / f"{part}.json").is_file()]
+    if unmeasured := [part["part"] for part in found if not part.get("rows")]:
+        raise ValueError(f"{unmeasured[0]} found no rows")
     PAGE.write_text(render(found), encoding="utf-8")
 
 
@@ -48,11 +50,10 @@ def _section(part: Mapping[str, Any]) -> Iterator[str]:
     yield ""
     used = ", ".join(f"{name} {version}" for name, version in versions.items())
     yield (
-        f"Measured {part['measured']} in {part['seconds'] / 60:.0f} min with {used},"
-        f" on {machine['system']}, kernel {machine['kernel']}, {machine['cores']} cores, {machine['memory']}, {machine['file system']}."
+        f"Measured {part['measured']} in {part['seconds'] / 60:.0f} min with {used}, on {place}; the load before it was {machine['load before']}."
     )
     yield ""
-    yield "| what | n | Storekeeper | beside it | ratio | processor: ours | processor: beside | goal |"
+    yield "| what | n | Storekeeper | beside it | ratio | processor, ours | processor, beside | goal |"
     yield "|---|---|---|---|---|---|---|---|"
     for row in part["rows"]:
         yield _line(row)

@@ -47,7 +47,7 @@ class Borgmatic:
         return self.again(number)
 
     def again(self, number: int) -> Timing:  # noqa: ARG002
-        return timed(lambda: (self._run("create"), os.sync()))
+        return timed(lambda: self._run("create"), os.sync)
 
     def verify(self, number: int) -> Timing:  # noqa: ARG002
         return timed(lambda: self._run("check", "--force", "--only", "data"))
@@ -57,7 +57,7 @@ class Borgmatic:
         into = self._root / "extracted" / str(number)
         into.mkdir()
         words = ("--archive", "latest", "--destination", str(into), "--path", str(self._live.papers).lstrip("/"))
-        timing = timed(lambda: (self._run("restore", "--archive", "latest"), self._run("extract", *words), os.sync()))
+        timing = timed(lambda: self._run("restore", "--archive", "latest"), lambda: self._run("extract", *words), os.sync)
         shutil.rmtree(into)
         return timing
 
@@ -106,7 +106,7 @@ class Restic:
         return self.again(number)
 
     def again(self, number: int) -> Timing:  # noqa: ARG002
-        return timed(lambda: (self._dump(), self._run("backup", str(self._root / "dumps"), str(self._live.papers)), os.sync()))
+        return timed(self._dump, lambda: self._run("backup", str(self._root / "dumps"), str(self._live.papers)), os.sync)
 
     def verify(self, number: int) -> Timing:  # noqa: ARG002
         return timed(lambda: self._run("check", "--read-data"))

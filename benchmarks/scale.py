@@ -45,7 +45,7 @@ def _sqlite(room: Path, rounds: int, megabytes: int) -> list[Found]:
 
     def theirs(number: int) -> Timing:  # noqa: ARG001
         copy.unlink(missing_ok=True)
-        return timed(lambda: (run(["sqlite3", live, f".backup {copy}"]), os.sync()))
+        return timed(lambda: run(["sqlite3", live, f".backup {copy}"]), os.sync)
 
     found = in_turn(rounds, {"ours": ours.first, "theirs": theirs})
     return [compared(f"SQLite, {megabytes:,} MB", found["ours"], "`sqlite3 .backup` and `sync`", found["theirs"])]
@@ -57,7 +57,7 @@ def _files(room: Path, rounds: int, files: int) -> list[Found]:
 
     def copied(*words: str) -> Timing:
         target = room / "copy"
-        timing = timed(lambda: (run([*words, f"{live}/", target]), os.sync()))
+        timing = timed(lambda: run([*words, f"{live}/", target]), os.sync)
         shutil.rmtree(target)
         return timing
 
@@ -103,7 +103,7 @@ class _Ours:
         return self.again(number)
 
     def again(self, number: int) -> Timing:  # noqa: ARG002
-        return timed(lambda: (self._keeping.verb("backup", "bench"), os.sync()))
+        return timed(lambda: self._keeping.verb("backup", "bench"), os.sync)
 
     def verify(self) -> Timing:
         return timed(lambda: self._keeping.verb("verify", "bench"))

@@ -53,8 +53,8 @@ def _one_stack(place: Path, program: str) -> Path:
 
 def _processor(words: list[str]) -> Timing:
     """A timing whose seconds are the processor's, not the clock's."""
-    silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    timing = timed(lambda: subprocess.run(words, check=False, env={**os.environ, "NO_COLOR": "1"}, **silent))
+    environment = {**os.environ, "NO_COLOR": "1"}
+    timing = timed(lambda: subprocess.run(words, check=False, capture_output=True, env=environment))
     return replace(timing, seconds=timing.own_s)
 
 
