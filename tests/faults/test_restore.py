@@ -20,12 +20,11 @@ from storekeeper.restore.resuming import refuse_or_resume
 from storekeeper.sets.repository import SetEntry
 from storekeeper.verbs.restore import RestoreRequest, restore
 from storekeeper.verbs.resume import resume
-from tests.harness.stacks import Lab, digest_of_tree, in_child, killing, make_lab, write_sqlite
+from tests.harness.campaign import Campaign
+from tests.harness.stacks import Lab, digest_of_tree, in_child, killed_at_random, killing, make_lab, write_sqlite
 
 TO_FIRST = "first"
 LIVE = "second"
-COUNTED = os.environ.get("STOREKEEPER_FAULTS") == "full"
-TIMES = 3 if COUNTED else 1
 
 
 @pytest.fixture
@@ -104,63 +103,70 @@ def no_stage_is_left(lab: Lab) -> bool:
 @pytest.mark.fault("E-1")
 @pytest.mark.slow
 @pytest.mark.parametrize("after", [False, True], ids=["before the line", "after the line"])
-def test_kill_9_at_any_line_of_the_journal_leaves_every_store_on_the_same_side(lab: Lab, after: bool) -> None:
+def test_kill_9_at_any_line_of_the_journal_leaves_every_store_on_the_same_side(lab: Lab, after: bool, campaign: Campaign) -> None:
     entry = begin(lab)
     restore(lab.context, to(entry))
-    steps, ended = lines_of(lab), set()
-    for _ in range(TIMES):
-        for number in range(1, steps + 1):
+    steps, ended, mixed, kills = lines_of(lab), set(), [], 0
+    for _ in range(campaign.trials(1, 3)):
+        for number in range(1, steps + 1, campaign.trials(4, 1)):
             lab.write(LIVE)
             assert killed_restore(lab, entry, number, after=after) == -signal.SIGKILL
+            kills += 1
             report = resume(lab.context)
-            sides = lab.sides()
-            assert set(sides.values()) in ({TO_FIRST}, {LIVE}), f"a mix after line {number}: {sides}"
+            sides = set(lab.sides().values())
+            mixed += [] if sides in ({TO_FIRST}, {LIVE}) else [(number, sides)]
             assert unfinished(lab.context.state) is None
             assert running(lab) == [True, True], f"services after line {number}"
-            ended.add((report.result["ended"], next(iter(sides.values()))))
+            ended.add((report.result["ended"], min(sides)))
+    campaign.found(
+        kills, f"kills {'after' if after else 'before'} a line of a restore's journal", f"{len(mixed)} mixed states after `resume`"
+    )
+    assert mixed == []
     assert {("abandoned", LIVE), ("done", TO_FIRST)} <= ended
 
 
 @pytest.mark.fault("E-1")
 @pytest.mark.slow
-def test_kill_9_at_any_line_of_the_way_back_leaves_every_store_as_it_was(lab: Lab) -> None:
+def test_kill_9_at_any_line_of_the_way_back_leaves_every_store_as_it_was(lab: Lab, campaign: Campaign) -> None:
     entry = begin(lab)
     breaking(lab, "papers", times=1)
     with pytest.raises(Failed):
         restore(lab.context, to(entry))
     back = journals(lab.context.state)[-1].path.read_bytes().splitlines()
     first = next(number for number, line in enumerate(back, 1) if b'"going_back"' in line)
-    for number in range(first, len(back) + 1):
-        for after in (False, True):
-            lab.write(LIVE)
-            assert killed_restore(lab, entry, number, after=after, break_store="papers") == -signal.SIGKILL
-            went_back = not (number == first and not after)
-            resume(lab.context)
-            assert lab.all_hold(LIVE if went_back else TO_FIRST), (number, after, lab.sides())
-            assert unfinished(lab.context.state) is None
-            assert running(lab) == [True, True]
+    moments = [(number, after) for number in range(first, len(back) + 1) for after in (False, True)] * campaign.trials(1, 3)
+    wrong = []
+    for number, after in moments[:: campaign.trials(5, 1)]:
+        lab.write(LIVE)
+        assert killed_restore(lab, entry, number, after=after, break_store="papers") == -signal.SIGKILL
+        went_back = not (number == first and not after)
+        resume(lab.context)
+        wrong += [] if lab.all_hold(LIVE if went_back else TO_FIRST) else [(number, after, lab.sides())]
+        assert unfinished(lab.context.state) is None
+        assert running(lab) == [True, True]
+    campaign.found(len(moments[:: campaign.trials(5, 1)]), "kills of a way back that a failure had begun", f"{len(wrong)} mixed states")
+    assert wrong == []
 
 
 @pytest.mark.fault("E-1")
 @pytest.mark.slow
-def test_kill_9_at_a_random_moment_leaves_every_store_on_the_same_side(lab: Lab) -> None:
+def test_kill_9_at_a_random_moment_leaves_every_store_on_the_same_side(lab: Lab, campaign: Campaign) -> None:
     entry = begin(lab)
     started = time.monotonic()
     restore(lab.context, to(entry))
-    whole = time.monotonic() - started
-    for trial in range(200 if COUNTED else 20):
+    whole, mixed, late, trials = time.monotonic() - started, [], 0, campaign.trials(8, 100)
+    for trial in range(trials):
         lab.write(LIVE)
-        pid = os.fork()
-        if pid == 0:
-            restore(lab.context, to(entry))
-            os._exit(0)
-        time.sleep(random.Random(trial).uniform(0, whole))
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
+        late += not killed_at_random(lambda: restore(lab.context, to(entry)), random.Random(trial).uniform(0, whole))
         resume(lab.context)
-        assert lab.all_hold(TO_FIRST) or lab.all_hold(LIVE), (trial, lab.sides())
+        mixed += [] if lab.all_hold(TO_FIRST) or lab.all_hold(LIVE) else [(trial, lab.sides())]
         assert unfinished(lab.context.state) is None
         assert running(lab) == [True, True]
+    campaign.found(
+        trials - late, f"kills of a restore of SQLite and files at any moment, {late} came too late", f"{len(mixed)} mixed states"
+    )
+    assert trials - late > trials // 4
+    assert mixed == []
 
 
 @pytest.mark.control("E-1")

@@ -225,6 +225,19 @@ def in_child(action: Callable[[], object]) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
+def killed_at_random(action: Callable[[], object], after_s: float) -> bool:
+    """Run something in a forked process and kill it that much later; False when it had ended before."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            action()
+        finally:
+            os._exit(0)
+    time.sleep(after_s)
+    os.kill(pid, signal.SIGKILL)
+    return os.WIFSIGNALED(os.waitpid(pid, 0)[1])
+
+
 def killing(number: int, *, after: bool) -> Callable[..., None]:
     """A journal's `write` that ends its process at the line of that number, before or after it is durable."""
     real, written = Journal.write, 0

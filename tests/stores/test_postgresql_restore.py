@@ -19,6 +19,7 @@ from storekeeper.stack.model import Admin
 from storekeeper.stack.types import SecretReference
 from storekeeper.stores.postgresql import PostgresqlStore, build, side
 from storekeeper.stores.surroundings import Surroundings
+from tests.harness.campaign import Campaign
 from tests.harness.postgresql import PASSWORD, Server, start_server, surroundings
 from tests.stores.walk import Crash, Journal, Taken, take_whole
 
@@ -105,14 +106,18 @@ def over_tcp(server: Server, directory: Path) -> dict[str, Any]:
 
 
 @pytest.mark.fault("E-7")
-def test_clients_that_reconnect_at_once_do_not_keep_the_swap_from_happening(server: Server, around: Surroundings, tmp_path: Path) -> None:
+def test_clients_that_reconnect_at_once_do_not_keep_the_swap_from_happening(
+    server: Server, around: Surroundings, tmp_path: Path, campaign: Campaign
+) -> None:
     live = Live(server, around, tmp_path, **over_tcp(server, tmp_path))
     live.stage()
     with hammering(server, live.database) as told:
-        for _ in range(5):
-            live.store.switch(live.place, live.log)
-            live.store.switch_back(live.place, live.log)
-        live.store.switch(live.place, live.log)
+        swaps = campaign.trials(11, 31)
+        for number in range(swaps):
+            (live.store.switch_back if number % 2 else live.store.switch)(live.place, live.log)
+    campaign.found(
+        swaps, "swaps under clients that connect again at once", f"{told['asked']:,} questions answered, {told['refused']:,} refused"
+    )
     assert live.rows == 2
     assert told["asked"] > 0
     assert told["refused"] > 0

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
+import time
 import urllib.request
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -22,11 +24,11 @@ from storekeeper.stores.surroundings import Surroundings
 from storekeeper.verbs.restore import RestoreRequest, restore
 from storekeeper.verbs.resume import resume
 from tests.harness import chroma
+from tests.harness.campaign import Campaign
 from tests.harness.postgresql import Server, start_server
-from tests.harness.stacks import Lab, Service, chroma_part, in_child, make_lab, open_context, postgresql_part
+from tests.harness.stacks import Lab, Service, chroma_part, in_child, killed_at_random, make_lab, open_context, postgresql_part
 
 WORDS = ("first", "second")
-LINES = None if os.environ.get("STOREKEEPER_FAULTS") == "full" else 6  # how many lines of the journal are tried
 
 
 @pytest.fixture(scope="module")
@@ -202,19 +204,43 @@ def _collections(url: str) -> list[str]:
 
 @pytest.mark.fault("E-1")
 @pytest.mark.slow
-def test_kill_9_while_stores_of_every_kind_are_switched_leaves_them_on_one_side(lab: Lab) -> None:
+def test_kill_9_while_stores_of_every_kind_are_switched_leaves_them_on_one_side(lab: Lab, campaign: Campaign) -> None:
     entry = lab.take("first")
     lab.write("second")
     restore(lab.context, RestoreRequest(set=entry.id))
     lines = journals(lab.context.state)[-1].path.read_bytes().splitlines()
     begin = next(number for number, line in enumerate(lines, 1) if b'"step":"switching"' in line)
-    tried = list(range(begin, len(lines)))
-    for number in tried if LINES is None else tried[:: max(1, len(tried) // LINES)]:
+    tried, mixed = list(range(begin, len(lines)))[:: campaign.trials(6, 1)] * campaign.trials(1, 3), []
+    for number in tried:
         lab.write("second")
         assert in_child(lambda number=number: _killed(lab, entry.id, number)) == -signal.SIGKILL
         assert resume(lab.context).result["ended"] == "done"
-        assert lab.all_hold("first"), (number, lines[number - 1], lab.sides())
+        mixed += [] if lab.all_hold("first") else [(number, lines[number - 1], lab.sides())]
         assert lab.services[0].is_running()
+    campaign.found(len(tried), "kills at lines of a restore of all four kinds", f"{len(mixed)} mixed states")
+    assert mixed == []
+
+
+@pytest.mark.slow
+@pytest.mark.fault("E-1")
+def test_kill_9_at_any_moment_of_a_restore_of_every_kind_leaves_them_on_one_side(lab: Lab, campaign: Campaign) -> None:
+    entry = lab.take("first")
+    lab.write("second")
+    started = time.monotonic()
+    restore(lab.context, RestoreRequest(set=entry.id))
+    whole, mixed, late, trials = time.monotonic() - started, [], 0, campaign.trials(3, 100)
+    for trial in range(trials):
+        lab.write("second")
+        # The first half takes the safety set: nothing of the live data is touched in it.
+        after = random.Random(trial).uniform(0.4, 1) * whole
+        late += not killed_at_random(lambda: restore(lab.context, RestoreRequest(set=entry.id)), after)
+        resume(lab.context)
+        mixed += [] if lab.all_hold("first") or lab.all_hold("second") else [(trial, lab.sides())]
+        assert unfinished(lab.context.state) is None
+        assert lab.services[0].is_running()
+    campaign.found(trials - late, f"kills of a restore of all four kinds at any moment, {late} came too late", f"{len(mixed)} mixed states")
+    assert trials > late
+    assert mixed == []
 
 
 def _killed(lab: Lab, set_id: str, number: int) -> None:
