@@ -49,9 +49,9 @@ def _section(part: Mapping[str, Any]) -> Iterator[str]:
     yield f"## {part['title']}"
     yield ""
     used = ", ".join(f"{name} {version}" for name, version in versions.items())
-    yield (
-        f"Measured {part['measured']} in {part['seconds'] / 60:.0f} min with {used}, on {place}; the load before it was {machine['load before']}."
-    )
+    place = f"{machine['system']}, kernel {machine['kernel']}, {machine['cores']} cores, {machine['memory']}, {machine['file system']}"
+    minutes, before = part["seconds"] / 60, machine["load before"]
+    yield f"Measured {part['measured']} in {minutes:.0f} min with {used}, on {place}; the load before it was {before}."
     yield ""
     yield "| what | n | Storekeeper | beside it | ratio | processor, ours | processor, beside | goal |"
     yield "|---|---|---|---|---|---|---|---|"
