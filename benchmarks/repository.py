@@ -1,26 +1,26 @@
 """What `list` and `status` of a repository of many sets take, beside a plain reading of the same manifests.
 
-python -m benchmarks.repository [--sets 10000] [--runs 5]
+python -m benchmarks.repository [--rounds 5]
 """
 
 from __future__ import annotations
 
-import argparse
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
+from benchmarks.measuring import Found, Timing, command, compared, figure, in_turn, show, timed
 from storekeeper.sets.manifest import MANIFEST, read_manifest
 from storekeeper.sets.names import format_id
 
+__all__ = ["TITLE", "measure", "multiply", "show"]
+
+TITLE = "A repository of many sets"
 GOAL_LIST_S = 1.0
 # What any program must do that believes what the manifests say: read each, and parse it.
 _PLAINLY = """
@@ -33,32 +33,26 @@ for name in sorted(os.listdir(folder)):
 """
 
 
-def measure(sets: int = 10_000, runs: int = 5) -> dict[str, Any]:
-    """Medians of seconds, the commands in turn, and the most memory that one used."""
+def measure(rounds: int = 5, sets: int = 10_000) -> Found:
+    """Processor seconds of each command, in turn, once the first `list` has read every manifest; and the most memory of one run."""
     program = str(Path(sys.prefix) / "bin/storekeeper")
-    with tempfile.TemporaryDirectory(prefix="storekeeper-bench-") as place:
+    with tempfile.TemporaryDirectory(prefix="storekeeper-benchmark-") as place:
         config = one_stack(Path(place), program)
         multiply(Path(place) / "sets/app", sets)
-        commands = {
-            "plainly": [sys.executable, "-c", _PLAINLY, f"{place}/sets/app"],
-            "list": [program, "--config", str(config), "list", "app"],
-            "list_json": [program, "--config", str(config), "list", "app", "--json"],
-            "status": [program, "--config", str(config), "status", "app"],
-        }
-        took: dict[str, list[tuple[float, int]]] = {name: [] for name in commands}
-        for _ in range(runs):
-            for name, words in commands.items():
-                took[name].append(cost(words))
-    ratios = [mine / other for (mine, _), (other, _) in zip(took["list"], took["plainly"], strict=True)]
-    return {
-        "sets": sets,
-        "runs": runs,
-        **{f"{name}_s": round(statistics.median(seconds for seconds, _ in each), 2) for name, each in took.items()},
-        **{f"{name}_mb": round(max(memory for _, memory in each) / 1000) for name, each in took.items()},
-        "list_ratio": round(statistics.median(ratios), 2),
-        "worst_list_ratio": round(max(ratios), 2),
-        "goal_list_s": GOAL_LIST_S,
-    }
+        ours = {name: [program, "--config", str(config), *name.split()] for name in ("list app", "list app --json", "status app")}
+        plainly = [sys.executable, "-c", _PLAINLY, f"{place}/sets/app"]
+        first = _processor(ours["list app"], Path(place))
+        commands = {"plainly": plainly, **ours}
+        found = in_turn(rounds, {name: lambda _, words=words: _processor(words, Path(place)) for name, words in commands.items()})
+        memory = {name: [_peak_mb(words, Path(place))] for name, words in ours.items()}
+    about = f"{sets:,} sets, processor"
+    rows = [
+        compared(f"`list --json` of {about}", found["list app --json"], "each manifest read and parsed by plain Python", found["plainly"]),
+        figure(f"the first `list` of {about}: every manifest is read and believed", [first.seconds], "s"),
+        *(figure(f"`{name}` of {about}", [each.seconds for each in found[name]], "s", goal=GOAL_LIST_S) for name in ours),
+        *(figure(f"`{name}` of {sets:,} sets, peak memory", peaks, "MB") for name, peaks in memory.items()),
+    ]
+    return {"rows": rows, "sizes": {"sets": sets}}
 
 
 def one_stack(place: Path, program: str) -> Path:
@@ -87,26 +81,22 @@ def multiply(folder: Path, count: int) -> None:
         (path / MANIFEST).write_bytes(replace(manifest, id=path.name, sequence=number, created=moment).to_bytes())
 
 
-def cost(words: Sequence[str]) -> tuple[float, int]:
-    """Seconds, and the most kilobytes, that a command took."""
-    began = time.monotonic()
-    process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={**os.environ, "NO_COLOR": "1"})
-    _, _, used = os.wait4(process.pid, 0)
-    process.returncode = 0  # it was waited for here
-    return time.monotonic() - began, used.ru_maxrss
+def _processor(words: Sequence[str], place: Path) -> Timing:
+    """A timing whose seconds are the processor's, not the clock's. What is printed goes to a file: to nowhere it is not even made."""
+    with open(place / "out", "wb") as out:
+        timing = timed(
+            lambda: subprocess.run(words, check=False, stdout=out, stderr=subprocess.DEVNULL, env={**os.environ, "NO_COLOR": "1"})
+        )
+    return replace(timing, seconds=timing.own_s)
 
 
-def main() -> None:
-    words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    words.add_argument("--sets", type=int, default=10_000)
-    words.add_argument("--runs", type=int, default=5)
-    asked = words.parse_args()
-    found = measure(asked.sets, asked.runs)
-    print(f"{found['sets']:,} sets, manifests read plainly   {found['plainly_s']} s, {found['plainly_mb']} MB")
-    print(f"list    {found['list_s']} s, {found['list_mb']} MB, {found['list_ratio']} times that (goal: at most {GOAL_LIST_S:g} s)")
-    print(f"  with --json   {found['list_json_s']} s, {found['list_json_mb']} MB")
-    print(f"status  {found['status_s']} s, {found['status_mb']} MB")
+def _peak_mb(words: Sequence[str], place: Path) -> float:
+    with open(place / "out", "wb") as out:
+        process = subprocess.Popen(words, stdout=out, stderr=subprocess.DEVNULL)
+        _, status, used = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    return used.ru_maxrss / 1000
 
 
 if __name__ == "__main__":
-    main()
+    command(__doc__, measure)
