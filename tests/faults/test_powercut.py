@@ -179,6 +179,21 @@ def test_control_without_fsync_sets_are_lost_or_invalid(power: PowerCut, lab: La
     assert _cut_often(power, tmp_path / "acknowledged", CONTROL_CUTS, work, _after_backup).wrong
 
 
+@pytest.mark.control("J2")
+def test_control_killing_the_program_never_shows_that_fsync_was_forgotten(power: PowerCut, lab: Lab, tmp_path: Path) -> None:
+    """The kernel keeps what a dead process has written: without power cuts all of this would look well."""
+
+    def work(tell: Tell) -> None:
+        _forget_fsync()
+        _take_for_ever(lab)(tell)
+
+    acknowledged = tmp_path / "acknowledged"
+    with _child(work, acknowledged):
+        while len(acknowledged.read_text().splitlines()) < CONTROL_CUTS:
+            time.sleep(0.02)
+    assert _audit_sets(power.disk, acknowledged.read_text().splitlines())[0] == []
+
+
 # --- Retention -------------------------------------------------------------------------------------------------------
 
 
