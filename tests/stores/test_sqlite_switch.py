@@ -567,6 +567,7 @@ def switched_side(scene: Scene, log: FileLog) -> str:
     return side if whole and scene.now() == scene.old else ""
 
 
+@pytest.mark.control("J3")
 @needs_strace
 def test_control_a_copy_killed_at_a_write_leaves_a_mixture(tmp_path: Path) -> None:
     scene = Scene(tmp_path, "delete")

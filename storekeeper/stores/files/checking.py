@@ -97,6 +97,8 @@ def _check_shape(entry: Entry) -> None:
         raise ValueError(f"{shown(path)}: no size and sha256")
     if kind == "link" and (not isinstance(entry["target"], str) or not entry["target"] or "\0" in entry["target"]):
         raise ValueError(f"{shown(path)}: no target")
+    if kind == "device" and [type(each) for each in entry["device"]] != [bool, int, int]:
+        raise ValueError(f"{shown(path)}: no numbers of a device")
 
 
 def _check_attributes(entry: Entry) -> None:
