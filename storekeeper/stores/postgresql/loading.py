@@ -6,10 +6,11 @@ extensions, then pg_restore loads the rest in one transaction that ends at the f
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,11 +24,13 @@ from storekeeper.stores.postgresql import catalogue, digests, extensions, proper
 from storekeeper.stores.postgresql.archive import Archive, open_archive
 from storekeeper.stores.postgresql.catalogue import named
 from storekeeper.stores.postgresql.connection import Access, Connection, rows, server_version, value
+from storekeeper.stores.postgresql.digests import Multiset
 from storekeeper.stores.postgresql.dump import DATABASE, ROLES, SEQUENCES, SHAPE, read_lines_of
 from storekeeper.stores.postgresql.programs import major_of
 from storekeeper.stores.protocol import Content, Facts
 from storekeeper.stores.record import StoreRecord
 
+Words = list[str | None]  # of one thing that a database is made of
 _EXTENSION_ENTRY = re.compile(r"^[0-9]+; (3079 [0-9]+ EXTENSION|0 0 COMMENT - EXTENSION) ")
 _LOCKS_OF_AN_ENTRY = 2
 _LEAST_MEMORY = 64 << 20
@@ -47,8 +50,8 @@ class Recorded:
     def sequences(self) -> Iterator[Facts]:
         yield from read_lines_of(self.folder / SEQUENCES)
 
-    def shape(self) -> list[list[str | None]]:
-        return list(read_lines_of(self.folder / SHAPE))
+    def shape(self) -> Iterator[Words]:
+        yield from read_lines_of(self.folder / SHAPE)
 
 
 def recorded_in(folder: Path, record: StoreRecord, declared_programs: Path | None) -> Recorded:
@@ -90,7 +93,7 @@ def read_back(access: Access, name: str, recorded: Recorded) -> Content:
         connection.execute("begin isolation level repeatable read read only")
         _require_sequences(recorded, catalogue.sequences(connection))
         if major_of(server_version(connection)) == major_of(recorded.record.version):
-            _require_shape(_with_extensions_here(connection, recorded), catalogue.shape(connection))
+            _require_shape(lambda: _with_extensions_here(connection, recorded), lambda: catalogue.shape(connection))
         return digests.content(connection, catalogue.tables(connection))
 
 
@@ -198,21 +201,30 @@ def _require_sequences(recorded: Recorded, found: Mapping[str, Facts]) -> None:
             )
 
 
-def _with_extensions_here(connection: Connection, recorded: Recorded) -> list[list[str | None]]:
+def _with_extensions_here(connection: Connection, recorded: Recorded) -> Iterator[Words]:
     """The recorded shape, with the versions that its extensions were given here."""
     others = extensions.updated(connection, recorded.database["extensions"])
-    return [
-        [words[0], words[1], others[words[1]][1]] if words[0] == "extension" and words[1] in others else words for words in recorded.shape()
-    ]
+    for words in recorded.shape():
+        yield [words[0], words[1], others[words[1]][1]] if words[0] == "extension" and words[1] in others else words
 
 
-def _require_shape(wanted: list[list[str | None]], found: list[list[str | None]]) -> None:
-    wanted_set, found_set = {tuple(words) for words in wanted}, {tuple(words) for words in found}
+def _require_shape(wanted: Callable[[], Iterable[Words]], found: Callable[[], Iterable[Words]]) -> None:
+    """Only where they differ are they held in memory, to say in what."""
+    if _sum_of(wanted()) == _sum_of(found()):
+        return
+    wanted_set, found_set = {tuple(words) for words in wanted()}, {tuple(words) for words in found()}
     if wanted_set == found_set:
         return
     missing, surplus = sorted(wanted_set - found_set, key=str), sorted(found_set - wanted_set, key=str)
     said = [f"{_spoken(words)} is missing" for words in missing] + [f"{_spoken(words)} is too much" for words in surplus]
     raise Failed(f"the restored database is not shaped as the set says: {named(said)}")
+
+
+def _sum_of(shape: Iterable[Words]) -> Multiset:
+    found = Multiset()
+    for words in shape:
+        found.add(hashlib.sha256(json.dumps(words).encode()).digest())
+    return found
 
 
 def _spoken(words: tuple[str | None, ...]) -> str:
