@@ -102,6 +102,7 @@ def _shell(command: str, directory: Path) -> list[str]:
     return done.stdout.decode("utf-8").split("\0")[:-1]
 
 
+@pytest.mark.fault("H10")
 @pytest.mark.parametrize("value", HOSTILE.values(), ids=HOSTILE)
 @pytest.mark.parametrize("field", FIELDS)
 def test_a_hostile_value_reaches_the_program_as_the_one_word_it_is(field, value, echo, tmp_path):
@@ -113,11 +114,13 @@ def test_a_hostile_value_reaches_the_program_as_the_one_word_it_is(field, value,
     assert not (tmp_path / "MARK").exists()
 
 
+@pytest.mark.control("H10")
 def test_control_the_same_value_unquoted_runs_what_it_says(echo, tmp_path):
     _shell(f"{shlex.quote(echo)} backup {HOSTILE['a second command']}", tmp_path)
     assert (tmp_path / "MARK").exists()
 
 
+@pytest.mark.fault("H10")
 @pytest.mark.parametrize("value", IMPOSSIBLE.values(), ids=IMPOSSIBLE)
 @pytest.mark.parametrize("field", FIELDS)
 def test_a_value_that_could_be_no_word_or_an_option_is_refused_before_anything_is_typed(field, value):

@@ -63,6 +63,17 @@ class Archive:
         with open(self.path, "rb") as source, reading(*self.commands(restore), *onward, stdin=source) as chunks:
             yield chunks
 
+    def feed(self, restore: Command) -> None:
+        """Run `restore` with the archive on its standard input, of which it may read no more than it needs."""
+        if self.path.suffix != _ZSTD_SUFFIX:
+            with self.feeding(restore) as chunks:
+                for _ in chunks:
+                    pass
+            return
+        with writing(restore) as sink, open(self.path, "rb") as source:
+            for chunk in self._unpacked(source):
+                sink.write(chunk)
+
     def list(self) -> list[str]:
         """The lines of its table of contents."""
         with self._listed() as file:

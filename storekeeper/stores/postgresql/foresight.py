@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import psycopg
@@ -37,6 +37,17 @@ def refuse_unless_possible(connection: Connection, admin: Access, live: str, rec
         problems.append(_told(f"extension {name} {there} is not here: {here} is used, which it would be updated to"))
     if gone := _missing_tablespaces(connection, recorded):
         problems.append(_told(f"tablespaces are not here, the default one is used: {named(gone)}"))
+    return problems
+
+
+def functions_beyond(owners: Sequence[str], triggers: Sequence[str], admin: Access) -> list[Problem]:
+    """What a person should know of functions that the set brings along and that may run with more rights than their owners have."""
+    problems = []
+    if owners:
+        text = f"functions of {named(owners)} may run with the rights of {admin.user} while rows are loaded"
+        problems.append(_told(f"{text}, as only the store's own user can connect: restore only what you trust"))
+    if triggers:
+        problems.append(_told(f"event triggers come with the set, and run with the rights of whoever works there: {named(triggers)}"))
     return problems
 
 

@@ -1,7 +1,7 @@
 """Loading a set into a new database, next to others or in a scratch server, and reading back what arrived.
 
 It goes in two steps, because the owner of a database may not make every extension: an administrator makes roles, database and
-extensions, then pg_restore loads the rest in one transaction that ends at the first error, as the owner where all belongs to it.
+extensions, then pg_restore loads the rest and ends at the first error, as the owner where all belongs to it (`rights.py`).
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import re
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,13 +21,14 @@ from psycopg import sql
 from storekeeper.host import durable
 from storekeeper.host.processes import User
 from storekeeper.outcomes import Failed
-from storekeeper.stores.postgresql import catalogue, digests, extensions, properties, roles
+from storekeeper.stores.postgresql import catalogue, digests, extensions, properties, rights, roles
 from storekeeper.stores.postgresql.archive import Archive, open_archive
 from storekeeper.stores.postgresql.catalogue import named
 from storekeeper.stores.postgresql.connection import Access, Connection, rows, server_version, value
 from storekeeper.stores.postgresql.digests import Multiset
 from storekeeper.stores.postgresql.dump import DATABASE, ROLES, SEQUENCES, SHAPE, read_lines_of
 from storekeeper.stores.postgresql.programs import major_of
+from storekeeper.stores.postgresql.rights import Become
 from storekeeper.stores.protocol import Content, Facts
 from storekeeper.stores.record import StoreRecord
 
@@ -66,8 +68,11 @@ def recorded_in(folder: Path, record: StoreRecord, declared_programs: Path | Non
         raise Failed(f"the set's record of the database does not read: {error}") from error
 
 
-def load(admin: Access, maintenance: str, name: str, recorded: Recorded, lists: Path, *, tablespaces: bool) -> None:
-    """Make database `name` and load the set into it. `lists` is a directory that pg_restore's user can reach."""
+def load(admin: Access, maintenance: str, name: str, recorded: Recorded, lists: Path, become: Become, *, tablespaces: bool) -> None:
+    """Make database `name` and load the set into it. `lists` is a directory that pg_restore's user can reach.
+
+    `become` connects as an owner of what the set holds, so that what it brings along has no other rights while it is loaded.
+    """
     with admin.session(maintenance) as connection:
         roles.create(connection, roles.missing(connection, recorded.roles))
         properties.create_database(connection, name, recorded.database, tablespace=tablespaces)
@@ -75,16 +80,37 @@ def load(admin: Access, maintenance: str, name: str, recorded: Recorded, lists: 
         ours = _prepare(connection, recorded.database)
         entries = _entries(recorded.archive.list(), ours)
         at_once = _fits_one_transaction(connection, entries)
-    owner = _sole_owner(entries, recorded.database["owner"])
-    words = [*(["--single-transaction"] if at_once else []), "--exit-on-error", "--no-password", "--no-subscriptions", f"--dbname={name}"]
-    words += [] if tablespaces else ["--no-tablespaces"]
-    words += [f"--role={owner}"] if owner is not None and owner != admin.user else []
-    with _list_file(lists, entries, admin.os_user) as listed, admin.environment(name, _options(recorded.record, at_once)) as environment:
-        program = recorded.archive.programs.path("pg_restore")
-        command = admin.command(program, *words, f"--use-list={listed}", environment=environment)
-        with recorded.archive.feeding(command) as chunks:
-            for _ in chunks:
-                pass
+    words = [*(["--single-transaction"] if at_once else []), *([] if tablespaces else ["--no-tablespaces"])]
+    options = _options(recorded.record, at_once)
+    for session in rights.sessions(entries, recorded.roles, str(recorded.database["owner"]), admin, become):
+        if session.entries:
+            _restore(session, name, recorded.archive, [*words, *([f"--role={session.role}"] if session.role else [])], lists, options)
+
+
+def beyond(admin: Access, recorded: Recorded, become: Become) -> tuple[list[str], list[str]]:
+    """The roles whose functions would run with the administrator's rights in `load`, and the event triggers that come along."""
+    entries = _entries(recorded.archive.list(), [])
+    owners = rights.beyond(entries, recorded.roles, str(recorded.database["owner"]), admin, become)
+    return owners, rights.event_triggers(entries)
+
+
+def _restore(session: rights.Session, name: str, archive: Archive, words: Sequence[str], lists: Path, options: Mapping[str, str]) -> None:
+    access = session.access
+    _require_a_connection(access, name)
+    with _list_file(lists, session.entries, access.os_user) as listed, access.environment(name, options) as environment:
+        fixed = ["--exit-on-error", "--no-password", "--no-subscriptions", f"--dbname={name}", f"--use-list={listed}"]
+        command = access.command(archive.programs.path("pg_restore"), *fixed, *words, environment=environment)
+        archive.feed(command)
+
+
+def _require_a_connection(access: Access, name: str) -> None:
+    try:
+        access.connect(name).close()
+    except Failed as error:
+        raise Failed(
+            f"what belongs to {access.user} is loaded as {access.user}, so that its functions have no other rights, but: {error.message}",
+            next=f"let role {access.user} connect to database {name} in pg_hba.conf",
+        ) from error
 
 
 def read_back(access: Access, name: str, recorded: Recorded) -> Content:
@@ -139,20 +165,18 @@ def _entries(listed: Sequence[str], made: Sequence[str]) -> list[str]:
     ]
 
 
-def _sole_owner(entries: Sequence[str], owner: str) -> str | None:
-    return owner if all(line.endswith(f" {owner}") for line in entries) else None
-
-
 @contextmanager
 def _list_file(directory: Path, entries: Sequence[str], user: User | None) -> Iterator[Path]:
-    path = directory / f"pg_restore-{os.getpid()}.list"
+    place = Path(tempfile.mkdtemp(prefix="storekeeper-", dir=directory))  # anybody may write beside it
+    path = place / "pg_restore.list"
     try:
         durable.write_file(path, "".join(f"{line}\n" for line in entries).encode(errors="surrogateescape"))
         if user is not None:
-            os.chown(path, user.uid, user.gid)
+            for each in (path, place):
+                os.chown(each, user.uid, user.gid)
         yield path
     finally:
-        path.unlink(missing_ok=True)
+        durable.remove_tree(place)
 
 
 def _fits_one_transaction(connection: Connection, entries: Sequence[str]) -> bool:
@@ -168,7 +192,7 @@ def _fits_one_transaction(connection: Connection, entries: Sequence[str]) -> boo
     return bool(len(entries) * _LOCKS_OF_AN_ENTRY < slots)
 
 
-def _options(record: StoreRecord, at_once: bool) -> Mapping[str, str]:
+def _options(record: StoreRecord, at_once: bool = True) -> Mapping[str, str]:
     """Settings of the loading session: memory in which the largest graph index can be built at once, if that much is free."""
     options = {"default_transaction_read_only": "off"}
     if not at_once:

@@ -9,7 +9,10 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
+
+from psycopg import sql
 
 from storekeeper.host import clock, durable, processes
 from storekeeper.host.processes import Command, ProgramFailed, User
@@ -22,6 +25,7 @@ _LONGEST_SOCKET_DIRECTORY = 107 - len(f"/.s.PGSQL.{_PORT}")  # bytes of sun_path
 _START_SECONDS = 60.0
 _STOP_SECONDS = 20.0
 _LEAST_LOCKS = 1000
+_EVENT_TRIGGERS_OFF = 17  # the first version in which that can be said
 _UNPRIVILEGED = ("postgres", "nobody")  # initdb and postgres refuse to run as root
 _SETTINGS = {
     "listen_addresses": "",
@@ -59,6 +63,13 @@ def scratch_server(declared_programs: Path | None, major: int, superuser: str, s
         access = Access(str(sockets), _PORT, superuser, None, home, peer=False)
         _wait_until_it_answers(access, process, home)
         yield access
+
+
+def let_in(access: Access, role: str) -> Access:
+    """A role of a scratch server, in which anybody may connect as anybody."""
+    with access.session("postgres") as connection:
+        connection.execute(sql.SQL("alter role {} login connection limit -1").format(sql.Identifier(role)))
+    return replace(access, user=role)
 
 
 def _server_programs(declared: Path | None, major: int) -> Programs:
@@ -112,6 +123,8 @@ def _initialise(programs: Programs, data: Path, superuser: str, user: User | Non
 
 def _launch(programs: Programs, home: Path, sockets: Path, user: User | None, locks: int) -> subprocess.Popen[bytes]:
     settings = {**_SETTINGS, "max_locks_per_transaction": str(locks), "unix_socket_directories": str(sockets), "log_directory": str(home)}
+    if programs.major >= _EVENT_TRIGGERS_OFF:
+        settings["event_triggers"] = "off"  # one on logins would run as the server's superuser, and it can start programs
     words = [word for name, text in settings.items() for word in ("-c", f"{name}={text}")]
     # Should this program be killed, the server ends by itself when its directory is swept; it must not keep a stack locked until then.
     return processes.start(Command([programs.path("postgres"), "-D", home / "data", *words], user=user, keeps_locks=False))

@@ -18,7 +18,7 @@ from storekeeper.stores.postgresql.connection import Access, Connection, access_
 from storekeeper.stores.postgresql.dump import dump
 from storekeeper.stores.postgresql.hold import SnapshotHold
 from storekeeper.stores.postgresql.programs import find_for_backup, major_of
-from storekeeper.stores.postgresql.scratch import scratch_server
+from storekeeper.stores.postgresql.scratch import let_in, scratch_server
 from storekeeper.stores.postgresql.side import Sides, names_for
 from storekeeper.stores.protocol import Content, Dumped, Facts, Foresight, Inspection, Look, SwitchLog, SwitchRoom
 from storekeeper.stores.record import StoreRecord
@@ -105,8 +105,9 @@ class PostgresqlStore:
                 for extension in recorded.database["extensions"]:
                     if (sentence := extensions.why_unavailable(connection, extension)) is not None:
                         raise Unknown(sentence, next=foresight.package_of(extension["name"], major))
-            loading.load(access, _ADMIN, names_for(self._declared.database, "00000000")["side"], recorded, scratch, tablespaces=False)
-            return loading.read_back(access, names_for(self._declared.database, "00000000")["side"], recorded)
+            side = names_for(self._declared.database, "00000000")["side"]
+            loading.load(access, _ADMIN, side, recorded, scratch, lambda role: let_in(access, role), tablespaces=False)
+            return loading.read_back(access, side, recorded)
 
     def raw_bytes(self) -> int:
         """Raises Refused: the files belong to the server, and mean nothing without all of its others."""
@@ -127,6 +128,7 @@ class PostgresqlStore:
         live = self._declared.database
         with self._admin() as (admin, connection):
             problems = foresight.refuse_unless_possible(connection, admin, live, recorded)
+            problems += foresight.functions_beyond(*loading.beyond(admin, recorded, self._become), admin)
             needs = foresight.bytes_needed(connection, admin.host, admin.is_socket, recorded)
         if stage_dir is not None:
             problems.append(Problem("a database is staged on its server, whatever --stage-dir says", Severity.INFO))
@@ -143,7 +145,7 @@ class PostgresqlStore:
         self.discard_stage(place)
         with self._admin() as (admin, connection):
             maintenance, tablespaces = connection.info.dbname, foresight.has_tablespaces(connection, recorded)
-            loading.load(admin, maintenance, side, recorded, self._surroundings.scratch, tablespaces=tablespaces)
+            loading.load(admin, maintenance, side, recorded, self._surroundings.scratch, self._become, tablespaces=tablespaces)
             found = loading.read_back(admin, side, recorded)
             with admin.session(side) as staged:
                 staged.execute("analyze")
@@ -186,6 +188,10 @@ class PostgresqlStore:
     def discard_old(self, place: Facts) -> None:
         with self._sides(place) as sides:
             sides.drop(sides.old)
+
+    def _become(self, role: str) -> Access | None:
+        """The one role of a live server whose password is known here beside the administrator's: the store's own."""
+        return self._access if role == self._access.user else None
 
     def _counts(self) -> dict[str, int]:
         with self._access.session(self._declared.database, _COUNT_SECONDS) as connection:
