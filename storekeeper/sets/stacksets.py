@@ -121,20 +121,28 @@ class StackSets:
     def begin(self, now: datetime) -> Iterator[Partial]:
         """Take the next number and make a locked, private partial. It is removed when the block ends without having published."""
         with ExitStack() as held:
-            with self._turn():
-                sequence = self._next_sequence()
-                durable.ensure_directory(self.state)
-                durable.write_file(self.state / SEQUENCE, f"{sequence}\n".encode())
-                partial = Partial(self, format_id(now, sequence), sequence)
-                durable.make_directory(partial.path)
-                if not held.enter_context(locks.hold_directory(partial.path)):
-                    raise Failed(f"{partial.path} was locked by somebody else as soon as it was made")
+            partial = self._make_partial(now, held)
             try:
                 yield partial
             except BaseException as error:
                 partial.withdraw(error)
                 raise
             partial.withdraw(None)
+
+    def _make_partial(self, now: datetime, held: ExitStack) -> Partial:
+        with self._turn():
+            sequence = self._next_sequence()
+            durable.ensure_directory(self.state)
+            durable.write_file(self.state / SEQUENCE, f"{sequence}\n".encode())
+            partial = Partial(self, format_id(now, sequence), sequence)
+            try:
+                durable.make_directory(partial.path)
+                if not held.enter_context(locks.hold_directory(partial.path)):
+                    raise Failed(f"{partial.path} was locked by somebody else as soon as it was made")
+            except BaseException as error:  # told to end here, it would be left to the next sweep
+                partial.withdraw(error)
+                raise
+        return partial
 
     def sweep(self) -> list[str]:
         """Remove what runs that were killed have left, and name it. A partial whose lock is held is alive and is left alone."""
