@@ -167,9 +167,10 @@ def test_a_backup_that_is_told_to_end_leaves_no_partial_no_lock_and_no_program(t
 def test_a_backup_that_is_told_to_end_while_its_partial_is_made_leaves_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_directory = durable.make_directory
 
-    def told_to_end(path: Path) -> None:
-        make_directory(path)
-        raise Stopped(signal.SIGTERM)
+    def told_to_end(path: Path, *mode: int) -> None:
+        make_directory(path, *mode)
+        if path.suffix == ".partial":
+            raise Stopped(signal.SIGTERM)
 
     with laboratory("sqlite and files", tmp_path) as lab:
         monkeypatch.setattr(durable, "make_directory", told_to_end)
