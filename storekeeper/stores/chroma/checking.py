@@ -63,8 +63,9 @@ class DatabaseCheck:
         self._thread.start()
 
     def result(self) -> None:
-        """Wait for the end. Raises Failed when SQLite complains."""
+        """Wait for the end, and close the file. Raises Failed when SQLite complains."""
         self._thread.join()
+        self._connection.close()
         if self._error is not None:
             raise self._error
 
