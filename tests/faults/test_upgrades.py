@@ -63,9 +63,9 @@ def placed(root: Path, generation: str, name: str) -> Program:
 
 
 def picture(*folders: Path) -> dict[str, tuple[int, int, bytes]]:
-    """Every file, to the bit, but what each command writes for itself: its record, who has the lock, the copy of the stack file."""
+    """Every file, to the bit, but what each command writes for itself: its record, who has the lock, and copies of what it read."""
     files = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
-    files = [path for path in files if "jobs" not in path.parts and path.name not in ("lock", "declared.json")]
+    files = [path for path in files if "jobs" not in path.parts and path.name not in ("lock", "declared.json", "listing")]
     return {str(path): (path.stat().st_mode, path.stat().st_ino, path.read_bytes()) for path in files}
 
 
