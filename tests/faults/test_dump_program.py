@@ -26,7 +26,7 @@ from storekeeper.sets.publishing import take_set
 from storekeeper.sets.repository import SetEntry
 from storekeeper.stores.postgresql import connection, digests, dump, hold, store
 from tests.harness.campaign import Campaign
-from tests.harness.databases import database_program, programs_with
+from tests.harness.database_program import database_program, programs_with
 from tests.harness.descendants import SAID, WELL, Kept
 from tests.harness.postgresql import PASSWORD, Server, programs_of, start_server
 from tests.harness.stacks import Lab, make_lab, postgresql_part

@@ -20,7 +20,7 @@ from storekeeper.stack.model import SqliteModel
 from storekeeper.stores.record import StoreRecord
 from storekeeper.stores.registry import open_store
 from storekeeper.stores.surroundings import Surroundings
-from tests.harness.databases import DatabaseProgram, database_program, programs_with
+from tests.harness.database_program import DatabaseProgram, database_program, programs_with
 from tests.harness.postgresql import Server, programs_of, start_server
 from tests.harness.sets import open_sets, publish, tampered, write_source
 from tests.stores.walk import take

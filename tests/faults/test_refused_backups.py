@@ -21,7 +21,7 @@ from storekeeper.sets.publishing import Found, take_set
 from storekeeper.sets.repository import Repository
 from storekeeper.stack import secrets
 from storekeeper.stores.postgresql import connection
-from tests.harness.databases import DatabaseProgram, database_program, programs_with
+from tests.harness.database_program import DatabaseProgram, database_program, programs_with
 from tests.harness.postgresql import PASSWORD, Server, programs_of, reachable_directory, start_server
 from tests.harness.stacks import make_lab, postgresql_part
 

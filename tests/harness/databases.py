@@ -1,67 +1,81 @@
-"""The program with a stack of one database that it reaches with a password, as an application's would be."""
+"""A database of a real server taken into a set and restored, without the rest of a stack."""
 
 from __future__ import annotations
 
-import json
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
+import itertools
+import os
+import subprocess
 from typing import Any
 
-from tests.harness.postgresql import PASSWORD, Server, programs_of, reachable_directory
-from tests.harness.program import Program
+from storekeeper.sets.comparison import refuse_difference
+from storekeeper.stores.postgresql import PostgresqlStore, build
+from storekeeper.stores.protocol import Facts
+from storekeeper.stores.surroundings import Surroundings
+from tests.harness.postgresql import Server
+from tests.stores.walk import Journal, Taken, take_whole
+
+_numbers = itertools.count()
 
 
-class DatabaseProgram(Program):
-    """`folder` is a directory that the server's user can reach too."""
-
-    def __init__(self, room: Path, server: Server, folder: Path) -> None:
-        super().__init__(room)
-        self.folder = folder
-        settings = self.config / "storekeeper.yml"
-        settings.write_text(settings.read_text().replace(f"scratch: {room}", f"scratch: {folder}"))
-        self.secret = room / "secret"
-        self._server = server
-        self.declare_database()
-
-    def declare_database(self, programs: Path | None = None) -> None:
-        where = f"host: 127.0.0.1, port: {self._server.port}, password: {{file: {self.secret}}}"
-        words = f"kind: postgresql, database: postgres, user: postgres, {where}, programs: {programs or programs_of(self._server.major)}"
-        self.declare(f"stack: demo\nstores:\n  rows: {{{words}}}\n")
-
-    def records(self) -> list[dict[str, Any]]:
-        """What is kept of every run."""
-        return [json.loads(path.read_text()) for path in sorted((self.state / "jobs/demo").glob("*.json"))]
-
-    def partials(self) -> list[Path]:
-        return sorted((self.repository / "demo").glob(".*.partial"))
-
-    def everything_written(self) -> str:
-        """All that it keeps outside of its sets, the secret's own file excepted."""
-        files = [path for folder in (self.state, self.config) for path in folder.rglob("*") if path.is_file()]
-        return "".join(path.read_bytes().decode(errors="replace") for path in files)
+def next_number() -> int:
+    return next(_numbers)
 
 
-@contextmanager
-def database_program(room: Path, server: Server) -> Iterator[DatabaseProgram]:
-    folder = reachable_directory()
-    try:
-        (room / "secret").write_text(PASSWORD)
-        (room / "secret").chmod(0o600)
-        yield DatabaseProgram(room, server, folder)
-    finally:
-        shutil.rmtree(folder)
+def fresh(server: Server, statements: str = "", **create: str) -> str:
+    name = f"db{next_number()}"
+    server.run(f"create database {name} " + " ".join(f"{key} {value}" for key, value in create.items()))
+    if statements:
+        server.run(statements, name)
+    return name
 
 
-def programs_with(folder: Path, script: str) -> Path:
-    """The real programs, but pg_dump is a script when it dumps; `{real}` in it is the real one."""
-    folder.mkdir()
-    folder.chmod(0o755)
-    for program in programs_of(18).iterdir():
-        (folder / program.name).symlink_to(program)
-    real = programs_of(18) / "pg_dump"
-    (folder / "pg_dump").unlink()
-    (folder / "pg_dump").write_text(f'#!/bin/sh\ncase "$*" in *--snapshot*) {script.format(real=real)} ;; *) exec {real} "$@" ;; esac\n')
-    (folder / "pg_dump").chmod(0o755)
-    return folder
+def opened(server: Server, database: str, around: Surroundings, **declared: Any) -> PostgresqlStore:
+    return build("main", server.declared(database, **declared), around)
+
+
+def taken_of(store: PostgresqlStore, around: Surroundings) -> Taken:
+    return take_whole(store, around.private.parent / "sets" / str(next_number()))
+
+
+def place_of(store: PostgresqlStore) -> Facts:
+    return store.place(f"{next_number():08x}", None)
+
+
+def restored(store: PostgresqlStore, taken: Taken) -> None:
+    """The whole way, each step of it compared with the set."""
+    place, log = place_of(store), Journal()
+    store.foresee(taken.folder, taken.record, None)
+    refuse_difference(store.stage(taken.folder, taken.record, place), taken.record, "the stage")
+    store.switch(place, log)
+    store.probe(place, taken.record)
+    store.discard_old(place)
+
+
+def databases(server: Server) -> set[str]:
+    with server.connect() as connection:
+        return {name for (name,) in connection.execute("select datname from pg_database")}
+
+
+def load_by_hand(server: Server, taken: Taken, *more: str) -> tuple[str, subprocess.CompletedProcess[bytes]]:
+    """What a person would do without Storekeeper: pg_restore of the archive into a new database."""
+    database = fresh(server)
+    data = plain_archive(taken)
+    words = [server.programs / "pg_restore", "-h", server.socket, "-p", str(server.port), "-U", "postgres", "-d", database, *more]
+    environment = {"PATH": os.environ["PATH"], "PGOPTIONS": "-c client_min_messages=error"}
+    return database, subprocess.run(words, input=data, capture_output=True, check=False, env=environment)
+
+
+def plain_archive(taken: Taken) -> bytes:
+    """The set's archive as pg_dump made it."""
+    [archive] = taken.folder.glob("database.dump*")
+    if archive.suffix == ".zst":
+        return subprocess.run(["zstd", "-dc", archive], check=True, capture_output=True).stdout
+    return archive.read_bytes()
+
+
+def proven(store: PostgresqlStore, taken: Taken, around: Surroundings) -> None:
+    """Restored into a scratch server and compared. What goes wrong is raised."""
+    scratch = around.scratch / f"prove{next_number()}"
+    scratch.mkdir(mode=0o700)
+    refuse_difference(store.prove(taken.folder, taken.record, scratch), taken.record, "the proof")
+    scratch.rmdir()
