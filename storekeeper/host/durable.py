@@ -10,11 +10,12 @@ import ctypes
 import errno
 import json
 import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from storekeeper.host import tree
 
 PRIVATE_DIRECTORY = 0o700
 PRIVATE_FILE = 0o600
@@ -108,18 +109,10 @@ def rename(source: Path, destination: Path) -> None:
 
 
 def exchange(first: Path, second: Path) -> None:
-    """Swap two names in one step (renameat2 with RENAME_EXCHANGE) and make it durable.
+    """Swap two names in one step (renameat2 with RENAME_EXCHANGE); the caller makes their directories durable (`sync_directory`).
 
     Raises OSError; EINVAL, ENOSYS, EXDEV and EBUSY mean that this file system or mount point cannot do it.
     """
-    exchange_names(first, second)
-    sync_directory(first.parent)
-    if second.parent != first.parent:
-        sync_directory(second.parent)
-
-
-def exchange_names(first: Path, second: Path) -> None:
-    """`exchange` for many names of the same directories, which the caller makes durable once at the end (`sync_directory`)."""
     result = _libc.renameat2(_AT_FDCWD, os.fsencode(first), _AT_FDCWD, os.fsencode(second), _RENAME_EXCHANGE)
     if result != 0:
         number = ctypes.get_errno()
@@ -127,13 +120,10 @@ def exchange_names(first: Path, second: Path) -> None:
 
 
 def remove_tree(path: Path) -> None:
-    """Remove a directory tree, also one whose directories forbid writing; a missing one is fine."""
-    if not os.path.lexists(path):
-        return
-    for folder, _, _ in os.walk(path):
-        os.chmod(folder, PRIVATE_DIRECTORY)
-    shutil.rmtree(path)
-    sync_directory(path.parent)
+    """Remove a tree durably, as `tree.remove` does; a missing one is fine."""
+    if os.path.lexists(path):
+        tree.remove(path)
+        sync_directory(path.parent)
 
 
 @contextmanager

@@ -137,7 +137,7 @@ def _replace(live: Path, incoming: Path, aside: Path) -> None:
         os.rename(incoming, live)
         return
     try:
-        durable.exchange_names(incoming, live)
+        durable.exchange(incoming, live)
     except OSError as error:
         if error.errno not in _CANNOT_EXCHANGE or incoming == aside:
             raise

@@ -164,12 +164,12 @@ def test_the_plan_of_a_switch_is_durable_before_the_first_name_moves(
     folder, record = take(store, tmp_path / "set")
     place, synced, durable_plans = store.place(TOKEN, None), Synced(monkeypatch), []
     store.stage(folder, record, place)
-    hidden, exchange = Path(place["places"][0]["hidden"]), durable.exchange_names
+    hidden, exchange = Path(place["places"][0]["hidden"]), durable.exchange
 
     def look_and_exchange(first: Path, second: Path) -> None:
         durable_plans.append((synced.has(hidden / "plan.jsonl"), synced.has(hidden)))
         exchange(first, second)
 
-    monkeypatch.setattr(durable, "exchange_names", look_and_exchange)
+    monkeypatch.setattr(durable, "exchange", look_and_exchange)
     store.switch(place, Journal())
     assert durable_plans == [(True, True)]

@@ -153,7 +153,7 @@ class _Deadly:
         self.steps = 0
         self.deadly: tuple[int, str] | None = None
         self._wrap(monkeypatch, os, "rename")
-        self._wrap(monkeypatch, durable, "exchange_names")
+        self._wrap(monkeypatch, durable, "exchange")
         self._wrap(monkeypatch, durable, "make_directory")
         self._wrap(monkeypatch, log, "note")
 
@@ -184,7 +184,7 @@ def test_a_switch_killed_at_any_step_ends_whole_on_either_side(
     """Of each kind: killed at every step, then either finished or taken back; never a mix."""
     folder, record = kept
     if how == "two renames":
-        monkeypatch.setattr(durable, "exchange_names", _cannot_exchange)
+        monkeypatch.setattr(durable, "exchange", _cannot_exchange)
     if how == "mount point":
         monkeypatch.setattr("storekeeper.stores.chroma.place.os.path.ismount", lambda path: Path(path) == keeper.directory)
     deaths = 0

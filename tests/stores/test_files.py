@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from storekeeper.host.tree import Tree, opened, remove
 from storekeeper.outcomes import Failed, Refused, Severity
 from storekeeper.sets.comparison import refuse_difference
 from storekeeper.stores import folder as folder_module
@@ -19,7 +20,6 @@ from storekeeper.stores.files import copying, staging
 from storekeeper.stores.files.listing import Seen, shown, walk
 from storekeeper.stores.files.scope import Scope, order_of
 from storekeeper.stores.files.store import FilesHold, FilesStore
-from storekeeper.stores.files.tree import Tree, opened, remove
 from storekeeper.stores.folder import StoreFolder, read_lines
 from storekeeper.stores.protocol import Dumped
 from tests.harness.trees import as_user, everything, many, snapshot, store_at

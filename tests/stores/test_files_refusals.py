@@ -14,13 +14,13 @@ from typing import Any
 import pytest
 
 from storekeeper.host.holders import Holder
+from storekeeper.host.tree import opened, remove
 from storekeeper.outcomes import Failed, Refused, Unknown
 from storekeeper.sets.comparison import refuse_difference
 from storekeeper.stores.files import checking, foreseeing, staging
 from storekeeper.stores.files.entries import Tally
 from storekeeper.stores.files.rights import Rights
 from storekeeper.stores.files.scope import Scope
-from storekeeper.stores.files.tree import opened, remove
 from storekeeper.stores.folder import read_lines, to_line
 from storekeeper.stores.record import StoreRecord
 from tests.harness.trees import as_user, everything, many, snapshot, store_at

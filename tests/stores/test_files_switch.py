@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 
 from storekeeper.host import durable
+from storekeeper.host.tree import remove
 from storekeeper.outcomes import Failed, Refused, StorekeeperError
 from storekeeper.sets.comparison import refuse_difference
 from storekeeper.stores.files import foreseeing
 from storekeeper.stores.files.store import FilesStore
-from storekeeper.stores.files.tree import remove
 from storekeeper.stores.protocol import Facts
 from storekeeper.stores.record import StoreRecord
 from tests.harness.powercut import PowerCut
@@ -122,7 +122,7 @@ def dies_at(number: int, action: Callable[[], object]) -> bool:
 
         for name in OPERATIONS:
             setattr(os, name, dying(getattr(os, name)))
-        durable.exchange_names = dying(durable.exchange_names)
+        durable.exchange = dying(durable.exchange)
         action()
 
     code = in_child(run)
@@ -142,7 +142,7 @@ def include(request: pytest.FixtureRequest) -> tuple[str, ...]:
 @pytest.fixture(params=["exchange", "two renames"])
 def means(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if request.param == "two renames":
-        monkeypatch.setattr(durable, "exchange_names", cannot_exchange)
+        monkeypatch.setattr(durable, "exchange", cannot_exchange)
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -233,3 +234,19 @@ def test_a_tree_of_closed_directories_is_removed_by_their_owner_without_privileg
         argv = [sys.executable, "-c", REMOVE_AS_NOBODY, folder]
         done = subprocess.run(argv, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False)
     assert done.stdout.split() == ["refused", "False"], done.stderr
+
+
+def test_a_tree_that_is_deeper_than_python_counts_calls_is_removed(tmp_path: Path):
+    """shutil.rmtree calls itself once a level: a set with such a tree could be made and never be removed again. It is the control."""
+    top = tmp_path / "top"
+    descriptor = os.open(tmp_path, os.O_RDONLY)
+    for name in ("top", *("d" * (sys.getrecursionlimit() + 200))):
+        os.mkdir(name, dir_fd=descriptor)
+        below = os.open(name, os.O_RDONLY, dir_fd=descriptor)
+        os.close(descriptor)
+        descriptor = below
+    os.close(descriptor)
+    with pytest.raises((RecursionError, OSError)):
+        shutil.rmtree(top)
+    durable.remove_tree(top)
+    assert not top.exists()

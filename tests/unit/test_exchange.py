@@ -49,7 +49,7 @@ def dying(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
         return call
 
     monkeypatch.setattr(os, "rename", wrapped(os.rename))
-    monkeypatch.setattr(durable, "exchange_names", wrapped(durable.exchange_names))
+    monkeypatch.setattr(durable, "exchange", wrapped(durable.exchange))
     monkeypatch.setattr(Journal, "note", wrapped(Journal.note))
 
 
@@ -71,7 +71,7 @@ def test_killed_twice_at_any_steps_it_ends_on_the_side_that_is_asked_for(
     }[steps[2]]
     monkeypatch.setattr(os, "fsync", lambda _: None)  # a kill takes nothing that was written
     if not exchanges:
-        monkeypatch.setattr(durable, "exchange_names", cannot_exchange)
+        monkeypatch.setattr(durable, "exchange", cannot_exchange)
     killed = 0
     for numbers in itertools.product(range(6), repeat=2):
         entry = Entry(tmp_path / "-".join(map(str, numbers)), live=live)

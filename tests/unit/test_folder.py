@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from storekeeper.host.hashing import Sum
+from storekeeper.host.tree import remove
 from storekeeper.stores import folder as folder_module
-from storekeeper.stores.files.tree import remove
 from storekeeper.stores.folder import StoreFolder, read_lines, source_of
 
 MIB = 1 << 20

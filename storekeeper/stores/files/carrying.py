@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
+from storekeeper.host.tree import Tree, joined, name_of, opened, parent_of
 from storekeeper.outcomes import Failed
 from storekeeper.stores.files.attributes import copy_directory
 from storekeeper.stores.files.listing import is_gone, kind_of, shown, unreadable
-from storekeeper.stores.files.scope import Scope, joined, name_of, parent_of
-from storekeeper.stores.files.tree import Tree, opened
+from storekeeper.stores.files.scope import Scope
 
 
 def carry(scope: Scope, path: str, source: Path, target: Path) -> None:

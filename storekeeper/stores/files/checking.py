@@ -12,10 +12,11 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
+from storekeeper.host.tree import parent_of
 from storekeeper.outcomes import Failed
 from storekeeper.stores.files.entries import COUNTED, LISTED_ONLY, Entry, Tally, is_kept
 from storekeeper.stores.files.listing import shown
-from storekeeper.stores.files.scope import Scope, order_of, parent_of
+from storekeeper.stores.files.scope import Scope, order_of
 from storekeeper.stores.folder import read_lines
 from storekeeper.stores.protocol import Content
 from storekeeper.stores.record import StoreRecord

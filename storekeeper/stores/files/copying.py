@@ -10,11 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
+from storekeeper.host.tree import Tree, parents_of
 from storekeeper.outcomes import Failed, Problem, Severity
 from storekeeper.stores.files.entries import Entry, HardLinks, Tally, describe, hard_link
 from storekeeper.stores.files.listing import Seen, is_gone, kind_of, shown, spooled
-from storekeeper.stores.files.scope import parents_of
-from storekeeper.stores.files.tree import Tree
 from storekeeper.stores.folder import TreeWriter
 from storekeeper.stores.protocol import Content
 

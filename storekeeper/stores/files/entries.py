@@ -17,8 +17,8 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
+from storekeeper.host.tree import Tree
 from storekeeper.stores.files.listing import kind_of
-from storekeeper.stores.files.tree import Tree
 from storekeeper.stores.folder import to_line
 from storekeeper.stores.protocol import Content
 

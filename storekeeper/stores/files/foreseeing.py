@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from storekeeper.host.holders import family, holders_of
+from storekeeper.host.tree import parents_of
 from storekeeper.outcomes import Problem, Refused, Severity, Unknown
 from storekeeper.stores.files.checking import listed
 from storekeeper.stores.files.entries import Entry
@@ -15,7 +16,7 @@ from storekeeper.stores.files.listing import shown
 from storekeeper.stores.files.mounts import mounts_in
 from storekeeper.stores.files.places import Place
 from storekeeper.stores.files.rights import Rights
-from storekeeper.stores.files.scope import Scope, parents_of
+from storekeeper.stores.files.scope import Scope
 from storekeeper.stores.surroundings import Surroundings
 
 _BLOCK = 4096

@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from storekeeper.host.tree import Tree, joined
 from storekeeper.outcomes import Failed
-from storekeeper.stores.files.scope import Scope, joined, order_of
-from storekeeper.stores.files.tree import Tree
+from storekeeper.stores.files.scope import Scope, order_of
 
 _KINDS = {
     stat.S_IFREG: "file",

@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from storekeeper.host import durable
+from storekeeper.host.tree import remove
 from storekeeper.outcomes import Failed
 from storekeeper.stores.files.mounts import mount_of
 from storekeeper.stores.files.scope import Scope
-from storekeeper.stores.files.tree import remove
 
 _RESTORE, _PLAN, _STATE = "restore.json", "plan.jsonl", "state.json"
 

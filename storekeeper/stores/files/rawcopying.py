@@ -6,12 +6,12 @@ import errno
 import stat
 from pathlib import Path
 
+from storekeeper.host.tree import Tree, opened
 from storekeeper.outcomes import Failed
 from storekeeper.stores.files import checking
 from storekeeper.stores.files.copying import Copying
 from storekeeper.stores.files.listing import Seen, shown, spool, walk
 from storekeeper.stores.files.scope import Scope
-from storekeeper.stores.files.tree import Tree, opened
 from storekeeper.stores.folder import StoreFolder, TreeWriter
 from storekeeper.stores.protocol import Facts
 

@@ -4,30 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
+
+from storekeeper.host.tree import name_of, parent_of
 
 # What a restore puts beside live data; never part of a set, at any depth.
 _OURS = re.compile(r"\.storekeeper-[0-9a-f]{8}(-.*)?", re.DOTALL)
-
-
-def parent_of(path: str) -> str:
-    """`a/b` of `a/b/c`; the empty path is the root."""
-    return path.rpartition("/")[0]
-
-
-def name_of(path: str) -> str:
-    return path.rpartition("/")[2]
-
-
-def parents_of(path: str) -> Iterator[str]:
-    """`a/b`, then `a`, of `a/b/c`; not the root."""
-    while path := parent_of(path):
-        yield path
-
-
-def joined(parent: str, name: str) -> str:
-    return f"{parent}/{name}" if parent else name
 
 
 def order_of(path: str) -> bytes:

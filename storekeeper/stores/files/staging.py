@@ -13,14 +13,14 @@ from typing import IO
 
 from storekeeper.host import load
 from storekeeper.host.syncing import Unsynced
+from storekeeper.host.tree import Tree, name_of, opened, parent_of
 from storekeeper.outcomes import Failed
 from storekeeper.stores.files.attributes import apply
 from storekeeper.stores.files.checking import CONTENT, LISTING, listed
 from storekeeper.stores.files.entries import COUNTED, Entry, HardLinks, Tally, describe, hard_link
 from storekeeper.stores.files.listing import shown, walk
 from storekeeper.stores.files.rights import Rights
-from storekeeper.stores.files.scope import Scope, name_of, order_of, parent_of
-from storekeeper.stores.files.tree import Tree, opened
+from storekeeper.stores.files.scope import Scope, order_of
 from storekeeper.stores.folder import CHUNK, write_sparse
 from storekeeper.stores.protocol import Content
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from storekeeper.host import clock, locks
+from storekeeper.host.tree import Tree, opened, remove
 from storekeeper.outcomes import Failed, Problem, Refused, Severity, Unknown
 from storekeeper.runtimes.protocol import Runtime
 from storekeeper.stores.files import checking, foreseeing, rawcopying, staging, switching
@@ -21,7 +22,6 @@ from storekeeper.stores.files.listing import is_gone, shown, spool, walk
 from storekeeper.stores.files.places import Place, places, staged_tree
 from storekeeper.stores.files.rights import Rights
 from storekeeper.stores.files.scope import Scope
-from storekeeper.stores.files.tree import Tree, opened, remove
 from storekeeper.stores.folder import StoreFolder
 from storekeeper.stores.protocol import Content, Dumped, Facts, Foresight, Inspection, Look, PinOrder, SwitchLog, SwitchRoom
 from storekeeper.stores.record import StoreRecord

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from storekeeper.host import durable
+from storekeeper.host.tree import joined, opened, parents_of, remove
 from storekeeper.outcomes import Failed
 from storekeeper.stores.exchange import Inodes, Sides, bring_in, inode_of, take_back
 from storekeeper.stores.files.attributes import apply, copy_directory
@@ -25,8 +26,7 @@ from storekeeper.stores.files.entries import Entry
 from storekeeper.stores.files.listing import shown
 from storekeeper.stores.files.places import Place
 from storekeeper.stores.files.rights import Rights
-from storekeeper.stores.files.scope import Scope, joined, order_of, parents_of
-from storekeeper.stores.files.tree import opened, remove
+from storekeeper.stores.files.scope import Scope, order_of
 from storekeeper.stores.protocol import SwitchLog
 
 IN, BACK = "in", "back"

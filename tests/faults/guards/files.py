@@ -18,7 +18,7 @@ FILES = (
         protects="the live name is never empty, and the old side is kept",
         cases=("E-1",),
         file="storekeeper/stores/exchange.py",
-        old="        durable.exchange_names(incoming, live)\n",
+        old="        durable.exchange(incoming, live)\n",
         new=(
             "        import shutil\n\n        shutil.rmtree(live) if live.is_dir() else live.unlink()\n        os.rename(incoming, live)\n"
         ),
@@ -121,7 +121,7 @@ FILES = (
         name="nothing mounted is ever removed",
         protects="a removal stops at another disk",
         cases=("E-15",),
-        file="storekeeper/stores/files/tree.py",
+        file="storekeeper/host/tree.py",
         old="    if os.fstat(descriptor).st_dev != device:\n",
         new="    if False:\n",
         tests=(_FILES_REFUSALS + "test_nothing_that_is_mounted_in_a_place_is_ever_removed_with_it",),

@@ -1,4 +1,4 @@
-"""A store's paths on disk, reached only through directories that were opened one by one and are no symbolic links.
+"""Paths below a root, reached only through directories that were opened one by one and are no symbolic links.
 
 So no path can lead out of its root, whatever an application, or a listing that somebody has edited, puts in its way; and paths
 may be longer than PATH_MAX and deeper than there are descriptors (openat(2), O_NOFOLLOW).
@@ -13,9 +13,26 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from storekeeper.stores.files.scope import joined, name_of, parent_of
-
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+def parent_of(path: str) -> str:
+    """`a/b` of `a/b/c`; the empty path is the root."""
+    return path.rpartition("/")[0]
+
+
+def name_of(path: str) -> str:
+    return path.rpartition("/")[2]
+
+
+def parents_of(path: str) -> Iterator[str]:
+    """`a/b`, then `a`, of `a/b/c`; not the root."""
+    while path := parent_of(path):
+        yield path
+
+
+def joined(parent: str, name: str) -> str:
+    return f"{parent}/{name}" if parent else name
 
 
 class Tree:
