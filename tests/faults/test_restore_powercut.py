@@ -73,7 +73,11 @@ class Cuts:
         self._seen += 1
         if self._seen % self._every == 0 and self._left > 0:
             self._left -= 1
-            self.ended.append(after_boot(self._power.cut(), self._power.disk, lambda: look(self._lab)))
+            self.ended.append(after_boot(self._power.cut(), self._power.disk, self._boot))
+
+    def _boot(self) -> dict[str, object]:
+        self._left = 0  # in the process that resumes nothing is cut
+        return look(self._lab)
 
     @property
     def is_over(self) -> bool:
