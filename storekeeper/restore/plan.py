@@ -15,13 +15,12 @@ from storekeeper.host.space import FileSystem
 from storekeeper.outcomes import Problem, Refused, Severity, StorekeeperError, Unknown
 from storekeeper.restore.partial import left_behind
 from storekeeper.restore.services import Stoppable
+from storekeeper.sets import room
 from storekeeper.sets.context import Context
 from storekeeper.sets.manifest import Manifest
 from storekeeper.sets.repository import Resolved, SetEntry
 from storekeeper.stack.model import covered_paths
 from storekeeper.stores.protocol import Foresight, Store
-
-_ROOM = 1.2  # times the size of the newest set must be free for the safety set, as for every set
 
 
 @dataclass(frozen=True)
@@ -191,13 +190,11 @@ def foresee_all(
 
 
 def safety_need(context: Context, live: Live) -> dict[Path, int]:
-    """What the safety set will take, judged as every set is: by the newest good one, else by what the stores hold; raw copies beside."""
-    newest = context.sets.newest_usable()
-    present = [store for name, store in context.stores.items() if live.word(name) == "readable"]
+    """What the safety set will take, judged as every set is; raw copies beside."""
+    present = {name: store for name, store in context.stores.items() if live.word(name) == "readable"}
     if not present and not live.raw:
         return {}
-    held = newest.bytes if newest is not None else sum(store.look().bytes for store in present)
-    return {context.sets.path: int(held * _ROOM) + sum(context.stores[name].raw_bytes() for name in live.raw)}
+    return {context.sets.path: room.of_the_next(context.sets, present) + sum(context.stores[name].raw_bytes() for name in live.raw)}
 
 
 def add_up(needs: Iterable[Mapping[Path, int]]) -> dict[Path, int]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from storekeeper import __version__
 from storekeeper.host import clock, durable, space
 from storekeeper.outcomes import Failed, Problem, Severity
-from storekeeper.sets import shrinkage
+from storekeeper.sets import room, shrinkage
 from storekeeper.sets.context import Context
 from storekeeper.sets.manifest import Manifest
 from storekeeper.sets.point import Point, naming, one_point
@@ -25,7 +25,6 @@ from storekeeper.stores.folder import StoreFolder
 from storekeeper.stores.protocol import Hold, Look, Store
 from storekeeper.stores.record import RAW_COPY, StoreRecord
 
-_ROOM = 1.2  # times what the set is expected to hold must be free before any store is touched
 _WORK = ".work"  # the stores' own copies, in the partial so that they are moved into the set and not copied again
 
 
@@ -56,11 +55,11 @@ def take_set(
 
 def _take(context: Context, purpose: str, accept_shrink: frozenset[str], accept_unreadable: frozenset[str]) -> SetEntry:
     context.sets.sweep()
-    previous = context.sets.previous_good()
+    previous = context.sets.newest_usable()
     readable = {name: store for name, store in context.stores.items() if name not in accept_unreadable}
-    found = _preflight(context, readable)
+    found = _preflight(context, readable, previous)
     raw = {name: store.raw_bytes() for name, store in context.stores.items() if name not in readable}
-    _refuse_without_room(context, previous, found, sum(raw.values()))
+    _refuse_without_room(context, found, sum(raw.values()))
     with context.sets.begin(clock.now()) as partial:
         making = _Making(context, partial, previous, found)
         point = making.dump_all(readable)
@@ -183,21 +182,21 @@ class _Making:
         return work
 
 
-def _preflight(context: Context, stores: Mapping[str, Store]) -> dict[str, Found]:
+def _preflight(context: Context, stores: Mapping[str, Store], previous: SetEntry | None) -> dict[str, Found]:
     """Ask these stores whether a backup could succeed. Raises the first refusal; nothing was touched then."""
     found = {}
     for name, store in stores.items():
         context.progress.step(name, "looking")
         with naming(name):
             problems = tuple(_about(problem, name) for problem in store.preflight())
-            found[name] = Found(store.look(), problems)
+            found[name] = Found(store.look(room.before(previous, name)), problems)
     return found
 
 
-def _refuse_without_room(context: Context, previous: SetEntry | None, found: Mapping[str, Found], raw_bytes: int) -> None:
+def _refuse_without_room(context: Context, found: Mapping[str, Found], raw_bytes: int) -> None:
     """Raises Refused before any store is held when the set would not fit."""
-    expected = previous.bytes if previous else sum(each.look.bytes for each in found.values())
-    space.check({context.sets.path: int(expected * _ROOM) + raw_bytes}, purpose="a backup", next=f"storekeeper prune {context.stack.stack}")
+    needed = room.wanted(each.look for each in found.values()) + raw_bytes
+    space.check({context.sets.path: needed}, purpose="a backup", next=f"storekeeper prune {context.stack.stack}")
 
 
 def _about(problem: Problem, store: str) -> Problem:

@@ -25,7 +25,6 @@ __all__ = ["Partial", "Resolved", "SetEntry", "SetGone", "StackSets"]
 TRASH = ".trash"
 SEQUENCE = "sequence"
 _PARTIAL = ".partial"
-ROOM = 1.2  # times what the newest good set holds must be free for another
 _TURN = 10.0  # seconds; a turn is taken for the moment between making a partial and locking it
 _SETTLE = 1.0  # seconds: pruning tries a set's lock for an instant, and that must not look like its removal
 _SHOWN = 5  # matches of an ambiguous name
@@ -85,21 +84,12 @@ class StackSets:
         return Resolved(entry, ())
 
     def newest_usable(self) -> SetEntry | None:
-        """The newest verified or proven set; None when there is none."""
+        """The newest verified or proven set, which a new one is compared with and shares unchanged files with; None when there is none."""
         for name, set_id in reversed(self.names()):
             entry = read_entry(self.path / name, set_id, self.stack, self.records)
             if entry.usable:
                 return entry
         return None
-
-    def room_for_the_next(self) -> int | None:
-        """The bytes that must be free for another set, judged by the newest good one; None when there is none."""
-        newest = self.newest_usable()
-        return None if newest is None else int(newest.bytes * ROOM)
-
-    def previous_good(self) -> SetEntry | None:
-        """The set that a new one is compared with and shares unchanged files with."""
-        return self.newest_usable()
 
     @contextmanager
     def using(self, entry: SetEntry) -> Iterator[None]:

@@ -105,7 +105,7 @@ class StoreFolder:
         """Write a listing and the files that it lists, in the folder `content`."""
         durable.make_directory(self.path / content)
         with (
-            _previous_tree(self._previous, listing, content) as previous,
+            previous_tree(self._previous, listing, content) as previous,
             open(self.path / listing, "xb") as file,
             Hashers() as hashers,
             Unsynced() as unsynced,
@@ -153,7 +153,7 @@ class TreeWriter:
         self,
         listing: IO[bytes],
         content: Path,
-        previous: _PreviousTree | None,
+        previous: PreviousTree | None,
         progress: Progress,
         hashers: Hashers,
         unsynced: Unsynced,
@@ -286,8 +286,8 @@ class TreeWriter:
 _Waiting = tuple[Mapping[str, Any], Hashing | None]
 
 
-class _PreviousTree:
-    """The listing of the set before, read in step with the one being written: both are sorted by path."""
+class PreviousTree:
+    """The listing of the set before, read in step with a walk: both are sorted by path."""
 
     def __init__(self, entries: Iterator[dict[str, Any]], content: Path) -> None:
         self.content = content
@@ -302,14 +302,20 @@ class _PreviousTree:
             return self._next
         return None
 
+    def holds(self, path: str, status: os.stat_result) -> bool:
+        """Whether a file has not changed since it was listed, so that it would be shared."""
+        known = self.find(path)
+        return known is not None and known.get("source") == source_of(status)
+
 
 @contextmanager
-def _previous_tree(folder: Path | None, listing: str, content: str) -> Iterator[_PreviousTree | None]:
+def previous_tree(folder: Path | None, listing: str, content: str) -> Iterator[PreviousTree | None]:
+    """A store's tree in the set before; None where there is none to share with."""
     if folder is None or not (folder / listing).is_file():
         yield None
         return
     with closing(read_lines(folder / listing)) as entries:
-        yield _PreviousTree(entries, folder / content)
+        yield PreviousTree(entries, folder / content)
 
 
 def _link(source: Path, target: Path) -> bool:

@@ -33,10 +33,22 @@ class PinOrder(IntEnum):
 
 @dataclass(frozen=True)
 class Look:
-    """That a store answers, in which version, and its size on disk: what can be had without reading all of it."""
+    """That a store answers, in which version, and its size on disk: what can be had without reading all of it.
+
+    `adds` is what a set taken now would have to write, less what it can share with the set before.
+    """
 
     version: str
     bytes: int
+    adds: int
+
+
+@dataclass(frozen=True)
+class Before:
+    """The same store in the set before: its folder there, and its record."""
+
+    folder: Path
+    record: StoreRecord
 
 
 @dataclass(frozen=True)
@@ -156,8 +168,9 @@ class Store(Protocol):
         Returns warnings; raises Refused (a program is missing or too old, a secret is unreadable) or Failed (it does not answer).
         """
 
-    def look(self) -> Look:
-        """Is it up, which version, how big: an answer or an error (Unknown), never an empty default. Reads no rows."""
+    def look(self, before: Before | None = None) -> Look:
+        """Is it up, which version, how big, how much of it the set `before` does not hold: an answer or an error (Unknown), never an empty
+        default. Reads no rows."""
 
     def inspect(self) -> Inspection:
         """The same with how many of what, which reads every table, collection or directory: an answer or an error (Unknown)."""

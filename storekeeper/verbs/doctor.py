@@ -14,8 +14,8 @@ from storekeeper.host import space
 from storekeeper.host.processes import SEARCH_PATH, Command, ProgramFailed, run
 from storekeeper.outcomes import Outcome, Problem, Refused, Severity, StorekeeperError
 from storekeeper.runtimes.registry import open_runtime
+from storekeeper.sets import room
 from storekeeper.sets.repository import REMEMBERED, Repository
-from storekeeper.sets.stacksets import ROOM
 from storekeeper.stack.config import Places, stack_names
 from storekeeper.stack.model import AnyStore, ChromaModel, PostgresqlModel, Stack
 from storekeeper.stack.secrets import read_secret
@@ -147,18 +147,12 @@ def _look_for_chromadb(declared: AnyStore) -> None:
 
 
 def _look_at_room(places: Places, stack: Stack) -> None:
-    """Raises Refused when the next set would not fit: as large as the newest, or as what the stores hold."""
-    name = stack.stack
-    sets = known_sets(places, name)
-    expected = sets.room_for_the_next() if sets is not None else None
-    if expected is not None:
-        space.check({places.repository: expected}, purpose="the next backup", next=f"storekeeper prune {name}")
-        return
+    """Raises Refused when the next set would not fit."""
     try:
-        held = sum(store.inspect().bytes for store in opening.open_stores(stack, places).values() if not store.is_absent())
+        needed = room.of_the_next(known_sets(places, stack.stack), opening.open_stores(stack, places))
     except StorekeeperError:
         return  # said where that store itself was looked at
-    space.check({places.repository: int(held * ROOM)}, purpose="the first backup", next=f"df -h {places.repository}")
+    space.check({places.repository: needed}, purpose="the next backup", next=f"storekeeper prune {stack.stack}")
 
 
 def _look_for_cron(stack: Stack, missing: Missing) -> None:

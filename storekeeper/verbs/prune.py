@@ -7,9 +7,10 @@ from typing import Any
 
 from storekeeper.host import clock, load, space
 from storekeeper.host.jobs import Record
-from storekeeper.outcomes import Outcome, Problem, Refused, Severity
+from storekeeper.outcomes import Outcome, Problem, Refused, Severity, StorekeeperError
 from storekeeper.restore.kept import expire_old_sides
 from storekeeper.restore.resuming import refuse_or_resume
+from storekeeper.sets import room
 from storekeeper.sets.context import Context
 from storekeeper.sets.pruning import MostWouldGo
 from storekeeper.sets.pruning import prune as prune_sets
@@ -61,6 +62,8 @@ def refuse_after_failure(context: Context, runs: Sequence[Record]) -> None:
 
 
 def _lacks_room(context: Context) -> bool:
-    """Whether the next backup would be refused for want of room."""
-    expected = context.sets.room_for_the_next()
-    return expected is not None and expected > space.free_bytes(context.sets.path)
+    """Whether the next backup would be refused for want of room. Stores that do not answer leave that open: it is not so."""
+    try:
+        return room.of_the_next(context.sets, context.stores) > space.free_bytes(context.sets.path)
+    except StorekeeperError:
+        return False

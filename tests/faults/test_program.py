@@ -126,6 +126,19 @@ def test_a_repository_without_room_refuses_a_backup_and_prune_frees_it_when_fewe
 
 
 @AS_ROOT
+def test_files_that_the_set_before_holds_need_no_room_a_second_time(program: Program) -> None:
+    """Half of the disk is one file: a backup of it is refused once it has changed, and taken as long as it has not."""
+    grow(program, 1_200_000)
+    with disk(program.repository, "2m"):
+        for _ in range(3):
+            assert program.run("backup", "demo").code == 0
+        assert program.run("restore", "demo", "latest", "--plan").code == 0
+        grow(program, 1_200_000)
+        hold_to(program.answer("backup", "demo"), 2, "refused", "a backup needs")
+        assert len(sets(program)) == 3
+
+
+@AS_ROOT
 def test_a_state_without_room_is_said_in_a_sentence_and_nothing_is_begun(program: Program) -> None:
     with disk(program.state, "1m") as state:
         assert program.run("backup", "demo").code == 0

@@ -157,7 +157,7 @@ def test_control_a_client_that_asks_once_fails_while_the_server_starts() -> None
 def test_control_without_the_look_ahead_every_store_is_held_for_a_dump_that_cannot_be(
     tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def no_look_ahead(_context: object, stores: dict[str, publishing.Store]) -> dict[str, Found]:
+    def no_look_ahead(_context: object, stores: dict[str, publishing.Store], _previous: object) -> dict[str, Found]:
         return {name: Found(each.look(), ()) for name, each in stores.items()}
 
     lab = make_lab(tmp_path, sqlites=1, services=0, first={"rows": postgresql_part(server, "held")})

@@ -52,7 +52,7 @@ def fill(
     notes: bytes = b"notes",
 ) -> Manifest:
     """Write one store, `papers`, into a partial, and say what the manifest would."""
-    previous = sets.previous_good() if share else None
+    previous = sets.newest_usable() if share else None
     path = partial.path / "papers"
     durable.make_directory(path)
     folder = StoreFolder(path, previous.path / "papers" if previous else None, lambda count: None)

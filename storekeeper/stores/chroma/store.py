@@ -18,7 +18,7 @@ from storekeeper.stores.chroma.hold import ChromaHold
 from storekeeper.stores.chroma.place import Place, is_empty
 from storekeeper.stores.chroma.server import Server
 from storekeeper.stores.folder import StoreFolder
-from storekeeper.stores.protocol import Content, Dumped, Facts, Foresight, Inspection, Look, SwitchLog, SwitchRoom
+from storekeeper.stores.protocol import Before, Content, Dumped, Facts, Foresight, Inspection, Look, SwitchLog, SwitchRoom
 from storekeeper.stores.record import StoreRecord
 from storekeeper.stores.surroundings import Surroundings
 
@@ -61,12 +61,13 @@ class ChromaStore:
             live.collections()
             return dumping.newer(live.migrations())
 
-    def look(self) -> Look:
+    def look(self, before: Before | None = None) -> Look:  # noqa: ARG002 - all of it is copied before any of it is shared
         """The version is that of the directory's format."""
         try:
             found = layout.scan(self._directory())
             with catalogue.open_catalogue(self._path, sealed=False) as live:
-                return Look(catalogue.spoken(live.migrations()), layout.size_of(found))
+                size = layout.size_of(found)
+                return Look(catalogue.spoken(live.migrations()), size, adds=size)
         except (Failed, Refused, OSError, layout.NotRegular) as error:
             raise Unknown(f"the Chroma directory cannot be read: {error}") from error
 

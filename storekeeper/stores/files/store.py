@@ -22,8 +22,8 @@ from storekeeper.stores.files.listing import is_gone, shown, spool, walk
 from storekeeper.stores.files.places import Place, places, staged_tree
 from storekeeper.stores.files.rights import Rights
 from storekeeper.stores.files.scope import Scope
-from storekeeper.stores.folder import StoreFolder
-from storekeeper.stores.protocol import Content, Dumped, Facts, Foresight, Inspection, Look, PinOrder, SwitchLog, SwitchRoom
+from storekeeper.stores.folder import PreviousTree, StoreFolder, previous_tree
+from storekeeper.stores.protocol import Before, Content, Dumped, Facts, Foresight, Inspection, Look, PinOrder, SwitchLog, SwitchRoom
 from storekeeper.stores.record import StoreRecord
 from storekeeper.stores.surroundings import Surroundings
 
@@ -96,10 +96,12 @@ class FilesStore:
         ]
         return [Problem(warning, Severity.WARNING, self._name) for warning in warnings]
 
-    def look(self) -> Look:
+    def look(self, before: Before | None = None) -> Look:
         """The size of a tree is only known by looking at every entry; no file is opened."""
-        found = self.inspect()
-        return Look(found.version, found.bytes)
+        _look_at_root(self._root)
+        with previous_tree(before.folder if before else None, checking.LISTING, checking.CONTENT) as previous:
+            counts, adds = self._measure(previous)
+        return Look(locks.file_system_type(self._root), counts["bytes"], adds)
 
     def inspect(self) -> Inspection:
         _look_at_root(self._root)
@@ -252,9 +254,13 @@ class FilesStore:
         return scope
 
     def _counts_now(self) -> dict[str, int]:
-        files, size, linked = 0, 0, set()
+        return self._measure(None)[0]
+
+    def _measure(self, previous: PreviousTree | None) -> tuple[dict[str, int], int]:
+        """Files and their bytes, and how many of these the previous tree does not hold already."""
+        files, size, adds, linked = 0, 0, 0, set()
         with opened({"": self._root}) as tree:
-            for _, status in walk(tree, self._scope):
+            for path, status in walk(tree, self._scope):
                 if status is None or not stat.S_ISREG(status.st_mode):
                     continue
                 files += 1
@@ -262,7 +268,9 @@ class FilesStore:
                     size += status.st_size
                 if status.st_nlink > 1:
                     linked.add((status.st_dev, status.st_ino))
-        return {"files": files, "bytes": size}
+                if previous is None or not previous.holds(path, status):
+                    adds += status.st_size
+        return {"files": files, "bytes": size}, adds
 
     def _above(self, tree: Tree) -> bytes:
         """The directories above the covered entries: a restore that misses one makes it like this."""

@@ -20,7 +20,7 @@ from storekeeper.stores.postgresql.hold import SnapshotHold
 from storekeeper.stores.postgresql.programs import find_for_backup, major_of
 from storekeeper.stores.postgresql.scratch import let_in, scratch_server
 from storekeeper.stores.postgresql.side import Sides, names_for
-from storekeeper.stores.protocol import Content, Dumped, Facts, Foresight, Inspection, Look, SwitchLog, SwitchRoom
+from storekeeper.stores.protocol import Before, Content, Dumped, Facts, Foresight, Inspection, Look, SwitchLog, SwitchRoom
 from storekeeper.stores.record import StoreRecord
 from storekeeper.stores.surroundings import Surroundings
 
@@ -60,10 +60,12 @@ class PostgresqlStore:
                 raise Refused(f"the role may not read {denied} large objects", next="declare the owner of the large objects")
             return [*_about_version(version), *_about_checksums(connection), *_about_collations(connection, self._declared.database)]
 
-    def look(self) -> Look:
+    def look(self, before: Before | None = None) -> Look:
+        """What a dump will hold is only known from the one before."""
         try:
             with self._access.session(self._declared.database, _LOOK_SECONDS) as connection:
-                return Look(server_version(connection), value(connection, _SIZE))
+                size = value(connection, _SIZE)
+                return Look(server_version(connection), size, adds=before.record.bytes if before else size)
         except StorekeeperError as error:
             raise Unknown(error.message, next=error.next) from error
 

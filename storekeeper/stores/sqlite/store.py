@@ -17,7 +17,7 @@ from storekeeper.runtimes.registry import open_runtime
 from storekeeper.stack.model import SqliteModel
 from storekeeper.stores import databases, rawcopy
 from storekeeper.stores.folder import StoreFolder
-from storekeeper.stores.protocol import Content, Dumped, Facts, Foresight, Inspection, Look, SwitchLog, SwitchRoom
+from storekeeper.stores.protocol import Before, Content, Dumped, Facts, Foresight, Inspection, Look, SwitchLog, SwitchRoom
 from storekeeper.stores.record import StoreRecord
 from storekeeper.stores.sqlite import arrival, contents, foresight, overwriting, rawfiles
 from storekeeper.stores.sqlite.holds import COPY, CopyHold, SnapshotHold, hold
@@ -66,13 +66,14 @@ class SqliteStore:
             connection.execute("select count(*) from sqlite_master").fetchone()
         return foresight.foreign_owner(live)
 
-    def look(self) -> Look:
+    def look(self, before: Before | None = None) -> Look:  # noqa: ARG002 - a database is one file, and copied whole
         live = self._live
         if self.is_absent():
             raise Unknown(f"{live} is not there")
         with databases.explained(live, Unknown), closing(databases.open_read_only(live)) as connection:
             connection.execute("select count(*) from sqlite_master").fetchone()
-        return Look(sqlite3.sqlite_version, foresight.bytes_of(live))
+        size = foresight.bytes_of(live)
+        return Look(sqlite3.sqlite_version, size, adds=size)
 
     def inspect(self) -> Inspection:
         live = self._live
