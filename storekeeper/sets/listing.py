@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 from storekeeper import __version__
 from storekeeper.host import durable
@@ -32,6 +32,7 @@ from storekeeper.sets.stacksets import StackSets
 COPY = "listing"
 _FORMAT = 1
 _GRAIN_NS = 2_000_000_000  # a file of this very moment may change once more without another time
+_IN_MEMORY = 8 << 20  # bytes; some 10,000 sets
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 Tell = Callable[[Manifest | None], Any]  # JSON-able: what is told of a set beside its entry
@@ -77,8 +78,22 @@ class Listing:
         old = _opened(path)
         if old is not None and self._still_holds(old):
             return old
-        lines = _OldLines(old)
         new = _nameless(path.parent)
+        try:
+            self._write(new, _OldLines(old))
+        except OSError:  # no room even for this: it is told all the same, and the next look reads again
+            with contextlib.suppress(OSError):  # it would write the rest
+                new.close()
+            new = cast("IO[bytes]", tempfile.SpooledTemporaryFile(_IN_MEMORY))  # noqa: SIM115 the caller's
+            self._write(new, _OldLines(old))
+        else:
+            with contextlib.suppress(OSError):  # somebody who may only look: the next look reads again
+                _put(new, path)
+        if old is not None:
+            old.close()
+        return new
+
+    def _write(self, new: IO[bytes], lines: _OldLines) -> None:
         new.write(_head())
         self._count = 0
         for name, set_id in self._sets.names():
@@ -88,11 +103,6 @@ class Listing:
                 new.write(line)
                 self._count += 1
         new.flush()
-        if old is not None:
-            old.close()
-        with contextlib.suppress(OSError):  # somebody who may only look, or a full disk: the next look reads again
-            _put(new, path)
-        return new
 
     def _still_holds(self, old: IO[bytes]) -> bool:
         """Whether the copy has a line for each set, made of the files that are there now, and no other line."""
