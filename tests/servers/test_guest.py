@@ -178,7 +178,8 @@ def test_control_a_writer_that_is_not_declared_writes_into_what_is_switched(serv
     server.declare("unasked")
     held = server.well("list", "unasked")["sets"][-1]["stores"]["main"]["counts"]["notes"]
     (writer,) = server.starts("unasked")
-    server.well("restore", "unasked", "latest", "--only", "main", "--yes")
+    code, document = server.type("restore", "unasked", "latest", "--only", "main", "--yes")
+    assert code == 4, document  # the papers stay as they are: a warning
     wait_until(lambda: server.rows("unasked", f"writer = {writer}") > held)
     assert server.starts("unasked") == [writer]
     server.guest.run("systemctl stop unasked")
