@@ -53,6 +53,12 @@ class Problem:
     stack: str | None = None
 
 
+def said_by_the_system(error: OSError) -> str:
+    """`No space left on device: /var/lib/storekeeper/sequence`."""
+    what = error.strerror or type(error).__name__
+    return f"{what}: {error.filename}" if error.filename else what
+
+
 class StorekeeperError(Exception):
     """Base of all errors that are said in one sentence, without a traceback."""
 

@@ -18,7 +18,7 @@ from storekeeper.cli.document import Begun, Document, exit_code, to_texts
 from storekeeper.cli.signals import Ears, Stopped, listening
 from storekeeper.cli.words import HelpAsked, Usage, VersionAsked, Words, guess, read
 from storekeeper.host import jobs
-from storekeeper.outcomes import Outcome, Problem, Severity, StorekeeperError
+from storekeeper.outcomes import Outcome, Problem, Severity, StorekeeperError, said_by_the_system
 
 # What a host can refuse, and what shows the reason.
 _LOOK_AT = {
@@ -93,7 +93,7 @@ class _Run:
         try:
             self._job.finish(document)
         except OSError as error:
-            warning = Problem(f"the record of this run could not be written: {_said_by_the_system(error)}", Severity.WARNING)
+            warning = Problem(f"the record of this run could not be written: {said_by_the_system(error)}", Severity.WARNING)
             return self._begun.with_warning(document, warning)
         return document
 
@@ -113,7 +113,7 @@ class _Run:
             return None
         path = os.fsdecode(error.filename) if isinstance(error.filename, (str, bytes)) else None
         look = None if path is None else f"{_LOOK_AT[error.errno]} {shlex.quote(os.path.dirname(path))}"
-        return Problem(f"{self._words.verb.name} could not go on: {_said_by_the_system(error)}", next=look)
+        return Problem(f"{self._words.verb.name} could not go on: {said_by_the_system(error)}", next=look)
 
     def _crash(self, error: Exception) -> Problem:
         """The class of the error and where its traceback is; not its message, in which anything could be."""
@@ -142,12 +142,6 @@ def _problems(error: StorekeeperError) -> Sequence[Problem]:
     many = getattr(error, "problems", None)
     found: Sequence[Problem] = many() if callable(many) else [error.problem()]
     return [*found, *(Problem(note, Severity.WARNING) for note in getattr(error, "__notes__", ()))]
-
-
-def _said_by_the_system(error: OSError) -> str:
-    """`No space left on device: /var/lib/storekeeper/...`."""
-    what = error.strerror or type(error).__name__
-    return f"{what}: {error.filename}" if error.filename else what
 
 
 def _keep_elsewhere(text: str) -> Path:

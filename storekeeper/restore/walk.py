@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from storekeeper.host import clock
-from storekeeper.outcomes import Failed, Refused, StorekeeperError
+from storekeeper.outcomes import Failed, Refused, StorekeeperError, said_by_the_system
 from storekeeper.restore.interruption import Interruption
 from storekeeper.restore.journal import Journal, Step, StoreLog, journal_of
 from storekeeper.restore.reserve import Reserve
@@ -295,7 +295,7 @@ def said(error: BaseException) -> str:
     if isinstance(error, StorekeeperError):
         return error.message
     if isinstance(error, OSError) and error.strerror:
-        return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+        return said_by_the_system(error)
     if not isinstance(error, Exception):
         return f"it was told to stop ({str(error) or type(error).__name__})"
     return f"{type(error).__name__} {error}".strip()

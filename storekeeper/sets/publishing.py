@@ -14,7 +14,7 @@ from pathlib import Path
 
 from storekeeper import __version__
 from storekeeper.host import clock, durable, space
-from storekeeper.outcomes import Failed, Problem, Severity
+from storekeeper.outcomes import Failed, Problem, Severity, said_by_the_system
 from storekeeper.sets import room, shrinkage
 from storekeeper.sets.context import Context
 from storekeeper.sets.manifest import Manifest
@@ -49,8 +49,7 @@ def take_set(
     try:
         return _take(context, purpose, accept_shrink, accept_unreadable)
     except OSError as error:
-        where = f" ({error.filename})" if error.filename else ""
-        raise Failed(f"no set was published: {error.strerror or type(error).__name__}{where}") from error
+        raise Failed(f"no set was published: {said_by_the_system(error)}") from error
 
 
 def _take(context: Context, purpose: str, accept_shrink: frozenset[str], accept_unreadable: frozenset[str]) -> SetEntry:

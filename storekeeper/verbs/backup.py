@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from storekeeper.outcomes import Problem, Severity, StorekeeperError
+from storekeeper.outcomes import Problem, Severity, StorekeeperError, said_by_the_system
 from storekeeper.restore.resuming import refuse_or_resume
 from storekeeper.sets.context import Context
 from storekeeper.sets.pruning import MostWouldGo
@@ -35,5 +35,4 @@ def _retention(context: Context) -> tuple[dict[str, Any] | None, list[Problem]]:
     except StorekeeperError as error:
         return None, [Problem(f"retention did not run to its end: {error.message}", Severity.WARNING, error.store, error.next)]
     except OSError as error:
-        where = f": {error.filename}" if error.filename else ""
-        return None, [Problem(f"retention did not run to its end: {error.strerror}{where}", Severity.WARNING)]
+        return None, [Problem(f"retention did not run to its end: {said_by_the_system(error)}", Severity.WARNING)]

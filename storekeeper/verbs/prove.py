@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from storekeeper import __version__
 from storekeeper.host import clock, load, space
-from storekeeper.outcomes import Failed, Outcome, Problem, Severity, StorekeeperError, Unknown
+from storekeeper.outcomes import Failed, Outcome, Problem, Severity, StorekeeperError, Unknown, said_by_the_system
 from storekeeper.sets.comparison import refuse_difference
 from storekeeper.sets.context import Context
 from storekeeper.sets.manifest import Manifest
@@ -74,8 +74,7 @@ class _Trials:
                 error.next = _ELSEWHERE
             return self._told(name, Outcome.UNKNOWN if untried else Outcome.FAILED, error.about(name), started)
         except OSError as error:
-            where = f" ({error.filename})" if error.filename else ""
-            unusable = Unknown(f"the scratch place cannot be used: {error.strerror}{where}", next=_ELSEWHERE)
+            unusable = Unknown(f"the scratch place cannot be used: {said_by_the_system(error)}", next=_ELSEWHERE)
             return self._told(name, Outcome.UNKNOWN, unusable, started)
         return self._told(name, Outcome.OK, None, started)
 
