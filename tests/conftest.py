@@ -6,6 +6,8 @@ import os
 import platform
 import shutil
 import sqlite3
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ import pytest
 from tests.harness import campaign as faults
 
 IN_CI = os.environ.get("CI") == "true"
+RANK = os.getpriority(os.PRIO_PROCESS, 0)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -28,6 +31,18 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     faults.mark(items)
+
+
+@pytest.fixture(autouse=True)
+def usual_rank() -> Iterator[None]:
+    """A verb that a test carries out in this process lowers its thread for good: the tests after it, and what they start, keep their rank.
+
+    Without the privilege to raise it again, they do not.
+    """
+    yield
+    if os.getpriority(os.PRIO_PROCESS, 0) != RANK:
+        with suppress(PermissionError):
+            os.setpriority(os.PRIO_PROCESS, 0, RANK)
 
 
 @pytest.fixture

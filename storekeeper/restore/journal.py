@@ -11,6 +11,7 @@ import os
 import re
 import secrets
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -145,6 +146,8 @@ class Journal:
         try:
             if os.fstat(descriptor).st_size > self._size:
                 os.ftruncate(descriptor, self._size)
+                with suppress(OSError):  # the blocks went with what was torn; this line may fit all the same
+                    space.reserve(descriptor, _RESERVED)
             _write_all(descriptor, line, self._size)
             os.fsync(descriptor)
         finally:

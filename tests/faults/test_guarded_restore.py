@@ -60,6 +60,22 @@ def test_a_journal_can_be_written_on_when_the_disk_is_full(small: Path) -> None:
 
 
 @pytest.mark.root
+@pytest.mark.fault("E-4")
+def test_a_journal_whose_last_line_was_torn_keeps_its_room_once_it_is_written_on(small: Path) -> None:
+    """Cutting off what was torn gives back every block behind it."""
+    journal = begin(small)
+    with open(journal.path, "ab") as file:
+        file.write(b'{"step": "no')
+    torn = Journal.open(journal.path)
+    torn.write(Step.NOTE, "main", note="first", facts={})
+    fill(small / "filler")
+    with suppress(OSError):
+        for _ in range(100):
+            torn.write(Step.NOTE, "main", note="x" * 1000, facts={})
+    assert len(list(Journal.open(journal.path).notes("main"))) == 101
+
+
+@pytest.mark.root
 @pytest.mark.control("E-4")
 def test_control_a_file_without_its_reserve_cannot(small: Path) -> None:
     (small / "bare").touch()

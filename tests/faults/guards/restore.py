@@ -16,8 +16,8 @@ RESTORE = (
         protects="the way back can be written down on a full disk",
         cases=("E-4",),
         file="storekeeper/restore/journal.py",
-        old="            space.reserve(descriptor, _RESERVED)\n",
-        new="            pass\n",
+        old="        try:\n            space.reserve(descriptor, _RESERVED)\n",
+        new="        try:\n            pass\n",
         tests=(_GUARDED_RESTORE + "test_a_journal_can_be_written_on_when_the_disk_is_full",),
     ),
     Guard(
@@ -134,8 +134,8 @@ RESTORE = (
         protects="a line after a power cut is not lost in the one that it tore",
         cases=("J1",),
         file="storekeeper/restore/journal.py",
-        old=", self._size)\n            os.fsync(descriptor)\n",
-        new=", os.fstat(descriptor).st_size)\n            os.fsync(descriptor)\n",
+        old="                os.ftruncate(descriptor, self._size)\n",
+        new="                self._size = os.fstat(descriptor).st_size\n",
         tests=(_JOURNAL + "test_a_last_line_that_a_power_cut_tore_is_dropped_and_the_next_line_takes_its_place",),
     ),
     Guard(
