@@ -5,6 +5,7 @@ In every run the guards whose loss is worst, each with its fastest test; in the 
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -26,6 +27,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 @pytest.fixture(scope="module")
 def workshop() -> Iterator[Workshop]:
     with tempfile.TemporaryDirectory(prefix="sk-") as folder:  # short: sockets of servers are named below it
+        os.chmod(folder, 0o711)  # some of its programs are run by other users
         yield Workshop(Path(folder))
 
 
