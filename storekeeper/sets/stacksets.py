@@ -110,28 +110,26 @@ class StackSets:
     @contextmanager
     def begin(self, now: datetime) -> Iterator[Partial]:
         """Take the next number and make a locked, private partial. It is removed when the block ends without having published."""
+        made: list[Partial] = []
         with ExitStack() as held:
-            partial = self._make_partial(now, held)
             try:
-                yield partial
-            except BaseException as error:
-                partial.withdraw(error)
+                yield self._make_partial(now, held, made)
+            except BaseException as error:  # also where the run is told to end while it is being made
+                for partial in made:
+                    partial.withdraw(error)
                 raise
-            partial.withdraw(None)
+            made[0].withdraw(None)
 
-    def _make_partial(self, now: datetime, held: ExitStack) -> Partial:
+    def _make_partial(self, now: datetime, held: ExitStack, made: list[Partial]) -> Partial:
         with self._turn():
             sequence = self._next_sequence()
             durable.ensure_directory(self.state)
             durable.write_file(self.state / SEQUENCE, f"{sequence}\n".encode())
             partial = Partial(self, format_id(now, sequence), sequence)
-            try:
-                durable.make_directory(partial.path)
-                if not held.enter_context(locks.hold_directory(partial.path)):
-                    raise Failed(f"{partial.path} was locked by somebody else as soon as it was made")
-            except BaseException as error:  # told to end here, it would be left to the next sweep
-                partial.withdraw(error)
-                raise
+            made.append(partial)
+            durable.make_directory(partial.path)
+            if not held.enter_context(locks.hold_directory(partial.path)):
+                raise Failed(f"{partial.path} was locked by somebody else as soon as it was made")
         return partial
 
     def sweep(self) -> list[str]:

@@ -123,8 +123,8 @@ TAKING = (
         protects="a failed run gives its room back",
         cases=("A4", "A5"),
         file="storekeeper/sets/stacksets.py",
-        old=("                yield partial\n            except BaseException as error:\n                partial.withdraw(error)\n"),
-        new="                yield partial\n            except BaseException:\n",
+        old="                    partial.withdraw(error)\n",
+        new="                    pass\n",
         tests=(_SETS_REPOSITORY + "test_a_run_that_fails_leaves_nothing_behind",),
     ),
     Guard(
