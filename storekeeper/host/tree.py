@@ -137,9 +137,11 @@ def _empty(tree: Tree, device: int) -> None:
 def _remove_names(tree: Tree, directory: str, device: int) -> list[str]:
     """Remove all names of a directory but those of directories, which are returned."""
     descriptor = tree.directory(directory)
-    if os.fstat(descriptor).st_dev != device:
+    status = os.fstat(descriptor)
+    if status.st_dev != device:
         raise OSError(errno.EXDEV, "something is mounted here", directory)
-    os.fchmod(descriptor, 0o700)
+    if status.st_mode & 0o700 != 0o700:
+        os.fchmod(descriptor, 0o700)
     with os.scandir(descriptor) as names:
         found = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in names]
     for name, is_directory in found:
