@@ -122,7 +122,7 @@ FILES = (
         protects="a removal stops at another disk",
         cases=("E-15",),
         file="storekeeper/host/tree.py",
-        old="    if os.fstat(descriptor).st_dev != device:\n",
+        old="    if status.st_dev != device:\n",
         new="    if False:\n",
         tests=(_FILES_REFUSALS + "test_nothing_that_is_mounted_in_a_place_is_ever_removed_with_it",),
     ),
