@@ -32,6 +32,7 @@ class PowerCut:
         self._directory = directory
         self._size_mib = size_mib
         self._mounted: list[Path] = []
+        self._cuts = 0
         self._outer = directory / "outer"
         self._after = directory / "after"
         self.disk = directory / "disk"
@@ -54,18 +55,24 @@ class PowerCut:
     def cut(self) -> Path:
         """A mounted copy of what a power cut now would leave. The copy before it is gone; the disk goes on as it was."""
         self._unmount(self._after)
-        left = self._directory / "cut.img"
+        self._left.unlink(missing_ok=True)
+        self._cuts += 1  # a name that was used may still be mounted in another namespace, and would then be that older moment again
         with self._frozen():
-            _run("cp", "--sparse=always", self._outer / "inner.img", left)
-        self._mount(left, self._after)
+            _run("cp", "--sparse=always", self._outer / "inner.img", self._left)
+        self._mount(self._left, self._after)
         return self._after
 
     def close(self) -> None:
         """Unmount and remove everything. Safe to repeat."""
         for place in (self._after, self.disk, self._outer):
             self._unmount(place)
-        for name in ("cut.img", "outer.img"):
-            (self._directory / name).unlink(missing_ok=True)
+        for image in (self._left, self._directory / "outer.img"):
+            image.unlink(missing_ok=True)
+
+    @property
+    def _left(self) -> Path:
+        """The image that the latest cut left."""
+        return self._directory / f"cut-{self._cuts}.img"
 
     @contextmanager
     def _frozen(self) -> Iterator[None]:
