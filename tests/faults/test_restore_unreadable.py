@@ -221,8 +221,8 @@ def test_a_raw_copy_is_verified_by_its_bytes_and_proves_nothing(lab: Lab) -> Non
     assert prove(lab.context, safety).result["sets"][0]["stores"]["main"]["outcome"] == "unknown"
     victim = lab.context.sets.entry(safety).path / "main" / "raw.sqlite"
     victim.chmod(0o600)
-    with open(victim, "r+b") as file:
-        file.write(b"x")
+    content = victim.read_bytes()
+    victim.write_bytes(bytes([content[0] ^ 1]) + content[1:])
     assert verify(lab.context, safety).ended() is Outcome.FAILED
 
 
