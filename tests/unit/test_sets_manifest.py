@@ -92,7 +92,7 @@ def test_no_changed_byte_of_a_manifest_goes_unnoticed(written: Path, campaign: C
         written.write_bytes(data)
         try:
             same += read_manifest(written) == manifest()
-        except BadManifest:
+        except (BadManifest, NewerFormat):  # the number of the format itself may be hit
             refused += 1
     campaign.found(count, "flipped bits in a manifest", f"{refused} refused, {same} in white space that says the same")
     assert refused + same == count
