@@ -79,12 +79,17 @@ class _Run:
             self._debug()
             return self._begun.ended(error.outcome, None, _problems(error))
         except Stopped as stopped:
-            problem = Problem(f"{self._words.verb.name} was stopped by {stopped.name} before its end", next=self._again())
-            return self._begun.ended(Outcome.FAILED, None, [problem])
+            return self._stopped(stopped)
         except Exception as error:  # noqa: BLE001 a crash of ours is answered like any other end, and kept for whoever mends it
             ears.close()
             self._debug()
+            if ears.heard is not None:
+                return self._stopped(ears.heard)
             return self._begun.ended(Outcome.FAILED, None, [self._refused_by_the_host(error) or self._crash(error)])
+
+    def _stopped(self, stopped: Stopped) -> Document:
+        problem = Problem(f"{self._words.verb.name} was stopped by {stopped.name} before its end", next=self._again())
+        return self._begun.ended(Outcome.FAILED, None, [problem])
 
     def recorded(self, document: Document) -> Document:
         """The document once it is written down, with a warning when it could not be: what was done is done."""

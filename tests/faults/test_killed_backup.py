@@ -116,9 +116,14 @@ def told_to_end(lab: Lab, number: int, after: float) -> tuple[Kept, float]:
     """A backup that hears signals as the program does, and is sent one after that time; and how long it took to end."""
 
     def take() -> None:
-        with listening():
+        with listening() as ears:
             os.write(hears, b"!")
-            take_set(lab.context, purpose="backup")
+            try:
+                take_set(lab.context, purpose="backup")
+            except Exception:
+                if ears.heard is None:
+                    raise
+                raise ears.heard from None  # as the program does
 
     heard, hears = os.pipe()
     run = Kept(take)

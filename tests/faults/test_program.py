@@ -23,6 +23,7 @@ from typing import Any
 
 import pytest
 
+from storekeeper.cli.calls import CALLS
 from storekeeper.cli.main import main
 from storekeeper.host import space
 from storekeeper.stores.folder import is_settled
@@ -448,3 +449,22 @@ def _peak(program: Program, rows: int) -> int:
 def _measured(words: Sequence[str]) -> list[str]:
     assert resource.RUSAGE_SELF == 0
     return list(words)
+
+
+@pytest.mark.fault("A3")
+def test_a_signal_that_comes_out_as_another_error_is_told_as_the_signal(
+    program: Program, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that arrives while a lock of Python's own is taken again leaves as `cannot release un-acquired lock`."""
+
+    def interrupted(_desk: object) -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(5)
+        finally:
+            raise RuntimeError("cannot release un-acquired lock")
+
+    monkeypatch.setitem(CALLS, "backup", interrupted)
+    assert main(["--config", str(program.config), "--json", "backup", "demo"]) == 1
+    (problem,) = json.loads(capsys.readouterr().out)["problems"]
+    assert problem["message"] == "backup was stopped by SIGTERM before its end"
