@@ -65,7 +65,6 @@ def rows_and_tables(connection: psycopg.Connection[object]) -> Step:
 ROWS_OF_SQLITE = """
 import itertools, sqlite3, sys
 rows = sqlite3.connect(sys.argv[1], isolation_level=None, timeout=30)
-rows.execute("pragma journal_mode = wal")
 for number in itertools.count():
     rows.execute("insert into things (word) values (?)", (f"w{number}",))
     rows.execute("delete from things where id = (select min(id) from things)")
@@ -98,6 +97,8 @@ def test_what_comes_and_goes_during_a_backup_never_makes_a_set_that_is_not_prove
         opened.callback(lab.close)
         lab.write("one")
         documents = lab.root / "live/main.db"
+        with closing(sqlite3.connect(documents)) as connection:
+            connection.execute("pragma journal_mode = wal")
         # Connections are made here: one that is made takes the OS user of the role, and that is the whole process's.
         writers = [server.connect("app") for _ in range(count)]
         for writer in writers:

@@ -212,7 +212,7 @@ HOST = (
         protects="no child goes on, and no store stays locked",
         cases=("A3",),
         file="storekeeper/cli/signals.py",
-        old="            raise Stopped(number)\n",
+        old="            raise self.heard\n",
         new="            pass\n",
         tests=(_CLI_RUNS + "test_a_run_that_is_told_to_stop_unwinds_and_says_so",),
     ),
