@@ -287,20 +287,30 @@ _Waiting = tuple[Mapping[str, Any], Hashing | None]
 
 
 class PreviousTree:
-    """The listing of the set before, read in step with a walk: both are sorted by path."""
+    """The listing of the set before, read in step with a walk: both are sorted by path.
+
+    From where it does not read, it shares nothing: what is not shared is copied, so rot in an older set costs room and no backup.
+    """
 
     def __init__(self, entries: Iterator[dict[str, Any]], content: Path) -> None:
         self.content = content
         self._entries = entries
-        self._next: dict[str, Any] | None = next(entries, None)
+        self._next = self._following()
 
     def find(self, path: str) -> dict[str, Any] | None:
         wanted = os.fsencode(path)
         while self._next is not None and os.fsencode(str(self._next["path"])) < wanted:
-            self._next = next(self._entries, None)
+            self._next = self._following()
         if self._next is not None and self._next["path"] == path:
             return self._next
         return None
+
+    def _following(self) -> dict[str, Any] | None:
+        try:
+            entry = next(self._entries, None)
+        except (OSError, ValueError):
+            return None
+        return entry if entry is not None and isinstance(entry.get("path"), str) else None
 
     def holds(self, path: str, status: os.stat_result) -> bool:
         """Whether a file has not changed since it was listed, so that it would be shared."""

@@ -139,6 +139,20 @@ def test_files_that_the_set_before_holds_need_no_room_a_second_time(program: Pro
         assert len(sets(program)) == 3
 
 
+@pytest.mark.fault("B1")
+def test_a_listing_that_rotted_costs_neither_the_next_backup_nor_the_restore_of_an_older_set(program: Program) -> None:
+    for _ in range(2):
+        assert program.run("backup", "demo").code == 0
+    listing = newest(program) / "papers/tree.jsonl"
+    listing.chmod(0o600)
+    listing.write_bytes(b"\xff" + listing.read_bytes()[1:])
+    first = Path(program.answer("list", "demo").document["result"]["sets"][0]["path"]).name
+    assert program.answer("doctor", "demo").code in (0, 4)
+    assert program.run("restore", "demo", first, "--plan").code == 0
+    assert program.run("backup", "demo").code == 0
+    assert program.answer("verify", "demo").document["outcome"] == "ok"
+
+
 @AS_ROOT
 def test_a_state_without_room_is_said_in_a_sentence_and_nothing_is_begun(program: Program) -> None:
     with disk(program.state, "1m") as state:
