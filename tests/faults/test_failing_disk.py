@@ -7,7 +7,6 @@ import errno
 import os
 import random
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,21 +20,13 @@ from storekeeper.sets.publishing import take_set
 from storekeeper.sets.repository import SetEntry
 from tests.harness.campaign import Campaign
 from tests.harness.descendants import SAID, WELL
-from tests.harness.stacks import Lab, make_lab
+from tests.harness.stacks import Lab
 from tests.harness.tracing import Traced, failing_at, traced
 
 # Not link: where a file cannot be shared with the set before, it is copied.
 WRITES = ("write", "pwrite64", "rename", "mkdir", "fchmod", "ftruncate", "copy_file_range", "sendfile")
 SYNCS = ("fsync", "fdatasync")
 ERRORS = {"ENOSPC": errno.ENOSPC, "EIO": errno.EIO}
-
-
-@pytest.fixture
-def lab(tmp_path: Path) -> Iterator[Lab]:
-    made = make_lab(tmp_path, sqlites=1, services=0)
-    made.write("one")
-    yield made
-    made.close()
 
 
 class Trials:

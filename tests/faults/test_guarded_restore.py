@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
@@ -19,20 +18,15 @@ from storekeeper.restore.plan import choose
 from storekeeper.stores.protocol import Facts, SwitchLog
 from storekeeper.verbs.backup import backup
 from storekeeper.verbs.restore import RestoreRequest, restore
+from tests.harness.mounts import disk
 from tests.harness.sets import tampered
 from tests.harness.stacks import Lab, in_child, make_lab, read_sqlite
 
 
 @pytest.fixture
 def small(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 4 MiB of its own."""
-    if os.geteuid() != 0:
-        pytest.skip("mounting a tmpfs needs root")
-    mount = tmp_path / "small"
-    mount.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", mount], check=True)
-    yield mount
-    subprocess.run(["umount", mount], check=True)
+    with disk(tmp_path / "small", "4m") as mounted:
+        yield mounted
 
 
 def begin(state: Path) -> Journal:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -21,15 +20,7 @@ from storekeeper.stores.record import Artefact
 from storekeeper.verbs.prove import prove
 from tests.harness.durability import Synced
 from tests.harness.sets import START, open_sets, publish_daily, tampered, write_source
-from tests.harness.stacks import Lab, make_lab
-
-
-@pytest.fixture
-def lab(tmp_path: Path) -> Iterator[Lab]:
-    made = make_lab(tmp_path, sqlites=1, services=0)
-    made.write("one")
-    yield made
-    made.close()
+from tests.harness.stacks import Lab
 
 
 @pytest.mark.fault("J1", "J2")

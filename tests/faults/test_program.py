@@ -15,8 +15,8 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Sequence
+from contextlib import closing
 from io import FileIO
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from storekeeper.cli.calls import CALLS
 from storekeeper.cli.main import main
 from storekeeper.host import space
 from storekeeper.stores.folder import is_settled
+from tests.harness.mounts import disk
 from tests.harness.program import CHECKOUT, Ended, Program
 
 AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="a disk of a given size needs root")
@@ -80,17 +81,6 @@ def hold_to(ended: Ended, code: int, outcome: str, *said: str) -> dict[str, Any]
     return document
 
 
-@contextmanager
-def disk(place: Path, size: str, mode: str = "0700") -> Iterator[Path]:
-    """A file system of its own at `place`."""
-    place.mkdir(exist_ok=True)
-    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size},mode={mode}", "tmpfs", place], check=True)
-    try:
-        yield place
-    finally:
-        subprocess.run(["umount", place], check=True)
-
-
 def fill(place: Path) -> Path:
     """Use up what is free there; removing the returned file frees it again."""
     ballast = place / "ballast"
@@ -112,7 +102,7 @@ def _write_until_it_fails(file: FileIO) -> None:
 def test_a_repository_without_room_refuses_a_backup_and_prune_frees_it_when_fewer_sets_are_kept(program: Program) -> None:
     """A7. The control: what is refused would fill the disk; and prune, which a failed backup forbids, is what mends this one."""
     grow(program)
-    with disk(program.repository, "2m"):
+    with disk(program.repository, "2m", "0700"):
         for _ in range(4):
             assert program.run("backup", "demo").code == 0
             grow(program)
@@ -130,7 +120,7 @@ def test_a_repository_without_room_refuses_a_backup_and_prune_frees_it_when_fewe
 def test_files_that_the_set_before_holds_need_no_room_a_second_time(program: Program) -> None:
     """Half of the disk is one file: a backup of it is refused once it has changed, and taken as long as it has not."""
     grow(program, 1_200_000)
-    with disk(program.repository, "2m"):
+    with disk(program.repository, "2m", "0700"):
         for _ in range(3):
             assert program.run("backup", "demo").code == 0
         assert program.run("restore", "demo", "latest", "--plan").code == 0
@@ -155,7 +145,7 @@ def test_a_listing_that_rotted_costs_neither_the_next_backup_nor_the_restore_of_
 
 @AS_ROOT
 def test_a_state_without_room_is_said_in_a_sentence_and_nothing_is_begun(program: Program) -> None:
-    with disk(program.state, "1m") as state:
+    with disk(program.state, "1m", "0700") as state:
         assert program.run("backup", "demo").code == 0
         ballast = fill(state)
         before = live(program)

@@ -7,7 +7,6 @@ import os
 import random
 import signal
 import sqlite3
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -25,15 +24,8 @@ from storekeeper.sets.manifest import MANIFEST, read_manifest
 from storekeeper.sets.publishing import take_set
 from storekeeper.sets.repository import StackSets
 from tests.harness.campaign import Campaign
+from tests.harness.mounts import disk
 from tests.harness.stacks import Lab, in_child, make_lab
-
-
-@pytest.fixture
-def lab(tmp_path: Path) -> Iterator[Lab]:
-    made = make_lab(tmp_path, sqlites=1, services=0)
-    made.write("one")
-    yield made
-    made.close()
 
 
 def _faults(sets: StackSets) -> list[str]:
@@ -194,18 +186,11 @@ def test_without_foreseeable_room_a_backup_is_refused_before_any_store_is_held(l
 @pytest.fixture
 def full_lab(tmp_path: Path) -> Iterator[Lab]:
     """A lab whose repository is a file system of 2 MiB."""
-    if os.geteuid() != 0:
-        pytest.skip("a full disk needs root")
-    repository = tmp_path / "repository"
-    repository.mkdir(mode=0o700)
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m,mode=0700", "tmpfs", repository], check=True)
-    try:
+    with disk(tmp_path / "repository", "2m", "0700"):
         made = make_lab(tmp_path, sqlites=1, services=0)
         made.write("one")
         yield made
         made.close()
-    finally:
-        subprocess.run(["umount", repository], check=True)
 
 
 @pytest.mark.fault("A4")

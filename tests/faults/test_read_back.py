@@ -10,7 +10,7 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,18 +28,10 @@ from storekeeper.sets.verification import SetVerdict, verify_set
 from tests.harness.campaign import Campaign
 from tests.harness.descendants import Kept
 from tests.harness.sets import open_sets, publish, tampered, write_source
-from tests.harness.stacks import Lab, make_lab
+from tests.harness.stacks import Lab
 
 MANY = {f"{number // 20:02}/{number:03}.bin": os.urandom(200 + 31 * number) for number in range(120)}
 Damage = Callable[[Path, Path, random.Random], None]  # of a file of a set, with a set to take others from
-
-
-@pytest.fixture
-def lab(tmp_path: Path) -> Iterator[Lab]:
-    made = make_lab(tmp_path, sqlites=1, services=0)
-    made.write("one")
-    yield made
-    made.close()
 
 
 def verified(lab: Lab, entry: SetEntry, subset: Subset | None = None) -> SetVerdict:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ from storekeeper.sets.repository import SetEntry
 from storekeeper.verbs.restore import RestoreRequest, restore
 from storekeeper.verbs.resume import resume
 from tests.harness.campaign import Campaign
+from tests.harness.mounts import disk
 from tests.harness.stacks import Lab, make_lab
 
 pytestmark = pytest.mark.root
@@ -27,19 +26,12 @@ FIRST, LIVE = "first", "second"
 @pytest.fixture
 def lab(tmp_path: Path) -> Iterator[Lab]:
     """Live data, repository and state on one file system of 16 MiB; only what the tests' own services need is elsewhere."""
-    if os.geteuid() != 0:
-        pytest.skip("mounting a tmpfs needs root")
-    small = tmp_path / "small"
-    small.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", str(small)], check=True)
-    try:
+    with disk(tmp_path / "small", "16m") as small:
         (tmp_path / "services").mkdir()
         (small / "services").symlink_to(tmp_path / "services")
         made = make_lab(small, sqlites=2, services=1)
         yield made
         made.close()
-    finally:
-        subprocess.run(["umount", str(small)], check=True)
 
 
 def fill(lab: Lab) -> None:

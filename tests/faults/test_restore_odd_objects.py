@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import psycopg
 import pytest
 
@@ -11,27 +9,7 @@ from storekeeper.outcomes import Failed, Severity
 from storekeeper.stores.surroundings import Surroundings
 from tests.harness.campaign import Campaign
 from tests.harness.databases import fresh, next_number, opened, place_of, proven, restored, taken_of
-from tests.harness.postgresql import Server, start_server, surroundings
-
-
-@pytest.fixture(scope="module")
-def around() -> Iterator[Surroundings]:
-    with surroundings() as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
-def newest() -> Iterator[Server]:
-    with start_server(major=18, settings=["max_prepared_transactions=2", "wal_level=logical"]) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def oldest() -> Iterator[Server]:
-    """PostgreSQL 15, which has no pgvector here."""
-    with start_server(major=15) as running:
-        yield running
-
+from tests.harness.postgresql import Server
 
 ODD = """
 create table t (id int primary key, word text);

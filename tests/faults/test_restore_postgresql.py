@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Iterator
 
 import psycopg
 import pytest
@@ -14,29 +13,10 @@ from storekeeper.stores.postgresql import extensions
 from storekeeper.stores.surroundings import Surroundings
 from tests.harness.campaign import Campaign
 from tests.harness.databases import databases, fresh, load_by_hand, next_number, opened, place_of, plain_archive, proven, restored, taken_of
-from tests.harness.postgresql import Server, start_server, surroundings
+from tests.harness.postgresql import Server, start_server
 from tests.stores.walk import Taken
 
 VECTORS = "create extension vector{}; create table v (id int primary key, at {}vector(3)); insert into v values (1, '[1,2,3]'), (2, null);"
-
-
-@pytest.fixture(scope="module")
-def around() -> Iterator[Surroundings]:
-    with surroundings() as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
-def newest() -> Iterator[Server]:
-    with start_server(major=18, settings=["max_prepared_transactions=2", "wal_level=logical"]) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def oldest() -> Iterator[Server]:
-    """PostgreSQL 15, which has no pgvector here."""
-    with start_server(major=15) as running:
-        yield running
 
 
 # --- versions ---

@@ -4,23 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from storekeeper.sets.publishing import take_set
 from storekeeper.sets.scratch import scratch_directory, sweep
 from storekeeper.verbs.prove import prove
-from tests.harness.stacks import Lab, in_child, make_lab
-
-
-@pytest.fixture
-def lab(tmp_path: Path) -> Iterator[Lab]:
-    made = make_lab(tmp_path, sqlites=1, services=0)
-    made.write("one")
-    yield made
-    made.close()
+from tests.harness.stacks import Lab, in_child
 
 
 def _left(lab: Lab) -> list[str]:

@@ -8,7 +8,9 @@ import os
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,7 +58,9 @@ class Kept:
 
     def end(self) -> Ending:
         with self._said:
-            told = json.loads(self._said.read())
+            said = self._said.read()
+        assert said, "the keeper of the run broke: what it wrote on stderr says why"
+        told = json.loads(said)
         os.waitpid(self._keeper, 0)
         return Ending(told["code"], told["message"], told["orphans"])
 
@@ -81,6 +85,8 @@ def _keep(action: Callable[[], object], tell: int) -> None:
         except BlockingIOError:
             message = ""
         os.write(tell, json.dumps({"code": code, "message": message, "orphans": orphans}).encode())
+    except BaseException:  # noqa: BLE001 a keeper never returns
+        traceback.print_exc()
     finally:
         os._exit(0)
 
@@ -104,12 +110,14 @@ def _orphans() -> list[str]:
     """Names of the children that do not end by themselves in the time they have; they are killed then."""
     deadline = time.monotonic() + _PATIENCE_S
     while (left := [pid for pid in _descendants(os.getpid()) if _name_of(pid)]) and time.monotonic() < deadline:
-        while os.waitpid(-1, os.WNOHANG)[0]:
-            pass
+        with suppress(ChildProcessError):  # the last one has ended since it was listed
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
         time.sleep(0.01)
-    names = [_name_of(pid) for pid in left]
+    names = [name for pid in left if (name := _name_of(pid))]
     for pid in left:
-        os.kill(pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
     return names
 
 

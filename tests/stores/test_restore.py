@@ -29,6 +29,7 @@ from storekeeper.stack.model import FilesModel, RestoreModel, SqliteModel, Stack
 from storekeeper.verbs.report import Report
 from storekeeper.verbs.restore import RestoreRequest, restore
 from storekeeper.verbs.resume import resume
+from tests.harness.mounts import disk
 from tests.harness.stacks import Lab, digest_of_tree, make_lab, open_context
 
 LATER = timedelta(days=8)
@@ -327,14 +328,8 @@ def test_all_refusals_of_all_stores_are_said_together(lab: Lab) -> None:
 
 @pytest.fixture
 def small(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 6 MiB, for a lab of its own."""
-    if os.geteuid() != 0:
-        pytest.skip("mounting a tmpfs needs root")
-    mount = tmp_path / "small"
-    mount.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=6m", "tmpfs", str(mount)], check=True)
-    yield mount
-    subprocess.run(["umount", str(mount)], check=True)
+    with disk(tmp_path / "small", "6m") as mounted:
+        yield mounted
 
 
 def fill_up(path: Path, leave: int) -> None:
