@@ -15,6 +15,7 @@ import os
 import resource
 import statistics
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -129,6 +130,15 @@ def run(words: Sequence[str | Path], **more: Any) -> None:
     done = subprocess.run([*map(str, words)], stdin=subprocess.DEVNULL, capture_output=True, check=False, **more)
     if done.returncode != 0:
         raise RuntimeError(f"{words[0]} ended with {done.returncode}: {(done.stderr or done.stdout).decode()[-2000:]}")
+
+
+def fresh(beside: Path) -> Path:
+    """A new directory next to the others of this name. None is removed before its part has ended: ext4 without a journal does not give
+    away again what was deleted in the last minutes, and looks at all of that for every file that is made (fs/ext4/ialloc.c): after
+    the removal of 10,000 files each new one took up to 0.7 ms, without it 0.013 ms.
+    """
+    beside.parent.mkdir(parents=True, exist_ok=True)
+    return Path(tempfile.mkdtemp(prefix=f"{beside.name}-", dir=beside.parent))
 
 
 def bytes_of(directory: Path) -> int:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import os
 import random
-import shutil
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
@@ -20,7 +19,7 @@ from pathlib import Path
 
 from benchmarks import postgresql
 from benchmarks.keeping import Keeping
-from benchmarks.measuring import Found, Timing, bytes_of, command, compared, in_turn, show, timed, weighed
+from benchmarks.measuring import Found, Timing, bytes_of, command, compared, fresh, in_turn, show, timed, weighed
 from benchmarks.rivals import Borgmatic, Restic
 from tests.harness.postgresql import Server
 
@@ -102,7 +101,7 @@ class _Ours:
     name = "Storekeeper"
 
     def __init__(self, room: Path, live: Live) -> None:
-        self._root = room / "ours"
+        self._room = room
         self._live = live
         self.renew()
 
@@ -111,14 +110,12 @@ class _Ours:
         return self._keeping.repository
 
     def renew(self) -> None:
-        shutil.rmtree(self._root, ignore_errors=True)
-        self._root.mkdir()
         stores = {
             "rows": postgresql.declared(self._live.server),
             "messages": {"kind": "sqlite", "path": self._live.database},
             "papers": {"kind": "files", "path": self._live.papers},
         }
-        self._keeping = Keeping(self._root, stores)
+        self._keeping = Keeping(fresh(self._room / "ours"), stores)
 
     def first(self, number: int) -> Timing:
         self.renew()

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from pathlib import Path
 from typing import Protocol
 
 from benchmarks import others, postgresql
-from benchmarks.measuring import Timing, run, timed
+from benchmarks.measuring import Timing, fresh, run, timed
 from tests.harness.postgresql import PASSWORD, Server
 
 
@@ -29,16 +28,18 @@ class Borgmatic:
     """
 
     def __init__(self, root: Path, live: Stores, compression: str | None) -> None:
-        self.repository = root / "repository"
-        self._root = root
+        self._beside = root
         self._live = live
         self._compression = compression
         self._programs = others.borgmatic()
         self.renew()
 
+    @property
+    def repository(self) -> Path:
+        return self._root / "repository"
+
     def renew(self) -> None:
-        shutil.rmtree(self._root, ignore_errors=True)
-        (self._root / "extracted").mkdir(parents=True)
+        self._root = fresh(self._beside)
         (self._root / "config.yaml").write_text(json.dumps(self._configuration()))
         self._run("repo-create", "--encryption", "none")
 
@@ -52,14 +53,11 @@ class Borgmatic:
     def verify(self, number: int) -> Timing:  # noqa: ARG002
         return timed(lambda: self._run("check", "--force", "--only", "data"))
 
-    def restore(self, number: int) -> Timing:
+    def restore(self, number: int) -> Timing:  # noqa: ARG002
         """The databases over what is live, the files beside, which is less than to put them in place."""
-        into = self._root / "extracted" / str(number)
-        into.mkdir()
+        into = fresh(self._root / "extracted")
         words = ("--archive", "latest", "--destination", str(into), "--path", str(self._live.papers).lstrip("/"))
-        timing = timed(lambda: self._run("restore", "--archive", "latest"), lambda: self._run("extract", *words), os.sync)
-        shutil.rmtree(into)
-        return timing
+        return timed(lambda: self._run("restore", "--archive", "latest"), lambda: self._run("extract", *words), os.sync)
 
     def _run(self, *words: str) -> None:
         path = f"{self._programs}:{os.environ['PATH']}"
@@ -90,15 +88,18 @@ class Restic:
     """An uncompressed archive of pg_dump and a copy by `sqlite3 .backup`, and restic over both and the files."""
 
     def __init__(self, root: Path, live: Stores) -> None:
-        self.repository = root / "repository"
-        self._root = root
+        self._beside = root
         self._live = live
         self._program = others.restic()
         self.renew()
 
+    @property
+    def repository(self) -> Path:
+        return self._root / "repository"
+
     def renew(self) -> None:
-        shutil.rmtree(self._root, ignore_errors=True)
-        (self._root / "dumps").mkdir(parents=True)
+        self._root = fresh(self._beside)
+        (self._root / "dumps").mkdir()
         self._run("init")
 
     def first(self, number: int) -> Timing:
@@ -111,11 +112,8 @@ class Restic:
     def verify(self, number: int) -> Timing:  # noqa: ARG002
         return timed(lambda: self._run("check", "--read-data"))
 
-    def restore(self, number: int) -> Timing:
-        into = self._root / f"restored-{number}"
-        timing = timed(lambda: self._restore(into))
-        shutil.rmtree(into)
-        return timing
+    def restore(self, number: int) -> Timing:  # noqa: ARG002
+        return timed(lambda: self._restore(fresh(self._root / "restored")))
 
     def _dump(self) -> None:
         for old in (self._root / "dumps").iterdir():

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import random
-import shutil
 import sqlite3
 import tempfile
 from collections.abc import Mapping
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.keeping import Keeping
-from benchmarks.measuring import Found, Timing, command, compared, figure, in_turn, run, show, timed
+from benchmarks.measuring import Found, Timing, command, compared, figure, fresh, in_turn, run, show, timed
 from storekeeper.host import durable
 
 __all__ = ["TITLE", "measure", "show"]
@@ -56,10 +55,8 @@ def _files(room: Path, rounds: int, files: int) -> list[Found]:
     ours = _Ours(room / "ours", {"notes": {"kind": "files", "path": live}})
 
     def copied(*words: str) -> Timing:
-        target = room / "copy"
-        timing = timed(lambda: run([*words, f"{live}/", target]), os.sync)
-        shutil.rmtree(target)
-        return timing
+        target = fresh(room / "copy")
+        return timed(lambda: run([*words, f"{live}/", target]), os.sync)
 
     sides = {"ours": ours.first, "cp": lambda _: copied("cp", "-a"), "rsync": lambda _: copied("rsync", "-a")}
     found = in_turn(rounds, sides)
@@ -96,9 +93,7 @@ class _Ours:
         self._stores = stores
 
     def first(self, number: int) -> Timing:
-        durable.remove_tree(self._root)
-        self._root.mkdir()
-        self._keeping = Keeping(self._root, self._stores)
+        self._keeping = Keeping(fresh(self._root), self._stores)
         os.sync()
         return self.again(number)
 

@@ -6,14 +6,14 @@ import hashlib
 import os
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 
 from storekeeper.host import load
+from storekeeper.host.waiting import result_of
 
 _CHUNK = 1 << 22  # long enough that a thread seldom asks for Python's lock
 _OPEN = 64  # descriptors at once: whoever brings more waits
-_INTERVAL_S = 0.2
 
 Sum = tuple[str, int]  # sha256 and size
 Then = Callable[[int], None]
@@ -82,9 +82,4 @@ class Hashing:
 
     def result(self, progress: Progress) -> Sum:
         """The sha256 and the size, once they are there. Raises what reading raised, or what came after it."""
-        told, done = 0, False
-        while not done:
-            done = bool(wait([self.future], _INTERVAL_S).done)
-            told, new = self.size, self.size - told
-            progress(new)
-        return self.future.result(), self.size
+        return result_of(self.future, lambda: self.size, progress), self.size

@@ -12,11 +12,13 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import ParamSpec, TypeVar
+
+from storekeeper.host.giving_up import Flag, heed
 
 _BURST_S = 0.25  # so much of a second's bytes may be taken at once after a pause
 _LEAST = 1 << 16
@@ -25,7 +27,6 @@ _IOPRIO_SET = {"x86_64": 251, "aarch64": 30, "riscv64": 30, "ppc64le": 273, "s39
 _THIS_THREAD = 1, 0  # IOPRIO_WHO_PROCESS, the caller
 _LOWEST = 2 << 13 | 7  # IOPRIO_CLASS_BE: it still comes to its turn when the disk is never idle, as the idle class may not
 _libc = ctypes.CDLL(None, use_errno=True)
-_mine = threading.local()
 _Given = ParamSpec("_Given")
 _Found = TypeVar("_Found")
 
@@ -97,40 +98,43 @@ def lowered_threads(count: int) -> ThreadPoolExecutor:
 
 
 class Aside:
-    """A thread at the run's rank that does one thing after the other for a caller who keeps the usual one. A context manager: when
-    its block fails, what the thread is at is given up the next time that it spends."""
+    """A thread at the run's rank that does one thing after the other for a caller who keeps the usual one, or has other things to do.
+    A context manager: when its block fails, what the thread is at is given up the next time that it spends, or by the end of the
+    program that it waits for."""
 
     def __init__(self) -> None:
         self._thread = lowered_threads(1)
-        self._given_up = threading.Event()
+        self._flag = Flag()
 
     def do(self, function: Callable[_Given, _Found], *given: _Given.args, **named: _Given.kwargs) -> _Found:
         """What the function returns or raises, waited for."""
+        return self.begin(function, *given, **named).result()
+
+    def begin(self, function: Callable[_Given, _Found], *given: _Given.args, **named: _Given.kwargs) -> Future[_Found]:
+        """The same, when what was begun before is done; the caller goes on."""
 
         def carry_out() -> _Found:
-            _mine.given_up = self._given_up
+            self._flag.carry()
             return function(*given, **named)
 
-        return self._thread.submit(carry_out).result()
+        return self._thread.submit(carry_out)
+
+    def give_up(self) -> None:
+        """Nobody waits any more for what was begun. Safe to repeat."""
+        self._flag.give_up()
 
     def __enter__(self) -> Aside:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if error is not None:
-            self._given_up.set()
-        self._thread.shutdown()
-
-
-class GivenUp(Exception):
-    """Nobody waits any more for what a thread is at."""
+            self.give_up()
+        self._thread.shutdown(cancel_futures=error is not None)
 
 
 def spend(count: int) -> None:
     """Say that so many bytes were read or written; returns when the run may go on to the next."""
-    given_up: threading.Event | None = getattr(_mine, "given_up", None)
-    if given_up is not None and given_up.is_set():
-        raise GivenUp
+    heed()
     run = _paced()
     if run is not None:
         run.take(count)

@@ -6,22 +6,25 @@ descriptors of the locks they work under, and are ended when this program fails 
 
 from __future__ import annotations
 
+import fcntl
 import os
 import pwd
 import select
 import subprocess
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
 from storekeeper.host import clock, locks
+from storekeeper.host.giving_up import ending, heed
 from storekeeper.outcomes import Failed
 
 SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _CHUNK = 1 << 20
+_LOOK_S = 0.2
 _PATIENCE = 5.0  # seconds from SIGTERM to SIGKILL
 _LAST_WORDS = 2000  # characters of a failing program's standard error that are worth a person's time
 
@@ -45,7 +48,8 @@ class User:
 class Command:
     """A program with its arguments (never a secret among them) and how it is run.
 
-    `keeps_locks` is False for what outlives us, such as a service: it must not carry our locks away.
+    `keeps_locks` is False for what outlives us, such as a service: it must not carry our locks away. `hands` are descriptors that it
+    is given under the same numbers.
     """
 
     argv: Sequence[str | Path]
@@ -53,6 +57,7 @@ class Command:
     user: User | None = None
     directory: Path | None = None
     keeps_locks: bool = True
+    hands: Sequence[int] = ()
 
     @property
     def program(self) -> str:
@@ -88,7 +93,8 @@ def run(
     started = clock.monotonic()
     process = _start(command, stdin=subprocess.PIPE if input is not None else stdin, stdout=subprocess.PIPE)
     try:
-        stdout, stderr = process.communicate(input, timeout=timeout)
+        with ending(lambda: _stop(process, _PATIENCE)):
+            stdout, stderr = process.communicate(input, timeout=timeout)
     except subprocess.TimeoutExpired:
         raise ProgramFailed(f"{command.program} did not end within {timeout:g} s", code=None, stderr="") from None
     finally:
@@ -113,34 +119,37 @@ def reading(*commands: Command, stdin: IO[bytes] | None = None, patience: float 
         for command in commands:
             process = _start(command, stdin=source, stdout=subprocess.PIPE)
             running.append(_Running(command, process))
+            _widen(process.stdout)
             if source is not None and source is not stdin:
                 source.close()
             source = process.stdout
         if source is None:
             raise ValueError("a pipeline needs at least one program")
-        with source:
-            yield _chunks(source) if patience is None else _chunks_unless_silent(source, commands[0], patience)
-        for each in running:
-            each.finish()
+        with ending(lambda: _stop_all(running)):
+            with source:
+                yield _chunks(source, commands[0], patience)
+            for each in running:
+                each.finish()
     finally:
         for each in running:
             each.end()
 
 
 @contextmanager
-def writing(command: Command) -> Iterator[IO[bytes]]:
+def writing(command: Command) -> Iterator[Sink]:
     """Run a program that reads what the block writes. Raises ProgramFailed unless it ends with 0."""
     process = _start(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
     running = _Running(command, process)
     if process.stdin is None:
         raise ValueError("a started program has a standard input")
     try:
-        try:
-            yield process.stdin
-            process.stdin.close()
-        except BrokenPipeError:
-            pass  # it ended early: its exit code below says why
-        running.finish()
+        with ending(running.stop):
+            try:
+                yield Sink(process.stdin)
+                process.stdin.close()
+            except BrokenPipeError:
+                pass  # it ended early: its exit code below says why
+            running.finish()
     finally:
         running.end()
 
@@ -167,13 +176,16 @@ class _Running:
 
     def finish(self) -> None:
         code = self.process.wait()
-        self._listener.join()
+        self._listener.join(_PATIENCE)  # what it left behind may have its standard error for ever
         if code != 0:
             raise _failure(self.command, code, self._said.decode(errors="replace"))
 
+    def stop(self) -> None:
+        _stop(self.process, _PATIENCE)
+
     def end(self) -> None:
         """End the program; only then is the pipe closed that the listener reads."""
-        _stop(self.process, _PATIENCE)
+        self.stop()
         self._listener.join(_PATIENCE)
         if not self._listener.is_alive():
             _close_pipes(self.process)
@@ -201,10 +213,22 @@ def _start(command: Command, *, stdin: IO[bytes] | int | None, stdout: int) -> s
             user=user.uid if user else None,
             group=user.gid if user else None,
             extra_groups=[] if user else None,
-            pass_fds=locks.inheritable() if command.keeps_locks else (),
+            pass_fds=[*(locks.inheritable() if command.keeps_locks else ()), *command.hands],
         )
     except OSError as error:
         raise ProgramFailed(f"{argv[0]} could not be started: {error.strerror}", code=None, stderr="") from error
+
+
+def _widen(pipe: IO[bytes] | None) -> None:
+    """Let more wait in a pipe than its 64 KiB, so that neither end waits for the other at every turn (pipe(7))."""
+    if pipe is not None:
+        with suppress(OSError):  # the user's pipes may be that wide no more
+            fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, _CHUNK)
+
+
+def _stop_all(running: Sequence[_Running]) -> None:
+    for each in running:
+        each.stop()
 
 
 def _end(process: subprocess.Popen[bytes], patience: float = _PATIENCE) -> None:
@@ -237,16 +261,32 @@ def _failure(command: Command, code: int, stderr: str) -> ProgramFailed:
     return ProgramFailed(f"{command.program} {how}: {words or 'it said nothing'}", code=code, stderr=stderr)
 
 
-def _chunks(source: IO[bytes]) -> Iterator[bytes]:
-    while chunk := source.read(_CHUNK):
-        yield chunk
-
-
-def _chunks_unless_silent(source: IO[bytes], command: Command, patience: float) -> Iterator[bytes]:
+def _chunks(source: IO[bytes], command: Command, patience: float | None) -> Iterator[bytes]:
+    """What comes, until every program has closed its end: also one that a script left behind, so it is looked at now and then."""
+    last = clock.monotonic()
     while True:
-        if not select.select([source], [], [], patience)[0]:
+        if select.select([source], [], [], _LOOK_S)[0]:
+            chunk = os.read(source.fileno(), _CHUNK)
+            if not chunk:
+                return
+            yield chunk
+            last = clock.monotonic()
+        elif patience is not None and clock.monotonic() - last > patience:
             raise ProgramFailed(f"{command.program} has given nothing for {patience:g} s", code=None, stderr="")
-        chunk = os.read(source.fileno(), _CHUNK)
-        if not chunk:
-            return
-        yield chunk
+        heed()
+
+
+class Sink:
+    """What a program reads, on a pipe that is never waited for without a look at whether anybody still waits for us."""
+
+    def __init__(self, pipe: IO[bytes]) -> None:
+        self._pipe = pipe
+        os.set_blocking(pipe.fileno(), False)
+
+    def write(self, chunk: bytes) -> None:
+        """Raises BrokenPipeError when the program has gone."""
+        view = memoryview(chunk)
+        while view:
+            heed()
+            if select.select([], [self._pipe], [], _LOOK_S)[1]:
+                view = view[os.write(self._pipe.fileno(), view) :]

@@ -7,6 +7,7 @@ uses it, and only then the services are started: a failure up to there loses no 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -43,14 +44,27 @@ class Walk:
 
     def stage(self, folder: Path, records: Mapping[str, StoreRecord], stage_dir: Path | None) -> None:
         """Load every store's part of the set in `folder` next to its live data, which is not touched, and compare."""
-        for name, store in self._stores.items():
-            record = records[name]
-            self._context.progress.step(name, "staging", record.bytes)
-            with naming(name):
-                place = store.place(self._journal.token, stage_dir, raw=record.is_raw or name in self._unreadable)
-                self._journal.write(Step.PLACED, name, place=place)
-                refuse_difference(store.stage(folder / name, record, place), record, "what was staged")
-            self._journal.write(Step.STAGED, name, record=record.to_json())
+        with ExitStack() as begun:
+            going_on = {name for name in self._stores if self._begin_stage(name, folder, records[name], stage_dir, begun)}
+            for name in sorted(self._stores, key=lambda name: name in going_on):
+                record = records[name]
+                self._context.progress.step(name, "staging", record.bytes)
+                with naming(name):
+                    staged = self._stores[name].stage(folder / name, record, self._place(name))
+                    refuse_difference(staged, record, "what was staged")
+                self._journal.write(Step.STAGED, name, record=record.to_json())
+
+    def _begin_stage(self, name: str, folder: Path, record: StoreRecord, stage_dir: Path | None, begun: ExitStack) -> bool:
+        """Whether it goes on by itself while other stores are staged; `begun` ends that."""
+        store = self._stores[name]
+        with naming(name):
+            place = store.place(self._journal.token, stage_dir, raw=record.is_raw or name in self._unreadable)
+            self._journal.write(Step.PLACED, name, place=place)
+            going_on = store.begin_stage(folder / name, record, place)
+        if going_on is None:
+            return False
+        begun.enter_context(going_on)
+        return True
 
     def finish(self) -> None:
         """From all staged to closed. A failure goes back by itself, and is raised as Failed that says where things stand now."""

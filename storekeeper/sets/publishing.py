@@ -16,11 +16,12 @@ from storekeeper import __version__
 from storekeeper.host import clock, durable, space
 from storekeeper.outcomes import Failed, Problem, Severity, said_by_the_system
 from storekeeper.sets import room, shrinkage
+from storekeeper.sets.artefacts import Findings, look_around
 from storekeeper.sets.context import Context
 from storekeeper.sets.manifest import Manifest
 from storekeeper.sets.point import Point, naming, one_point
+from storekeeper.sets.readahead import ReadAhead
 from storekeeper.sets.repository import Partial, SetEntry
-from storekeeper.sets.verification import check_artefacts
 from storekeeper.stores.folder import StoreFolder
 from storekeeper.stores.protocol import Hold, Look, Store
 from storekeeper.stores.record import RAW_COPY, StoreRecord
@@ -93,6 +94,8 @@ class _Making:
     def __init__(self, context: Context, partial: Partial, previous: SetEntry | None, found: Mapping[str, Found]) -> None:
         self.records: dict[str, StoreRecord] = {}
         self.problems: list[Problem] = []
+        self._folders: dict[str, StoreFolder] = {}
+        self._begun: dict[str, float] = {}
         self._context = context
         self._partial = partial
         self._previous = previous
@@ -102,9 +105,10 @@ class _Making:
         """Hold these stores at one point and write their artefacts; all holds are closed when this returns."""
         holds = {name: store.hold(self._work(name)) for name, store in stores.items()}
         with one_point(holds, self._context.progress) as point:
-            for name, hold in holds.items():
+            going_on = {name for name, hold in holds.items() if self._begin_dump(name, hold)}
+            for name in sorted(holds, key=lambda name: name in going_on):
                 with naming(name):
-                    self._dump(name, hold, point)
+                    self._dump(name, holds[name], point)
         durable.remove_tree(self._partial.path / _WORK)
         return point
 
@@ -136,22 +140,34 @@ class _Making:
         )
 
     def read_back(self, manifest: Manifest) -> None:
-        """Compare every byte on disk with what was written, then decode all but raw copies in full. Raises Failed for the first fault."""
-        faults = check_artefacts(self._partial.path, manifest, self._context.progress)
-        if faults:
-            raise Failed(f"the set could not be read back: {faults[0].message}", store=faults[0].store)
-        for name, record in manifest.stores.items():
-            if record.is_raw:
-                continue
-            self._context.progress.step(name, "decoding")
-            with naming(name):
-                self._context.stores[name].verify(self._partial.path / name, record)
+        """Compare every byte of each store on disk with what was written, then decode it in full, unless it is a raw copy.
+
+        Raises Failed for the first fault.
+        """
+        _refuse_faults(look_around(self._partial.path, manifest))
+        with ReadAhead(self._partial.path, manifest, self._context.progress) as ahead:
+            for name in ahead.order:
+                _refuse_faults(ahead.findings(name))
+                if not manifest.stores[name].is_raw:
+                    self._context.progress.step(name, "decoding")
+                    with naming(name):
+                        self._context.stores[name].verify(self._partial.path / name, manifest.stores[name])
+
+    def _begin_dump(self, name: str, hold: Hold) -> bool:
+        """Whether it goes on by itself while other stores are dumped."""
+        self._folders[name] = self._folder(name, self._previous)
+        began = clock.monotonic()
+        with naming(name):
+            goes_on = self._context.stores[name].begin_dump(hold, self._folders[name])
+        if goes_on:
+            self._begun[name] = began
+        return goes_on
 
     def _dump(self, name: str, hold: Hold, point: Point) -> None:
         look = self._found[name].look
         self._context.progress.step(name, "dumping", look.bytes)
-        started = clock.monotonic()
-        folder = self._folder(name, self._previous)
+        started = self._begun.get(name, clock.monotonic())
+        folder = self._folders[name]
         dumped = self._context.stores[name].dump(hold, folder)
         folder.seal()
         self.problems += dumped.problems
@@ -179,6 +195,11 @@ class _Making:
         work = self._partial.path / _WORK / name
         durable.ensure_directory(work)
         return work
+
+
+def _refuse_faults(findings: Findings) -> None:
+    for fault in findings.faults:
+        raise Failed(f"the set could not be read back: {fault.message}", store=fault.store)
 
 
 def _preflight(context: Context, stores: Mapping[str, Store], previous: SetEntry | None) -> dict[str, Found]:

@@ -16,14 +16,13 @@ from storekeeper.host import clock
 from storekeeper.host.formats import NewerFormat
 from storekeeper.host.progress import Progress
 from storekeeper.outcomes import Failed, Outcome, Problem, Severity, StorekeeperError
-from storekeeper.sets.artefacts import Fault, Findings, Subset, check_artefacts, examine, look_around
+from storekeeper.sets.artefacts import Fault, Findings, Subset, look_around
 from storekeeper.sets.manifest import BadManifest, Manifest
+from storekeeper.sets.readahead import ReadAhead
 from storekeeper.sets.records import SetState, Verdict
 from storekeeper.sets.repository import SetEntry, StackSets
 from storekeeper.stores.protocol import Store
 from storekeeper.stores.record import StoreRecord
-
-__all__ = ["Fault", "SetVerdict", "StoreVerdict", "check_artefacts", "verify_set"]
 
 _BAD_CONTENT = ("truncated", "extended", "altered", "replaced", "unreadable")
 
@@ -90,7 +89,7 @@ class _Verification:
 
     def run(self) -> SetVerdict:
         around = look_around(self._entry.path, self._manifest)
-        verdicts = {name: self._verify_store(name, record) for name, record in self._manifest.stores.items()}
+        verdicts = self._verify_stores()
         problems = [*_fault_problems(around), *self._open_to_others(around)]
         problems += [problem for each in verdicts.values() for problem in each.problems]
         outcome = _worst([each.outcome for each in verdicts.values()] + [Outcome.FAILED] * bool(around.faults))
@@ -106,13 +105,16 @@ class _Verification:
         path = self._entry.path
         return [Problem(f"{path} belongs to another user or can be reached by others", Severity.WARNING, next=f"chmod 0700 {path}")]
 
-    def _verify_store(self, name: str, record: StoreRecord) -> StoreVerdict:
+    def _verify_stores(self) -> dict[str, StoreVerdict]:
+        with ReadAhead(self._entry.path, self._manifest, self._progress, subset=self._subset, on_fault=self._find_sharing) as ahead:
+            verdicts = {name: self._verify_store(name, self._manifest.stores[name], ahead) for name in ahead.order}
+        return {name: verdicts[name] for name in self._manifest.stores}
+
+    def _verify_store(self, name: str, record: StoreRecord, ahead: ReadAhead) -> StoreVerdict:
         started = clock.monotonic()
         verdict = partial(_verdict, started)
         try:
-            findings = examine(
-                self._entry.path, self._manifest, self._progress, only=(name,), subset=self._subset, on_fault=self._find_sharing
-            )
+            findings = ahead.findings(name)
             faults = tuple(self._name_origin(fault) for fault in findings.faults)
             if faults:
                 return verdict(Outcome.FAILED, _fault_problems(replace(findings, faults=list(faults))), faults)

@@ -88,8 +88,15 @@ class StoreFolder:
 
     def write(self, name: str, chunks: Chunks) -> Artefact:
         """Write a stream as one artefact."""
-        sha256, size = self._write(self._inside(name), chunks)
-        return self._record(Artefact(name, size, sha256))
+        with self.beside(name) as writing:
+            writing.write(chunks, self._progress)
+            return writing.keep()
+
+    @contextmanager
+    def beside(self, name: str) -> Iterator[Writing]:
+        """The same for a stream that a thread stores while the caller does other things. The file is made at once, by the caller."""
+        with open(self._inside(name), "xb", buffering=0) as file:
+            yield Writing(name, file, self._record)
 
     def adopt(self, source: Path, name: str) -> Artefact:
         """Move a file of the same file system in as an artefact, without copying it."""
@@ -120,21 +127,13 @@ class StoreFolder:
         self._listed_bytes += writer.bytes
         self._record(Artefact(listing, writer.listing_bytes, writer.listing_sha256, lists=content))
 
+    def advance(self, count: int) -> None:
+        """Tell of bytes that a thread has written."""
+        self._progress(count)
+
     def seal(self) -> None:
         """Make the folder itself durable. Called once, after the last artefact."""
         durable.sync_directory(self.path)
-
-    def _write(self, target: Path, chunks: Chunks) -> tuple[str, int]:
-        digest, size = hashlib.sha256(), 0
-        with open(target, "xb", buffering=0) as file:
-            for chunk in chunks:
-                _write_all(file, chunk)
-                digest.update(chunk)
-                size += len(chunk)
-                self._progress(len(chunk))
-                load.spend(len(chunk))
-        _seal(target)
-        return digest.hexdigest(), size
 
     def _inside(self, name: str) -> Path:
         if "/" in name or name in ("", ".", ".."):
@@ -144,6 +143,31 @@ class StoreFolder:
     def _record(self, artefact: Artefact) -> Artefact:
         self._artefacts.append(artefact)
         return artefact
+
+
+class Writing:
+    """One artefact on its way: `size` bytes of it are there."""
+
+    def __init__(self, name: str, file: IO[bytes], record: Callable[[Artefact], Artefact]) -> None:
+        self.size = 0
+        self._name = name
+        self._file = file
+        self._digest = hashlib.sha256()
+        self._record = record
+
+    def write(self, chunks: Chunks, progress: Progress = lambda _: None) -> None:
+        """Write the stream to its end, and make it durable."""
+        for chunk in chunks:
+            _write_all(self._file, chunk)
+            self._digest.update(chunk)
+            self.size += len(chunk)
+            progress(len(chunk))
+            load.spend(len(chunk))
+        _seal_open(self._file.fileno())
+
+    def keep(self) -> Artefact:
+        """Record it as an artefact of the set. For the caller, once it is written."""
+        return self._record(Artefact(self._name, self.size, self._digest.hexdigest()))
 
 
 class TreeWriter:

@@ -9,6 +9,7 @@ Every method raises a StorekeeperError whose sentence says what was found; none 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import IntEnum
@@ -185,8 +186,14 @@ class Store(Protocol):
         `StoreFolder.adopt` moves files from it into the set without another copy.
         """
 
+    def begin_dump(self, hold: Any, into: StoreFolder) -> bool:
+        """Start what programs write by themselves, after every lock is released; the hold ends them when it is closed.
+
+        True where something is on its way: the other stores are dumped first, and `dump` waits for the rest of it.
+        """
+
     def dump(self, hold: Any, into: StoreFolder) -> Dumped:
-        """Write the artefacts of the pinned moment into the set's folder, after every lock is released."""
+        """Write the artefacts of the pinned moment into the set's folder. `begin_dump` was called with the same before."""
 
     def verify(self, folder: Path, record: StoreRecord) -> None:
         """Decode every artefact (their sha256 has been compared already); raise Failed on the first that would not restore."""
@@ -215,6 +222,9 @@ class Store(Protocol):
 
         With `raw` one of the two sides is known as files only: both are moved, and neither is opened.
         """
+
+    def begin_stage(self, folder: Path, record: StoreRecord, place: Facts) -> AbstractContextManager[object] | None:
+        """Start what programs load by themselves, so that other stores are staged meanwhile. It goes on until `stage`, or this, ends it."""
 
     def stage(self, folder: Path, record: StoreRecord, place: Facts) -> Content:
         """Load next to the live data, which is not touched, and read back what was loaded. Safe to repeat after a crash."""

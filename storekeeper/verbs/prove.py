@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from storekeeper import __version__
 from storekeeper.host import clock, load, space
 from storekeeper.outcomes import Failed, Outcome, Problem, Severity, StorekeeperError, Unknown, said_by_the_system
+from storekeeper.sets.artefacts import check_artefacts
 from storekeeper.sets.comparison import refuse_difference
 from storekeeper.sets.context import Context
 from storekeeper.sets.manifest import Manifest
 from storekeeper.sets.records import Verdict
 from storekeeper.sets.repository import SetEntry
 from storekeeper.sets.scratch import scratch_directory
-from storekeeper.sets.verification import check_artefacts
 from storekeeper.stores.record import StoreRecord
 from storekeeper.verbs.report import Report
 

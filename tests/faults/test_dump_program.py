@@ -24,7 +24,7 @@ from storekeeper.sets.artefacts import check_artefacts
 from storekeeper.sets.manifest import Manifest
 from storekeeper.sets.publishing import take_set
 from storekeeper.sets.repository import SetEntry
-from storekeeper.stores.postgresql import connection, digests, dump, hold, store
+from storekeeper.stores.postgresql import archiving, connection, digests, dump, hold, store
 from tests.harness.campaign import Campaign
 from tests.harness.database_program import database_program, programs_with
 from tests.harness.descendants import SAID, WELL, Kept
@@ -208,6 +208,7 @@ def test_a_server_that_hangs_at_any_moment_fails_the_run_and_no_program_and_no_s
 def _make_bounds_short(monkeypatch: pytest.MonkeyPatch) -> None:
     for module, name in (
         (connection, "CONNECT_SECONDS"),
+        (archiving, "SILENCE_SECONDS"),
         (dump, "SILENCE_SECONDS"),
         (digests, "SILENCE_SECONDS"),
         (hold, "PIN_SECONDS"),

@@ -84,7 +84,7 @@ def test_control_what_a_kill_leaves_would_be_an_invalid_set_had_it_a_name(lab: L
         os.kill(os.getpid(), signal.SIGKILL)
 
     def take() -> None:
-        publishing.check_artefacts = killed_before_the_manifest  # type: ignore[assignment]
+        publishing.ReadAhead = killed_before_the_manifest  # type: ignore[assignment]
         take_set(lab.context, purpose="backup")
 
     assert in_child(take) == -signal.SIGKILL

@@ -14,7 +14,7 @@ import pytest
 from storekeeper.cli.main import main
 from storekeeper.host.progress import Progress
 from storekeeper.sets import pruning
-from storekeeper.sets import verification as verification_module
+from storekeeper.sets import readahead as readahead_module
 from storekeeper.sets.artefacts import check_artefacts
 from storekeeper.sets.pruning import MostWouldGo
 from storekeeper.sets.repository import Repository, StackSets
@@ -137,7 +137,7 @@ def test_without_the_lock_a_set_would_go_while_it_is_read(sets: StackSets, sourc
 
 
 @pytest.mark.fault("C10")
-@pytest.mark.parametrize(("verb", "module"), [("prove", prove_module), ("verify", verification_module)])
+@pytest.mark.parametrize(("verb", "module"), [("prove", prove_module), ("verify", readahead_module)])
 def test_retention_that_runs_during_a_proof_or_a_verify_leaves_the_set_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verb: str, module: ModuleType
 ):

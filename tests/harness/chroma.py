@@ -277,6 +277,7 @@ class Keeper:
             hold.copy()
             hold.release()
             into = StoreFolder(folder, self.previous, lambda _: None)
+            self.store.begin_dump(hold, into)
             dumped = self.store.dump(hold, into)
             into.seal()
         finally:

@@ -54,14 +54,14 @@ def database_program(room: Path, server: Server) -> Iterator[DatabaseProgram]:
         shutil.rmtree(folder)
 
 
-def programs_with(folder: Path, script: str) -> Path:
-    """The real programs, but pg_dump is a script when it dumps; `{real}` in it is the real one."""
+def programs_with(folder: Path, script: str, program: str = "pg_dump", when: str = "--snapshot") -> Path:
+    """The real programs, but one of them is a script when these words are among its own; `{real}` in it is the real one."""
     folder.mkdir()
     folder.chmod(0o755)
-    for program in programs_of(18).iterdir():
-        (folder / program.name).symlink_to(program)
-    real = programs_of(18) / "pg_dump"
-    (folder / "pg_dump").unlink()
-    (folder / "pg_dump").write_text(f'#!/bin/sh\ncase "$*" in *--snapshot*) {script.format(real=real)} ;; *) exec {real} "$@" ;; esac\n')
-    (folder / "pg_dump").chmod(0o755)
+    for each in programs_of(18).iterdir():
+        (folder / each.name).symlink_to(each)
+    real = programs_of(18) / program
+    (folder / program).unlink()
+    (folder / program).write_text(f'#!/bin/sh\ncase "$*" in *{when}*) {script.format(real=real)} ;; *) exec {real} "$@" ;; esac\n')
+    (folder / program).chmod(0o755)
     return folder

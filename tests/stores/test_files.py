@@ -23,7 +23,7 @@ from storekeeper.stores.files.store import FilesHold, FilesStore
 from storekeeper.stores.folder import StoreFolder, read_lines
 from storekeeper.stores.protocol import Dumped
 from tests.harness.trees import as_user, everything, many, snapshot, store_at
-from tests.stores.walk import Journal, take, take_whole
+from tests.stores.walk import Journal, dump, take, take_whole
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: owners, devices and other users")
 
@@ -39,7 +39,7 @@ def dump_after(store: FilesStore, room: Path, between: Callable[[], None], name:
     between()
     into = StoreFolder(folder, None, lambda _: None)
     try:
-        return folder, store.dump(hold, into)
+        return folder, dump(store, hold, into)
     finally:
         hold.close()
 

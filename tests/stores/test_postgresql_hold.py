@@ -20,7 +20,7 @@ from storekeeper.stores.postgresql.hold import SnapshotHold
 from storekeeper.stores.protocol import Dumped
 from storekeeper.stores.surroundings import Surroundings
 from tests.harness.postgresql import Server, start_server, surroundings
-from tests.stores.walk import take
+from tests.stores.walk import dump, take
 
 _numbers = itertools.count()
 ROWS = "create table t (id int primary key, body text); insert into t select i, md5(i::text) from generate_series(1, 1000) i;"
@@ -54,7 +54,7 @@ def store(server: Server, database: str, around: Surroundings) -> PostgresqlStor
 def dumped(store: PostgresqlStore, held: SnapshotHold, tmp_path: Path) -> Dumped:
     into = tmp_path / f"main{next(_numbers)}"
     into.mkdir()
-    return store.dump(held, StoreFolder(into, None, lambda _: None))
+    return dump(store, held, StoreFolder(into, None, lambda _: None))
 
 
 def truncated_in_between(store: PostgresqlStore, server: Server, database: str, tmp_path: Path) -> Dumped:

@@ -10,6 +10,7 @@ import pytest
 from storekeeper.outcomes import Failed
 from storekeeper.sets.comparison import refuse_difference
 from storekeeper.stores.postgresql import PostgresqlStore, build, loading, scratch
+from storekeeper.stores.postgresql.recorded import recorded_in
 from storekeeper.stores.surroundings import Surroundings
 from tests.harness.postgresql import Server, start_server, surroundings
 from tests.stores.walk import Journal, Taken, take_whole
@@ -73,7 +74,7 @@ def test_a_few_tables_are_still_restored_in_one_transaction(server: Server, arou
     store = build("main", server.declared("few"), around)
     taken = take_whole(store, tmp_path / "sets")
     with server.connect() as connection:
-        assert loading._fits_one_transaction(connection, loading.recorded_in(taken.folder, taken.record, server.programs).archive.list())
+        assert loading._fits_one_transaction(connection, recorded_in(taken.folder, taken.record, server.programs).archive.list())
 
 
 def test_the_scratch_server_has_room_for_all_the_tables_of_the_set(

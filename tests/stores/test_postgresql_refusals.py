@@ -20,9 +20,11 @@ from storekeeper.host.progress import Progress
 from storekeeper.outcomes import Failed, Refused, Unknown
 from storekeeper.sets.point import one_point
 from storekeeper.stores.folder import StoreFolder
-from storekeeper.stores.postgresql import PostgresqlStore, build, connection, digests, dump, hold
+from storekeeper.stores.postgresql import PostgresqlStore, archiving, build, connection, digests, hold
+from storekeeper.stores.postgresql.digests import Multiset
 from storekeeper.stores.surroundings import Surroundings
 from tests.harness.postgresql import PASSWORD, Server, programs_of, start_server, surroundings
+from tests.stores import walk
 from tests.stores.walk import take_whole
 
 _numbers = itertools.count()
@@ -180,24 +182,24 @@ def test_a_backend_that_hangs_in_the_middle_of_a_query_ends_at_the_overall_timeo
 def test_a_server_that_hangs_in_the_middle_of_a_dump_fails_the_store_and_leaves_no_program(
     around: Surroundings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
-    monkeypatch.setattr(dump if what == "pg_dump" else digests, "SILENCE_SECONDS", 1.0)
+    monkeypatch.setattr(archiving if what == "pg_dump" else digests, "SILENCE_SECONDS", 1.0)
+    of_table = digests.of_table
     with start_server(major=18) as hung:
         hung.run("create table t as select i, repeat(md5(i::text), 30) as body from generate_series(1, 100000) i")
         store = opened(hung, "postgres", around)
-        held, into = store.hold(tmp_path), StoreFolder(tmp_path, None, lambda _: stop())
+        held, into = store.hold(tmp_path), StoreFolder(tmp_path, None, lambda _: None)
         stopped: list[int] = []
 
-        def stop() -> None:
-            """Stop every process of the server that works for us, as a hung disk would."""
-            if what == "pg_dump":
-                stopped.extend(stop_backends(hung))
+        def stop(*words: Any) -> Multiset:
+            """Stop every process of the server that works for us, as a hung disk would; what pg_dump waits for, nothing else waits for."""
+            stopped.extend(stop_backends(hung))
+            return Multiset() if what == "pg_dump" else of_table(*words)
 
-        if what == "digests":
-            of_table = digests.of_table
-            monkeypatch.setattr(digests, "of_table", lambda *words: (stopped.extend(stop_backends(hung)), of_table(*words))[1])
+        monkeypatch.setattr(digests, "of_table", stop)
+        monkeypatch.setattr(digests, "of_large_objects", lambda *_: Multiset())
         try:
             with pytest.raises(Failed, match=r"nothing for 1 s|could not be read"), one_point({"main": held}, Progress()):
-                store.dump(held, into)
+                walk.dump(store, held, into)
         finally:
             for pid in stopped:
                 with contextlib.suppress(ProcessLookupError):  # its client may have ended it

@@ -105,7 +105,9 @@ def test_what_is_written_after_the_pin_is_not_in_the_set(tmp_path: Path, mode: s
     hold.copy()
     hold.release()
     lab.tell(live, "insert into papers (title) values ('later')")
-    dumped = store.dump(hold, StoreFolder(tmp_path / "set", None, lambda _: None))
+    into = StoreFolder(tmp_path / "set", None, lambda _: None)
+    assert not store.begin_dump(hold, into)
+    dumped = store.dump(hold, into)
     hold.close()
     hold.close()
     assert dumped.counts == {"papers": 10}

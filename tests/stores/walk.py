@@ -39,11 +39,16 @@ def take_whole(store: Store, directory: Path, previous: Path | None = None) -> T
     version, started = store.look().version, clock.monotonic()
     into, hold = StoreFolder(folder, previous, lambda _: None), store.hold(work)
     with one_point({store.name: hold}, Progress()) as point:
-        dumped = store.dump(hold, into)
+        dumped = dump(store, hold, into)
     into.seal()
     durable.remove_tree(work)
     seconds = clock.monotonic() - started
     return Taken(folder, _record(store, version, seconds, into, dumped, point), tuple(dumped.problems))
+
+
+def dump(store: Store, hold: Any, into: StoreFolder) -> Dumped:
+    store.begin_dump(hold, into)
+    return store.dump(hold, into)
 
 
 def _record(store: Store, version: str, seconds: float, into: StoreFolder, dumped: Dumped, point: Point) -> StoreRecord:

@@ -96,6 +96,9 @@ class ChromaStore:
     def hold(self, work: Path) -> ChromaHold:
         return ChromaHold(self._path, work)
 
+    def begin_dump(self, hold: Any, into: StoreFolder) -> bool:  # noqa: ARG002 - no program is needed
+        return False
+
     def dump(self, hold: Any, into: StoreFolder) -> Dumped:
         dumped, running = dumping.dump(hold, self._path, into)
         self._running[dumped.digests[content.DIGEST]] = running
@@ -133,6 +136,9 @@ class ChromaStore:
 
     def place(self, token: str, stage_dir: Path | None, *, raw: bool = False) -> Facts:  # noqa: ARG002 - a directory is moved, readable or not
         return Place.named(self._name, self._path, token, stage_dir).to_facts()
+
+    def begin_stage(self, folder: Path, record: StoreRecord, place: Facts) -> None:  # noqa: ARG002 - no program is needed
+        return None
 
     def stage(self, folder: Path, record: StoreRecord, place: Facts) -> Content:
         target = Place.of(place)

@@ -120,6 +120,9 @@ class FilesStore:
     def hold(self, work: Path) -> FilesHold:
         return FilesHold(self._root, self._scope, work)
 
+    def begin_dump(self, hold: FilesHold, into: StoreFolder) -> bool:  # noqa: ARG002 - no program is needed
+        return False
+
     def dump(self, hold: FilesHold, into: StoreFolder) -> Dumped:
         into.write(checking.ABOVE, [self._above(hold.tree)])
         with into.tree(checking.LISTING, checking.CONTENT) as writer:
@@ -178,6 +181,9 @@ class FilesStore:
 
     def place(self, token: str, stage_dir: Path | None, *, raw: bool = False) -> Facts:  # noqa: ARG002 - entries are moved, readable or not
         return {"places": [place.to_json() for place in places(self._name, self._root, self._scope, token, stage_dir)]}
+
+    def begin_stage(self, folder: Path, record: StoreRecord, place: Facts) -> None:  # noqa: ARG002 - no program is needed
+        return None
 
     def stage(self, folder: Path, record: StoreRecord, place: Facts) -> Content:
         scope, found = self._restored_scope(record), _places_of(place)

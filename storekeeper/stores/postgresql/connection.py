@@ -11,7 +11,7 @@ import re
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,7 @@ import psycopg
 from psycopg.rows import TupleRow
 
 from storekeeper.host import clock, durable
+from storekeeper.host.identity import acting_as
 from storekeeper.host.processes import Command, User
 from storekeeper.outcomes import Failed
 from storekeeper.stack.secrets import read_secret
@@ -145,11 +146,11 @@ class Access:
         with self._passfile() as path:
             yield {**variables, "PGPASSFILE": str(path)}
 
-    def command(self, program: Path, *words: str | Path, environment: Mapping[str, str]) -> Command:
-        return Command([program, *words], environment, user=self.os_user)
+    def command(self, program: Path, *words: str | Path, environment: Mapping[str, str], hands: Sequence[int] = ()) -> Command:
+        return Command([program, *words], environment, user=self.os_user, hands=hands)
 
     def _connect(self, database: str, password: str | None) -> Connection:
-        with _environment_lock, _without_libpq_environment(), _effective(self.os_user):
+        with _environment_lock, _without_libpq_environment(), acting_as(self.os_user):
             return psycopg.connect(
                 host=self.host,
                 port=self.port,
@@ -316,22 +317,3 @@ def _without_libpq_environment() -> Iterator[None]:
         yield
     finally:
         os.environ.update(kept)
-
-
-@contextmanager
-def _effective(user: User | None) -> Iterator[None]:
-    """Have a user's effective ids while connecting: the server asks the socket who we are (unix(7), SO_PEERCRED).
-
-    They are the whole process's for that long: no other thread may open files meanwhile.
-    """
-    if user is None:
-        yield
-        return
-    uid, gid = os.geteuid(), os.getegid()
-    os.setegid(user.gid)
-    os.seteuid(user.uid)
-    try:
-        yield
-    finally:
-        os.seteuid(uid)
-        os.setegid(gid)

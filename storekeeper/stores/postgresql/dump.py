@@ -3,48 +3,53 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from storekeeper.host import clock
-from storekeeper.host.processes import reading
 from storekeeper.stores.folder import StoreFolder, to_line
 from storekeeper.stores.postgresql import catalogue, digests, properties, roles
-from storekeeper.stores.postgresql.archive import ARCHIVE, Archive, Compression, best_compression
+from storekeeper.stores.postgresql.archive import Archive, best_compression
+from storekeeper.stores.postgresql.archiving import SILENCE_SECONDS, Archiving
 from storekeeper.stores.postgresql.connection import Access, asking, bounded, server_version, value
 from storekeeper.stores.postgresql.hold import SnapshotHold
-from storekeeper.stores.postgresql.programs import Programs, find_for_backup, zstd_program
+from storekeeper.stores.postgresql.programs import find_for_backup, zstd_program
 from storekeeper.stores.protocol import Dumped, Facts
 
 DATABASE, ROLES, SEQUENCES, SHAPE = "database.json", "roles.jsonl", "sequences.jsonl", "shape.jsonl"
 _PLAIN = "plain.sql"
-SILENCE_SECONDS = 1800.0  # without a byte from pg_dump: the server hangs
-_LOCK_WAIT = "30s"  # of pg_dump, for tables that the hold does not lock
 
 
-def dump(hold: SnapshotHold, access: Access, database: str, declared_programs: Path | None, into: StoreFolder, *, sql: bool) -> Dumped:
-    """Dump the pinned moment. Raises Failed when the snapshot's session does not live to the end of it."""
+def begin(hold: SnapshotHold, access: Access, database: str, declared_programs: Path | None, into: StoreFolder) -> None:
+    """Have pg_dump write the pinned moment; it is given up when the hold is closed."""
     with asking("the pinned database could not be read"):
         programs = find_for_backup(declared_programs, server_version(hold.connection))
         compression = best_compression(programs)
         with bounded(hold.connection, SILENCE_SECONDS):
-            before = catalogue.sequences(hold.connection)
-        began = clock.monotonic()
-        archive = _write_archive(hold, access, database, programs, compression, into)
-        dumped = clock.monotonic()
-        with bounded(hold.connection, SILENCE_SECONDS):
-            into.write(SEQUENCES, _sequence_lines(before, catalogue.sequences(hold.connection)))
+            hold.sequences = catalogue.sequences(hold.connection)
+    hold.archiving = Archiving(access, database, hold.snapshot, programs, compression, into)
+
+
+def finish(hold: SnapshotHold, into: StoreFolder, *, sql: bool) -> Dumped:
+    """Read the same moment, and wait for the rest. Raises Failed when the snapshot's session does not live to the end of it."""
+    archiving = hold.archiving
+    if archiving is None:
+        raise ValueError("no dump was begun")
+    with asking("the pinned database could not be read"):
+        started = clock.monotonic()
         content = digests.content(hold.connection, hold.tables)
         digested = clock.monotonic()
+        archive = archiving.finish(into)
         with bounded(hold.connection, SILENCE_SECONDS):
+            into.write(SEQUENCES, _sequence_lines(hold.sequences, catalogue.sequences(hold.connection)))
             details = _write_surroundings(hold, content.counts, into)
             hold.require_alive()
     if sql:
-        _write_plain(Archive(archive, programs), into)
-    seconds = {"snapshot_s": hold.held_seconds, "pg_dump_s": dumped - began, "digests_s": digested - dumped}
+        _write_plain(Archive(archive, archiving.programs), into)
+    seconds = {"snapshot_s": hold.held_seconds, "pg_dump_s": archiving.seconds, "digests_s": digested - started}
     details |= {name: round(spent, 3) for name, spent in seconds.items()}
-    details |= {"archive_version": programs.version, "compression": compression.label}
+    details |= {"archive_version": archiving.programs.version, "compression": archiving.compression.label}
     return Dumped("snapshot", content.counts, content.digests, details)
 
 
@@ -53,17 +58,6 @@ def read_lines_of(path: Path) -> Iterator[Any]:
     with open(path, encoding="ascii") as file:
         for line in file:
             yield json.loads(line)
-
-
-def _write_archive(
-    hold: SnapshotHold, access: Access, database: str, programs: Programs, compression: Compression, into: StoreFolder
-) -> Path:
-    words = ["--format=custom", compression.word, f"--snapshot={hold.snapshot}", "--no-password", f"--lock-wait-timeout={_LOCK_WAIT}"]
-    with access.environment(database) as environment:
-        command = access.command(programs.path("pg_dump"), *words, f"--dbname={database}", environment=environment)
-        with reading(*compression.pipeline(command), patience=SILENCE_SECONDS) as chunks:
-            artefact = into.write(ARCHIVE + compression.suffix, chunks)
-    return into.path / artefact.path
 
 
 def _write_surroundings(hold: SnapshotHold, counts: dict[str, int] | Any, into: StoreFolder) -> Facts:
@@ -84,7 +78,7 @@ def _write_plain(archive: Archive, into: StoreFolder) -> None:
         into.write(_PLAIN + (".zst" if through else ""), chunks)
 
 
-def _sequence_lines(before: dict[str, Facts], after: dict[str, Facts]) -> Iterable[bytes]:
+def _sequence_lines(before: Mapping[str, Facts], after: Mapping[str, Facts]) -> Iterable[bytes]:
     for name in sorted(before.keys() | after.keys()):
         yield to_line({"name": name, "before": before.get(name), "after": after.get(name)})
 

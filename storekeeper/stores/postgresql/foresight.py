@@ -11,8 +11,8 @@ from storekeeper.outcomes import Problem, Refused, Severity
 from storekeeper.stores.postgresql import extensions, roles
 from storekeeper.stores.postgresql.catalogue import named
 from storekeeper.stores.postgresql.connection import Access, Connection, is_superuser, rows, server_version, value
-from storekeeper.stores.postgresql.loading import Recorded
 from storekeeper.stores.postgresql.programs import major_of
+from storekeeper.stores.postgresql.recorded import Recorded
 from storekeeper.stores.postgresql.side import holders
 
 _SIDE_FACTOR = 1.3  # a fresh load is smaller than what it came from; its write-ahead log comes on top

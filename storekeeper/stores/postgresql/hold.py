@@ -6,7 +6,7 @@ ACCESS SHARE first, as LOCK TABLE's manual page says, before the transaction's f
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 import psycopg
@@ -15,9 +15,10 @@ from psycopg import sql
 from storekeeper.host import clock
 from storekeeper.outcomes import Failed, StorekeeperError
 from storekeeper.stores.postgresql import catalogue
+from storekeeper.stores.postgresql.archiving import Archiving
 from storekeeper.stores.postgresql.catalogue import Table, named
 from storekeeper.stores.postgresql.connection import Access, Connection, asking, bounded, rows, sentence_of, value
-from storekeeper.stores.protocol import PinOrder
+from storekeeper.stores.protocol import Facts, PinOrder
 
 LOCK_SECONDS = 5.0
 PIN_SECONDS = 10.0
@@ -40,6 +41,8 @@ class SnapshotHold:
         self._lock_seconds = lock_seconds
         self._connection: Connection | None = None
         self._pinned_at: float | None = None
+        self.archiving: Archiving | None = None
+        self.sequences: Mapping[str, Facts] = {}  # before the dump began: no snapshot holds them
 
     @property
     def pause_ms(self) -> float:
@@ -100,6 +103,8 @@ class SnapshotHold:
                 raise Failed("the session that held the snapshot was lost during the dump")
 
     def close(self) -> None:
+        if self.archiving is not None:
+            self.archiving.give_up()
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()

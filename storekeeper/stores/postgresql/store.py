@@ -13,11 +13,13 @@ from storekeeper.runtimes.protocol import Runtime
 from storekeeper.runtimes.registry import open_runtime
 from storekeeper.stack.model import PostgresqlModel
 from storekeeper.stores.folder import StoreFolder
-from storekeeper.stores.postgresql import catalogue, extensions, foresight, loading, properties
+from storekeeper.stores.postgresql import catalogue, dump, extensions, foresight, loading, properties
 from storekeeper.stores.postgresql.connection import Access, Connection, access_to, server_version, value
-from storekeeper.stores.postgresql.dump import dump
 from storekeeper.stores.postgresql.hold import SnapshotHold
+from storekeeper.stores.postgresql.loading import Loading
 from storekeeper.stores.postgresql.programs import find_for_backup, major_of
+from storekeeper.stores.postgresql.readback import read_back
+from storekeeper.stores.postgresql.recorded import recorded_in
 from storekeeper.stores.postgresql.scratch import let_in, scratch_server
 from storekeeper.stores.postgresql.side import Sides, names_for
 from storekeeper.stores.protocol import Before, Content, Dumped, Facts, Foresight, Inspection, Look, SwitchLog, SwitchRoom
@@ -42,6 +44,7 @@ class PostgresqlStore:
         self._declared = declared
         self._surroundings = surroundings
         self._access = access_to(declared.host, declared.port, declared.user, declared.password, surroundings.private)
+        self._loading: Loading | None = None  # begun, and not staged yet
 
     @property
     def name(self) -> str:
@@ -87,11 +90,15 @@ class PostgresqlStore:
     def hold(self, work: Path) -> SnapshotHold:  # noqa: ARG002 - nothing of this store is copied under a lock
         return SnapshotHold(self._access, self._declared.database)
 
+    def begin_dump(self, hold: SnapshotHold, into: StoreFolder) -> bool:
+        dump.begin(hold, self._access, self._declared.database, self._declared.programs, into)
+        return True
+
     def dump(self, hold: SnapshotHold, into: StoreFolder) -> Dumped:
-        return dump(hold, self._access, self._declared.database, self._declared.programs, into, sql=self._declared.sql)
+        return dump.finish(hold, into, sql=self._declared.sql)
 
     def verify(self, folder: Path, record: StoreRecord) -> None:
-        recorded = loading.recorded_in(folder, record, self._declared.programs)
+        recorded = recorded_in(folder, record, self._declared.programs)
         for each in (recorded.shape(), recorded.sequences()):
             for _ in each:  # every line reads
                 pass
@@ -99,7 +106,7 @@ class PostgresqlStore:
         recorded.archive.require_tables(sum(1 for key in record.digests if key != catalogue.LARGE_OBJECTS))
 
     def prove(self, folder: Path, record: StoreRecord, scratch: Path) -> Content:
-        recorded = loading.recorded_in(folder, record, self._declared.programs)
+        recorded = recorded_in(folder, record, self._declared.programs)
         major = major_of(record.version)
         bootstrap, tables = str(recorded.database["bootstrap"]), len(record.counts)
         with scratch_server(self._declared.programs, major, bootstrap, scratch, tables=tables) as access:
@@ -108,8 +115,9 @@ class PostgresqlStore:
                     if (sentence := extensions.why_unavailable(connection, extension)) is not None:
                         raise Unknown(sentence, next=foresight.package_of(extension["name"], major))
             side = names_for(self._declared.database, "00000000")["side"]
-            loading.load(access, _ADMIN, side, recorded, scratch, lambda role: let_in(access, role), tablespaces=False)
-            return loading.read_back(access, side, recorded)
+            with Loading(access, _ADMIN, side, recorded, lambda role: let_in(access, role), tablespaces=False) as going_on:
+                going_on.finish()
+            return read_back(access, side, recorded)
 
     def raw_bytes(self) -> int:
         """Raises Refused: the files belong to the server, and mean nothing without all of its others."""
@@ -126,7 +134,7 @@ class PostgresqlStore:
     def foresee(self, folder: Path, record: StoreRecord, stage_dir: Path | None, *, raw: bool = False) -> Foresight:
         if raw:
             self.raw_bytes()
-        recorded = loading.recorded_in(folder, record, self._declared.programs)
+        recorded = recorded_in(folder, record, self._declared.programs)
         live = self._declared.database
         with self._admin() as (admin, connection):
             problems = foresight.refuse_unless_possible(connection, admin, live, recorded)
@@ -141,14 +149,22 @@ class PostgresqlStore:
     def place(self, token: str, stage_dir: Path | None, *, raw: bool = False) -> Facts:  # noqa: ARG002 - a database is staged on its server
         return names_for(self._declared.database, token)
 
-    def stage(self, folder: Path, record: StoreRecord, place: Facts) -> Content:
-        recorded = loading.recorded_in(folder, record, self._declared.programs)
+    def begin_stage(self, folder: Path, record: StoreRecord, place: Facts) -> Loading:
+        recorded = recorded_in(folder, record, self._declared.programs)
         side = str(place["side"])
         self.discard_stage(place)
         with self._admin() as (admin, connection):
             maintenance, tablespaces = connection.info.dbname, foresight.has_tablespaces(connection, recorded)
-            loading.load(admin, maintenance, side, recorded, self._surroundings.scratch, self._become, tablespaces=tablespaces)
-            found = loading.read_back(admin, side, recorded)
+            self._loading = Loading(admin, maintenance, side, recorded, self._become, tablespaces=tablespaces)
+        return self._loading
+
+    def stage(self, folder: Path, record: StoreRecord, place: Facts) -> Content:
+        recorded, side = recorded_in(folder, record, self._declared.programs), str(place["side"])
+        going_on, self._loading = self._loading or self.begin_stage(folder, record, place), None
+        with going_on:
+            going_on.finish()
+        with self._admin() as (admin, connection):
+            found = read_back(admin, side, recorded)
             with admin.session(side) as staged:
                 staged.execute("analyze")
             properties.apply(connection, side, recorded.database)

@@ -102,6 +102,9 @@ class SqliteStore:
     def hold(self, work: Path) -> SnapshotHold | CopyHold:
         return hold(self._live, work)
 
+    def begin_dump(self, hold: SnapshotHold | CopyHold, into: StoreFolder) -> bool:  # noqa: ARG002 - no program is needed
+        return False
+
     def dump(self, hold: SnapshotHold | CopyHold, into: StoreFolder) -> Dumped:
         """One artefact, `database.sqlite`, with a rollback journal whatever the live file has: reading it makes nothing beside it.
 
@@ -169,6 +172,9 @@ class SqliteStore:
 
     def place(self, token: str, stage_dir: Path | None, *, raw: bool = False) -> Facts:
         return Place.named(self._name, self._live, token, stage_dir, raw=raw).to_facts()
+
+    def begin_stage(self, folder: Path, record: StoreRecord, place: Facts) -> None:  # noqa: ARG002 - no program is needed
+        return None
 
     def stage(self, folder: Path, record: StoreRecord, place: Facts) -> Content:
         """What will be a file of its own gets the owner and mode of the live one, where nothing is live those recorded, and the

@@ -143,7 +143,7 @@ POSTGRESQL = (
         name="the shape of a restored database",
         protects="an index or a rule that is missing fails the restore",
         cases=("J17", "J19"),
-        file="storekeeper/stores/postgresql/loading.py",
+        file="storekeeper/stores/postgresql/readback.py",
         old="    if wanted_set == found_set:\n",
         new="    if True:\n",
         tests=(_POSTGRESQL + "test_a_shape_that_differs_after_the_restore_is_a_failure",),

@@ -1,0 +1,64 @@
+"""Reading a set back by a thread, one store after the other, while its caller decodes those that were found as they were written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future
+from pathlib import Path
+from types import TracebackType
+
+from storekeeper.host.load import Aside
+from storekeeper.host.progress import Progress
+from storekeeper.host.waiting import result_of
+from storekeeper.sets.artefacts import Fault, Findings, Subset, examine
+from storekeeper.sets.manifest import Manifest
+
+
+class ReadAhead:
+    """A context manager. When its block fails, the thread gives up what it is at."""
+
+    def __init__(
+        self,
+        folder: Path,
+        manifest: Manifest,
+        progress: Progress,
+        *,
+        subset: Subset | None = None,
+        on_fault: Callable[[Fault], None] | None = None,
+    ) -> None:
+        self._manifest = manifest
+        self._progress = progress
+        self._aside = Aside()
+        self._counts: dict[str, _Count] = {}
+        self._futures: dict[str, Future[Findings]] = {}
+        for name in self.order:
+            self._counts[name] = _Count()
+            self._futures[name] = self._aside.begin(
+                examine, folder, manifest, self._counts[name], only=(name,), subset=subset, on_fault=on_fault
+            )
+
+    @property
+    def order(self) -> list[str]:
+        """The names of the stores, smallest first, so that there is soon something to decode."""
+        return sorted(self._manifest.stores, key=lambda name: self._manifest.stores[name].bytes)
+
+    def findings(self, name: str) -> Findings:
+        """What was found of this store, waited for. Raises Unknown where the right to read is missing."""
+        self._progress.step(name, "reading back", self._manifest.stores[name].bytes)
+        count = self._counts[name]
+        return result_of(self._futures[name], lambda: count.done, self._progress.advance)
+
+    def __enter__(self) -> ReadAhead:
+        self._aside.__enter__()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._aside.__exit__(kind, error, trace)
+
+
+class _Count(Progress):
+    def __init__(self) -> None:
+        self.done = 0
+
+    def advance(self, count: int) -> None:
+        self.done += count
