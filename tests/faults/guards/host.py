@@ -122,8 +122,8 @@ HOST = (
         protects="a dump that was killed is no backup",
         cases=("A1",),
         file="storekeeper/host/processes.py",
-        old="        self._listener.join()\n        if code != 0:\n",
-        new="        self._listener.join()\n        if False:\n",
+        old="        if code != 0:\n            raise _failure(self.command",
+        new="        if False:\n            raise _failure(self.command",
         tests=(_POSTGRESQL_REFUSALS + "test_a_dump_that_is_killed_fails_the_store_and_leaves_no_good_record",),
     ),
     Guard(
