@@ -21,17 +21,12 @@ class Stores(Protocol):
     def papers(self) -> Path: ...
 
 
-class Borgmatic:
-    """Its hooks for PostgreSQL and SQLite, and the files as a source.
+class Rival:
+    """A program with a repository of its own below `beside`, which is a new one at every `renew`."""
 
-    `compression` is borg's and pg_dump's; None leaves both as they are.
-    """
-
-    def __init__(self, root: Path, live: Stores, compression: str | None) -> None:
-        self._beside = root
+    def __init__(self, beside: Path, live: Stores) -> None:
+        self._beside = beside
         self._live = live
-        self._compression = compression
-        self._programs = others.borgmatic()
         self.renew()
 
     @property
@@ -40,12 +35,33 @@ class Borgmatic:
 
     def renew(self) -> None:
         self._root = fresh(self._beside)
-        (self._root / "config.yaml").write_text(json.dumps(self._configuration()))
-        self._run("repo-create", "--encryption", "none")
+        self._make_repository()
 
     def first(self, number: int) -> Timing:
         self.renew()
         return self.again(number)
+
+    def again(self, number: int) -> Timing:
+        raise NotImplementedError
+
+    def _make_repository(self) -> None:
+        raise NotImplementedError
+
+
+class Borgmatic(Rival):
+    """Its hooks for PostgreSQL and SQLite, and the files as a source.
+
+    `compression` is borg's and pg_dump's; None leaves both as they are.
+    """
+
+    def __init__(self, root: Path, live: Stores, compression: str | None) -> None:
+        self._compression = compression
+        self._programs = others.borgmatic()
+        super().__init__(root, live)
+
+    def _make_repository(self) -> None:
+        (self._root / "config.yaml").write_text(json.dumps(self._configuration()))
+        self._run("repo-create", "--encryption", "none")
 
     def again(self, number: int) -> Timing:  # noqa: ARG002
         return timed(lambda: self._run("create"), os.sync)
@@ -84,27 +100,16 @@ class Borgmatic:
         }
 
 
-class Restic:
+class Restic(Rival):
     """An uncompressed archive of pg_dump and a copy by `sqlite3 .backup`, and restic over both and the files."""
 
     def __init__(self, root: Path, live: Stores) -> None:
-        self._beside = root
-        self._live = live
         self._program = others.restic()
-        self.renew()
+        super().__init__(root, live)
 
-    @property
-    def repository(self) -> Path:
-        return self._root / "repository"
-
-    def renew(self) -> None:
-        self._root = fresh(self._beside)
+    def _make_repository(self) -> None:
         (self._root / "dumps").mkdir()
         self._run("init")
-
-    def first(self, number: int) -> Timing:
-        self.renew()
-        return self.again(number)
 
     def again(self, number: int) -> Timing:  # noqa: ARG002
         return timed(self._dump, lambda: self._run("backup", str(self._root / "dumps"), str(self._live.papers)), os.sync)

@@ -1,4 +1,4 @@
-"""What holds for all tests: the header that names what is tested, and in CI that a skipped part is a failure."""
+"""What holds for all tests: the header that names what is tested, in CI that a skipped part is a failure, and what many of them need."""
 
 from __future__ import annotations
 
@@ -12,7 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from storekeeper.sets.repository import StackSets
+from storekeeper.stores.surroundings import Surroundings
 from tests.harness import campaign as faults
+from tests.harness.postgresql import Server, start_server, surroundings
+from tests.harness.sets import open_sets, write_source
 
 IN_CI = os.environ.get("CI") == "true"
 RANK = os.getpriority(os.PRIO_PROCESS, 0)
@@ -49,6 +53,32 @@ def usual_rank() -> Iterator[None]:
 def campaign(request: pytest.FixtureRequest) -> faults.Campaign:
     """How many trials to run, and where to say what they found."""
     return faults.Campaign(request.node, request.config.option.full)
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """What the sets of `sets` are published of."""
+    return write_source(tmp_path / "source")
+
+
+@pytest.fixture
+def sets(tmp_path: Path) -> StackSets:
+    """A stack's sets, of which there are none yet."""
+    return open_sets(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def around() -> Iterator[Surroundings]:
+    """What a store knows of its host, with directories that a server's user can reach."""
+    with surroundings() as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    """A PostgreSQL server of the newest version, with a socket and a port."""
+    with start_server(major=18, tcp=True) as running:
+        yield running
 
 
 def pytest_report_header() -> list[str]:

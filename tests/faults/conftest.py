@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from storekeeper.stores.surroundings import Surroundings
-from tests.harness.postgresql import Server, start_server, surroundings
+from tests.harness.postgresql import Server, start_server
 from tests.harness.stacks import Lab, make_lab
 
 
@@ -19,12 +18,6 @@ def lab(tmp_path: Path) -> Iterator[Lab]:
     made.write("one")
     yield made
     made.close()
-
-
-@pytest.fixture(scope="module")
-def around() -> Iterator[Surroundings]:
-    with surroundings() as made:
-        yield made
 
 
 @pytest.fixture(scope="module")

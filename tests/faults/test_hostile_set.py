@@ -19,7 +19,7 @@ from storekeeper.stack.model import Admin
 from storekeeper.stack.types import SecretReference
 from storekeeper.stores.postgresql import PostgresqlStore, build
 from storekeeper.stores.surroundings import Surroundings
-from tests.harness.postgresql import PASSWORD, Server, reachable_directory, server_user, start_server, surroundings
+from tests.harness.postgresql import PASSWORD, Server, reachable_directory, server_user
 from tests.stores.walk import Taken, take_whole
 
 _numbers = itertools.count()
@@ -46,18 +46,6 @@ HOSTILE = {
     "a materialized view": "create table t (id int); create materialized view m as select grab(id) from t",
     "a partition's key": "create table t (id int) partition by range (grab(id)); create table t1 partition of t default",
 }
-
-
-@pytest.fixture(scope="module")
-def around() -> Iterator[Surroundings]:
-    with surroundings() as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    with start_server(major=18, tcp=True) as running:
-        yield running
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from storekeeper.stores.record import StoreRecord
 from storekeeper.stores.registry import open_store
 from storekeeper.stores.surroundings import Surroundings
 from tests.harness.database_program import DatabaseProgram, database_program, programs_with
-from tests.harness.postgresql import Server, programs_of, start_server
+from tests.harness.postgresql import Server, programs_of
 from tests.harness.sets import open_sets, publish, tampered, write_source
 from tests.stores.walk import take
 
@@ -33,12 +33,6 @@ create table b (n int); create table a (n int);
 create function known(n int) returns boolean language sql as 'select exists (select from public.b where b.n = $1)';
 insert into b values (1); insert into a values (1); alter table a add check (known(n));
 """
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    with start_server(major=18, tcp=True) as running:
-        yield running
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ from storekeeper.sets.publishing import take_set
 from storekeeper.sets.repository import StackSets
 from tests.harness.campaign import Campaign
 from tests.harness.mounts import disk
-from tests.harness.stacks import Lab, in_child, make_lab
+from tests.harness.stacks import Lab, in_child, killed_at_random, make_lab
 
 
 def _faults(sets: StackSets) -> list[str]:
@@ -44,19 +44,6 @@ def _partials(lab: Lab) -> list[Path]:
     return sorted(lab.context.sets.path.glob(".*.partial"))
 
 
-def _kill_after(seconds: float, action: Callable[[], object]) -> int:
-    """Run something in a child and SIGKILL it after that time, if it still runs; minus the signal, or its exit code."""
-    pid = os.fork()
-    if pid == 0:
-        try:
-            action()
-        finally:
-            os._exit(0)
-    time.sleep(seconds)
-    os.kill(pid, signal.SIGKILL)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-
-
 @pytest.mark.fault("A2")
 def test_a_backup_killed_at_any_moment_never_leaves_an_invalid_set_and_the_next_run_sweeps_what_is_left(
     lab: Lab, campaign: Campaign
@@ -67,7 +54,7 @@ def test_a_backup_killed_at_any_moment_never_leaves_an_invalid_set_and_the_next_
     usual = time.monotonic() - started
     chance, killed_in_the_middle, invalid = random.Random(5), 0, list[str]()
     for _ in range(kills):
-        _kill_after(chance.uniform(0, usual * 1.1), lambda: take_set(lab.context, purpose="backup"))
+        killed_at_random(lambda: take_set(lab.context, purpose="backup"), chance.uniform(0, usual * 1.1))
         invalid += _faults(lab.context.sets)
         killed_in_the_middle += bool(_partials(lab))
     campaign.found(kills, "kills of a backup after any time", f"{len(invalid)} invalid sets listed")

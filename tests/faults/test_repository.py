@@ -27,20 +27,10 @@ from storekeeper.sets.artefacts import check_artefacts
 from storekeeper.sets.names import format_id
 from storekeeper.sets.repository import Repository, StackSets
 from tests.harness.campaign import Campaign
-from tests.harness.sets import START, fill, open_sets, publish, publish_daily, tampered, write_source
+from tests.harness.sets import START, fill, open_sets, publish, publish_daily, tampered
 
 AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: another owner, a mount, another user")
 PROGRAM = Path(__file__).parents[2]
-
-
-@pytest.fixture
-def source(tmp_path: Path) -> Path:
-    return write_source(tmp_path / "source")
-
-
-@pytest.fixture
-def sets(tmp_path: Path) -> StackSets:
-    return open_sets(tmp_path)
 
 
 def everything(folder: Path) -> set[str]:

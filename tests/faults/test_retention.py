@@ -25,21 +25,11 @@ from storekeeper.sets.pruning import Pruned
 from storekeeper.sets.repository import SetEntry, StackSets
 from storekeeper.stack.model import Keep
 from tests.harness.campaign import Campaign
-from tests.harness.sets import START, open_sets, publish, publish_daily, tampered, write_source
+from tests.harness.sets import START, open_sets, publish, publish_daily, tampered
 
 NEWEST = Keep(days=0, daily=0, weekly=0, monthly=0, at_least=1)
 LATER = START + timedelta(days=60)
 prune = partial(pruning.prune, confirmed=True)  # most policies here keep one set of many
-
-
-@pytest.fixture
-def source(tmp_path: Path) -> Path:
-    return write_source(tmp_path / "source")
-
-
-@pytest.fixture
-def sets(tmp_path: Path) -> StackSets:
-    return open_sets(tmp_path)
 
 
 def damage(entry: SetEntry) -> None:

@@ -22,17 +22,7 @@ from storekeeper.stack.model import Keep
 from storekeeper.verbs import prove as prove_module
 from tests.faults.test_retention import LATER, NEWEST, ids, picture, prune, removed
 from tests.harness.program import Program
-from tests.harness.sets import START, open_sets, publish_daily, write_source
-
-
-@pytest.fixture
-def source(tmp_path: Path) -> Path:
-    return write_source(tmp_path / "source")
-
-
-@pytest.fixture
-def sets(tmp_path: Path) -> StackSets:
-    return open_sets(tmp_path)
+from tests.harness.sets import START, publish_daily
 
 
 @pytest.mark.fault("C12")

@@ -25,7 +25,7 @@ from storekeeper.stack.types import SecretReference
 from storekeeper.stores.postgresql import build
 from storekeeper.stores.surroundings import Surroundings
 from tests.harness.campaign import Campaign
-from tests.harness.postgresql import PASSWORD, Server, reachable_directory, start_server, surroundings
+from tests.harness.postgresql import PASSWORD, Server, reachable_directory, start_server
 from tests.harness.program import Ended, Program
 from tests.harness.sampler import Sampler
 from tests.stores.walk import take_whole
@@ -46,12 +46,6 @@ def server() -> Iterator[Server]:
 
 
 # --- Every shape of a secret -----------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def around() -> Iterator[Surroundings]:
-    with surroundings() as made:
-        yield made
 
 
 def _take_with(server: Server, around: Surroundings, tmp_path: Path, password: bytes) -> None:

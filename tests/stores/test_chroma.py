@@ -15,7 +15,7 @@ from storekeeper.stores.chroma import catalogue, layout
 from storekeeper.stores.chroma.content import content_of
 from storekeeper.stores.chroma.dumping import CONTENT
 from tests.harness.chroma import Keeper, execute, read_whole, running
-from tests.harness.chroma_files import TWO, crash_in_transaction, enqueue, flip, inodes, made_once, migrate_ahead, settle
+from tests.harness.chroma_files import crash_in_transaction, enqueue, flip, inodes, migrate_ahead, settle
 
 _HOSTILE = """
 odd = collection("odd", space="ip")
@@ -39,21 +39,6 @@ odd.add(ids=["bare"], embeddings=vectors(1, 5, 4))
 odd.add(ids=["uri"], embeddings=vectors(1, 5, 5), uris=["file:///x"], metadatas=[{"k": "v"}])
 odd.update(ids=["a\\nb"], metadatas=[{"tags": "one", "numbers": [9]}])
 """
-
-
-@pytest.fixture(scope="module")
-def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return made_once(tmp_path_factory, "two", TWO)
-
-
-@pytest.fixture
-def live(two: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(two, tmp_path / "store"))
-
-
-@pytest.fixture
-def keeper(live: Path, tmp_path: Path) -> Keeper:
-    return Keeper(live, tmp_path / "room")
 
 
 def test_a_set_holds_what_chroma_answers(keeper: Keeper) -> None:

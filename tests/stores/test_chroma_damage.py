@@ -21,12 +21,7 @@ from storekeeper.stores.chroma.dumping import CONTENT, LISTING
 from storekeeper.stores.chroma.hold import ChromaHold
 from storekeeper.stores.record import StoreRecord
 from tests.harness.chroma import Keeper, execute, read_whole
-from tests.harness.chroma_files import TWO, break_index, enqueue, made_once, relist, segment_of, settle, writable
-
-
-@pytest.fixture(scope="module")
-def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return made_once(tmp_path_factory, "two", TWO)
+from tests.harness.chroma_files import break_index, enqueue, relist, segment_of, settle, writable
 
 
 @pytest.fixture(scope="module")
@@ -35,16 +30,6 @@ def kept(two: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Keeper, P
     folder, record, _ = keeper.backup()
     keeper.verify(folder, record)
     return keeper, folder, record
-
-
-@pytest.fixture
-def live(two: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(two, tmp_path / "store"))
-
-
-@pytest.fixture
-def keeper(live: Path, tmp_path: Path) -> Keeper:
-    return Keeper(live, tmp_path / "room")
 
 
 def _truncate(name: str, less: int) -> Callable[[Path], object]:

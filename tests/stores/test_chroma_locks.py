@@ -20,21 +20,11 @@ from storekeeper.outcomes import Failed, StorekeeperError
 from storekeeper.stores.chroma.hold import ChromaHold
 from tests.harness.campaign import Campaign
 from tests.harness.chroma import Writer, serving, writing_to
-from tests.harness.chroma_files import TWO, locked_by_another, made_once, write_to
+from tests.harness.chroma_files import locked_by_another, write_to
 from tests.harness.program import Program
 
 DIMENSION = 16
 CAP_S = 0.8
-
-
-@pytest.fixture(scope="module")
-def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return made_once(tmp_path_factory, "two", TWO)
-
-
-@pytest.fixture
-def live(two: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(two, tmp_path / "store"))
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from storekeeper.outcomes import Failed
 from storekeeper.sets.comparison import refuse_difference
 from storekeeper.stores.postgresql import PostgresqlStore, build, loading
 from storekeeper.stores.surroundings import Surroundings
-from tests.harness.postgresql import Server, start_server, surroundings
+from tests.harness.postgresql import Server, start_server
 from tests.stores.walk import Journal, Taken, check_sums, take_whole
 
 LONG = "l" + "ö" * 31  # 63 bytes
@@ -90,12 +90,6 @@ insert into chunks values (1, 'a', '[1,2,3]', '[0.5,-1]', '{1:1.5,3:2}/5'),
 create index on chunks using hnsw (v vector_cosine_ops) with (m = 8);
 """
 _numbers = itertools.count()
-
-
-@pytest.fixture(scope="module")
-def around() -> Iterator[Surroundings]:
-    with surroundings() as made:
-        yield made
 
 
 @pytest.fixture(scope="module", params=[15, 16, 18])

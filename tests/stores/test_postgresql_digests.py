@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,7 @@ import pytest
 from storekeeper.stores.postgresql import catalogue, digests
 from storekeeper.stores.postgresql.connection import access_to
 from storekeeper.stores.protocol import Content
-from tests.harness.postgresql import Server, start_server
+from tests.harness.postgresql import Server
 
 _numbers = itertools.count()
 MIXED = """
@@ -20,12 +19,6 @@ insert into t values (1, '2025-01-09 03:00:00.123456+00', '1 year 2 mons 3 days 
     0.1::float8 + 0.2, '\\x00ff', 1234.5, 'a', '[1,2]'),
     (2, null, null, 'NaN', null, null, null, null), (3, 'infinity', '0', '-0', '', 0, '', '[0,-1e-9]');
 """
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    with start_server(major=18) as running:
-        yield running
 
 
 @pytest.fixture

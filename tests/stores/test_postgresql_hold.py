@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import psycopg
@@ -19,23 +18,11 @@ from storekeeper.stores.postgresql import PostgresqlStore, build, catalogue, hol
 from storekeeper.stores.postgresql.hold import SnapshotHold
 from storekeeper.stores.protocol import Dumped
 from storekeeper.stores.surroundings import Surroundings
-from tests.harness.postgresql import Server, start_server, surroundings
+from tests.harness.postgresql import Server
 from tests.stores.walk import dump, take
 
 _numbers = itertools.count()
 ROWS = "create table t (id int primary key, body text); insert into t select i, md5(i::text) from generate_series(1, 1000) i;"
-
-
-@pytest.fixture(scope="module")
-def around() -> Iterator[Surroundings]:
-    with surroundings() as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    with start_server(major=18) as running:
-        yield running
 
 
 @pytest.fixture

@@ -12,17 +12,11 @@ from storekeeper.sets.comparison import refuse_difference
 from storekeeper.stores.postgresql import PostgresqlStore, build, loading, scratch
 from storekeeper.stores.postgresql.recorded import recorded_in
 from storekeeper.stores.surroundings import Surroundings
-from tests.harness.postgresql import Server, start_server, surroundings
+from tests.harness.postgresql import Server, start_server
 from tests.stores.walk import Journal, Taken, take_whole
 
 TABLES = 600
 _FEW_LOCKS = ["-c", "max_connections=20", "-c", "max_locks_per_transaction=10"]  # enough to read so many tables, not to make them
-
-
-@pytest.fixture(scope="module")
-def around() -> Iterator[Surroundings]:
-    with surroundings() as made:
-        yield made
 
 
 @pytest.fixture(scope="module")

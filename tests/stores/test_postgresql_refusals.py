@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,23 +22,11 @@ from storekeeper.stores.folder import StoreFolder
 from storekeeper.stores.postgresql import PostgresqlStore, archiving, build, connection, digests, hold
 from storekeeper.stores.postgresql.digests import Multiset
 from storekeeper.stores.surroundings import Surroundings
-from tests.harness.postgresql import PASSWORD, Server, programs_of, start_server, surroundings
+from tests.harness.postgresql import PASSWORD, Server, programs_of, start_server
 from tests.stores import walk
 from tests.stores.walk import take_whole
 
 _numbers = itertools.count()
-
-
-@pytest.fixture(scope="module")
-def around() -> Iterator[Surroundings]:
-    with surroundings() as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    with start_server(major=18, tcp=True) as running:
-        yield running
 
 
 @pytest.fixture

@@ -20,17 +20,11 @@ from storekeeper.stack.types import SecretReference
 from storekeeper.stores.postgresql import PostgresqlStore, build, side
 from storekeeper.stores.surroundings import Surroundings
 from tests.harness.campaign import Campaign
-from tests.harness.postgresql import PASSWORD, Server, start_server, surroundings
+from tests.harness.postgresql import PASSWORD, Server, start_server
 from tests.stores.walk import Crash, Journal, Taken, take_whole
 
 _numbers = itertools.count()
 _tokens = (f"{number:08x}" for number in itertools.count(1))
-
-
-@pytest.fixture(scope="module")
-def around() -> Iterator[Surroundings]:
-    with surroundings() as made:
-        yield made
 
 
 @pytest.fixture(scope="module")

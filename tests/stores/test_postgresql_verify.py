@@ -16,16 +16,10 @@ from storekeeper.sets.comparison import refuse_difference
 from storekeeper.stores.postgresql import PostgresqlStore, archive, build, scratch
 from storekeeper.stores.postgresql.archive import Compression
 from storekeeper.stores.surroundings import Surroundings
-from tests.harness.postgresql import Server, programs_of, start_server, surroundings
+from tests.harness.postgresql import Server, programs_of, start_server
 from tests.stores.walk import Taken, take_whole
 
 ROWS = "create table t as select i, md5(i::text) as body from generate_series(1, 5000) i; create table u (id int); insert into u values (1)"
-
-
-@pytest.fixture(scope="module")
-def around() -> Iterator[Surroundings]:
-    with surroundings() as made:
-        yield made
 
 
 @pytest.fixture(scope="module")

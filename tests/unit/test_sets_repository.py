@@ -19,17 +19,7 @@ from storekeeper.sets.manifest import read_manifest
 from storekeeper.sets.names import parse_id
 from storekeeper.sets.repository import Repository, SetGone, StackSets
 from tests.harness.campaign import Campaign
-from tests.harness.sets import START, fill, open_sets, publish, publish_daily, tampered, write_source
-
-
-@pytest.fixture
-def source(tmp_path: Path) -> Path:
-    return write_source(tmp_path / "source")
-
-
-@pytest.fixture
-def sets(tmp_path: Path) -> StackSets:
-    return open_sets(tmp_path)
+from tests.harness.sets import START, fill, open_sets, publish, publish_daily, tampered
 
 
 def modes(folder: Path) -> set[str]:

@@ -24,7 +24,7 @@ from storekeeper.sets.repository import SetEntry, StackSets
 from storekeeper.sets.verification import SetVerdict, verify_set
 from storekeeper.stores.record import Artefact
 from tests.harness.campaign import Campaign
-from tests.harness.sets import START, open_sets, publish, publish_daily, tampered, write_source
+from tests.harness.sets import START, publish, publish_daily, tampered, write_source
 
 
 class Decoder:
@@ -41,16 +41,6 @@ class Decoder:
         self.decoded.append(folder)
         if self.error is not None:
             raise self.error
-
-
-@pytest.fixture
-def source(tmp_path: Path) -> Path:
-    return write_source(tmp_path / "source")
-
-
-@pytest.fixture
-def sets(tmp_path: Path) -> StackSets:
-    return open_sets(tmp_path)
 
 
 def verify(sets: StackSets, entry: SetEntry, store: Decoder | None = None, subset: tuple[int, int] | None = None) -> SetVerdict:
