@@ -12,13 +12,12 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from types import TracebackType
 from typing import ParamSpec, TypeVar
 
-from storekeeper.host.giving_up import Flag, heed
+from storekeeper.host.giving_up import heed
 
 _BURST_S = 0.25  # so much of a second's bytes may be taken at once after a pause
 _LEAST = 1 << 16
@@ -95,41 +94,6 @@ def lower() -> None:
 def lowered_threads(count: int) -> ThreadPoolExecutor:
     """Threads that work at the run's rank, whatever that of the caller is."""
     return ThreadPoolExecutor(count, initializer=lower)
-
-
-class Aside:
-    """A thread at the run's rank that does one thing after the other for a caller who keeps the usual one, or has other things to do.
-    A context manager: when its block fails, what the thread is at is given up the next time that it spends, or by the end of the
-    program that it waits for."""
-
-    def __init__(self) -> None:
-        self._thread = lowered_threads(1)
-        self._flag = Flag()
-
-    def do(self, function: Callable[_Given, _Found], *given: _Given.args, **named: _Given.kwargs) -> _Found:
-        """What the function returns or raises, waited for."""
-        return self.begin(function, *given, **named).result()
-
-    def begin(self, function: Callable[_Given, _Found], *given: _Given.args, **named: _Given.kwargs) -> Future[_Found]:
-        """The same, when what was begun before is done; the caller goes on."""
-
-        def carry_out() -> _Found:
-            self._flag.carry()
-            return function(*given, **named)
-
-        return self._thread.submit(carry_out)
-
-    def give_up(self) -> None:
-        """Nobody waits any more for what was begun. Safe to repeat."""
-        self._flag.give_up()
-
-    def __enter__(self) -> Aside:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if error is not None:
-            self.give_up()
-        self._thread.shutdown(cancel_futures=error is not None)
 
 
 def spend(count: int) -> None:

@@ -21,8 +21,9 @@ from storekeeper.host.hashing import Hashers, Hashing
 from storekeeper.host.progress import Progress
 from storekeeper.outcomes import Unknown
 from storekeeper.sets.manifest import MANIFEST, Manifest
-from storekeeper.stores.folder import CHUNK, read_lines, sha256_of
+from storekeeper.stores.lines import read_lines
 from storekeeper.stores.record import Artefact, StoreRecord
+from storekeeper.stores.sealing import CHUNK, sha256_of
 
 FaultKind = Literal["truncated", "extended", "altered", "replaced", "missing", "extra", "irregular", "unreadable"]
 Subset = tuple[int, int]

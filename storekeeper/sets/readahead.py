@@ -7,7 +7,7 @@ from concurrent.futures import Future
 from pathlib import Path
 from types import TracebackType
 
-from storekeeper.host.load import Aside
+from storekeeper.host.aside import Aside
 from storekeeper.host.progress import Progress
 from storekeeper.host.waiting import result_of
 from storekeeper.sets.artefacts import Fault, Findings, Subset, examine

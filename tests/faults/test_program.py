@@ -26,7 +26,7 @@ import pytest
 from storekeeper.cli.calls import CALLS
 from storekeeper.cli.main import main
 from storekeeper.host import space
-from storekeeper.stores.folder import is_settled
+from storekeeper.stores.trees import is_settled
 from tests.harness.mounts import disk
 from tests.harness.program import CHECKOUT, Ended, Program
 

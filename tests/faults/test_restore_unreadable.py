@@ -18,7 +18,7 @@ from storekeeper.outcomes import Failed, Outcome, Refused, StorekeeperError
 from storekeeper.restore.journal import Journal, journals, unfinished
 from storekeeper.restore.kept import expire_old_sides
 from storekeeper.sets.repository import SetEntry
-from storekeeper.stores.folder import read_lines
+from storekeeper.stores.lines import read_lines
 from storekeeper.verbs.prove import prove
 from storekeeper.verbs.restore import RestoreRequest, restore
 from storekeeper.verbs.resume import resume

@@ -18,8 +18,8 @@ import pytest
 
 from storekeeper.stores.chroma import catalogue, content, layout
 from storekeeper.stores.chroma.dumping import CONTENT, LISTING
-from storekeeper.stores.folder import sha256_of
 from storekeeper.stores.record import StoreRecord
+from storekeeper.stores.sealing import sha256_of
 from tests.harness.chroma import execute
 
 TWO = """

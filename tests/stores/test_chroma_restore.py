@@ -18,7 +18,7 @@ from storekeeper.stores.chroma import catalogue, layout, store
 from storekeeper.stores.chroma.content import content_of
 from storekeeper.stores.chroma.dumping import CONTENT, LISTING
 from storekeeper.stores.chroma.place import Place
-from storekeeper.stores.folder import read_lines
+from storekeeper.stores.lines import read_lines
 from storekeeper.stores.protocol import Facts
 from storekeeper.stores.record import StoreRecord
 from tests.harness.chroma import Keeper, Log, execute, serving

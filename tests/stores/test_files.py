@@ -15,12 +15,13 @@ import pytest
 from storekeeper.host.tree import Tree, opened, remove
 from storekeeper.outcomes import Failed, Refused, Severity
 from storekeeper.sets.comparison import refuse_difference
-from storekeeper.stores import folder as folder_module
+from storekeeper.stores import trees
 from storekeeper.stores.files import copying, staging
 from storekeeper.stores.files.listing import Seen, shown, walk
 from storekeeper.stores.files.scope import Scope, order_of
 from storekeeper.stores.files.store import FilesHold, FilesStore
-from storekeeper.stores.folder import StoreFolder, read_lines
+from storekeeper.stores.folder import StoreFolder
+from storekeeper.stores.lines import read_lines
 from storekeeper.stores.protocol import Dumped
 from tests.harness.trees import as_user, everything, many, snapshot, store_at
 from tests.stores.walk import Journal, dump, take, take_whole
@@ -306,8 +307,8 @@ def test_what_a_restore_keeps_beside_live_data_is_never_in_a_set(tmp_path: Path)
 
 
 def test_unchanged_files_are_shared_with_the_set_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = folder_module.time.time_ns
-    monkeypatch.setattr(folder_module.time, "time_ns", lambda: real() + 10**10)
+    real = trees.time.time_ns
+    monkeypatch.setattr(trees.time, "time_ns", lambda: real() + 10**10)
     root = many(tmp_path / "live", 50)
     store = store_at(root, tmp_path)
     first, one = take(store, tmp_path / "1")

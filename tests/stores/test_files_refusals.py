@@ -21,7 +21,7 @@ from storekeeper.stores.files import checking, foreseeing, staging
 from storekeeper.stores.files.entries import Tally
 from storekeeper.stores.files.rights import Rights
 from storekeeper.stores.files.scope import Scope
-from storekeeper.stores.folder import read_lines, to_line
+from storekeeper.stores.lines import read_lines, to_line
 from storekeeper.stores.record import StoreRecord
 from tests.harness.trees import as_user, everything, many, snapshot, store_at
 from tests.stores.walk import Journal, take

@@ -11,9 +11,11 @@ from storekeeper.host import clock, durable
 from storekeeper.host.progress import Progress
 from storekeeper.outcomes import Problem
 from storekeeper.sets.point import Point, one_point
-from storekeeper.stores.folder import StoreFolder, read_lines, sha256_of
+from storekeeper.stores.folder import StoreFolder
+from storekeeper.stores.lines import read_lines
 from storekeeper.stores.protocol import Dumped, Store
 from storekeeper.stores.record import StoreRecord
+from storekeeper.stores.sealing import sha256_of
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,10 @@ import pytest
 
 from storekeeper.host.hashing import Sum
 from storekeeper.host.tree import remove
-from storekeeper.stores import folder as folder_module
-from storekeeper.stores.folder import StoreFolder, read_lines, source_of
+from storekeeper.stores import trees
+from storekeeper.stores.folder import StoreFolder
+from storekeeper.stores.lines import read_lines
+from storekeeper.stores.trees import source_of
 
 MIB = 1 << 20
 
@@ -28,8 +30,8 @@ def put(directory: Path, sources: list[Path], previous: Path | None = None) -> l
 
 def settle(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if the files had been written some time ago: a ctime cannot be set back."""
-    real = folder_module.time.time_ns
-    monkeypatch.setattr(folder_module.time, "time_ns", lambda: real() + 10**10)
+    real = trees.time.time_ns
+    monkeypatch.setattr(trees.time, "time_ns", lambda: real() + 10**10)
 
 
 def inode(path: Path) -> int:
@@ -62,7 +64,7 @@ def test_equal_size_and_time_of_another_content_is_copied_because_ctime_tells(tm
 
 def test_control_without_ctime_the_old_contents_would_be_taken_for_the_new(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settle(monkeypatch)
-    monkeypatch.setattr(folder_module, "source_of", lambda status: {**source_of(status), "ctime_ns": 0})
+    monkeypatch.setattr(trees, "source_of", lambda status: {**source_of(status), "ctime_ns": 0})
     source = tmp_path / "a"
     source.write_bytes(b"one")
     put(tmp_path / "1", [source])
@@ -217,6 +219,6 @@ def test_a_private_copy_that_does_not_reach_the_disk_fails_the_tree(tmp_path: Pa
     def broken(_: int) -> None:
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr(folder_module, "_seal_open", broken)
+    monkeypatch.setattr(trees, "seal_open", broken)
     with pytest.raises(OSError, match="Input/output"):
         put_copied(tmp_path / "1", COPIED)

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from storekeeper.host import load
+from storekeeper.host.aside import Aside
 from storekeeper.host.giving_up import GivenUp, ending, heed
-from storekeeper.host.load import Aside
 from storekeeper.host.processes import Command, ProgramFailed, reading, run, writing
 from storekeeper.host.waiting import result_of
 
@@ -42,6 +42,7 @@ def write_all() -> None:
             sink.write(b"x" * 65536)  # more than the pipe holds: the thread waits for the program
 
 
+@pytest.mark.fault("A3")
 @pytest.mark.parametrize("wait", [read_all, write_all, lambda: run(SLEEP)], ids=["reading", "writing", "run"])
 def test_a_thread_that_waits_for_a_program_comes_to_its_end_when_it_is_given_up(wait) -> None:
     began = time.monotonic()
@@ -50,6 +51,7 @@ def test_a_thread_that_waits_for_a_program_comes_to_its_end_when_it_is_given_up(
     assert isinstance(waiting.exception(), ProgramFailed)
 
 
+@pytest.mark.control("A3")
 def test_control_a_program_that_the_thread_did_not_name_is_waited_for() -> None:
     """What `ending` is for: without it the thread would sleep on."""
     seconds = 1.5

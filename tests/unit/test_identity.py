@@ -47,6 +47,7 @@ class Other:
         self._owner = self._path.stat().st_uid
 
 
+@pytest.mark.fault("H12")
 def test_only_the_calling_thread_is_the_other_user_and_it_is_itself_again(place: Path) -> None:
     other = Other(place / "theirs")
     with acting_as(NOBODY):
@@ -57,6 +58,7 @@ def test_only_the_calling_thread_is_the_other_user_and_it_is_itself_again(place:
     assert (os.geteuid(), os.getegid()) == (0, 0)
 
 
+@pytest.mark.control("H12")
 def test_control_the_c_librarys_call_makes_every_thread_that_user(place: Path) -> None:
     def with_the_librarys() -> None:
         other = Other(place / "theirs")

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from storekeeper.host import load
+from storekeeper.host.aside import Aside
 from storekeeper.host.hashing import Hashers
 from storekeeper.host.load import Bucket, Limits
 from storekeeper.stack.loader import StackFileErrors, check_text
@@ -125,7 +126,7 @@ def test_a_thread_is_lowered_and_its_caller_is_not() -> None:
     with load.limited(Limits(nice=10)):
         with load.lowered_threads(1) as threads:
             assert threads.submit(ranks).result() == (10, LOWEST)
-        with load.Aside() as aside:
+        with Aside() as aside:
             assert aside.do(ranks) == (10, LOWEST)
         assert os.getpriority(os.PRIO_PROCESS, 0) == 0
 
@@ -136,7 +137,7 @@ def test_a_thread_that_ranks_lower_already_is_never_raised() -> None:
         load.lower()
         return os.getpriority(os.PRIO_PROCESS, 0)
 
-    with load.limited(Limits(nice=10)), load.Aside() as aside:
+    with load.limited(Limits(nice=10)), Aside() as aside:
         assert aside.do(nicest) == 15
 
 
@@ -174,7 +175,7 @@ def test_a_long_copy_aside_ends_when_its_caller_is_stopped() -> None:
 
     before = signal.signal(signal.SIGUSR1, stop)
     try:
-        with pytest.raises(KeyboardInterrupt), load.Aside() as aside:
+        with pytest.raises(KeyboardInterrupt), Aside() as aside:
             aside.do(copy)
     finally:
         signal.signal(signal.SIGUSR1, before)

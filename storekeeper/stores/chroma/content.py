@@ -18,8 +18,9 @@ from pathlib import Path
 
 from storekeeper.stores.chroma import layout
 from storekeeper.stores.chroma.catalogue import open_catalogue
-from storekeeper.stores.folder import read_lines, sha256_of
+from storekeeper.stores.lines import read_lines
 from storekeeper.stores.protocol import Content
+from storekeeper.stores.sealing import sha256_of
 
 DIGEST = "directory"
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from storekeeper.host import clock, durable, load
+from storekeeper.host.aside import Aside
 from storekeeper.host.hashing import Hashers, Sum
 from storekeeper.outcomes import Failed
 from storekeeper.stores import rawcopy
@@ -38,7 +39,7 @@ class Copy:
         What is at rest is hashed and written to disk by threads, which have ended when this returns; `at_rest` is called when the
         SQLite file was, and has been copied. Threads copy as well: they may be lowered, and the caller, whom writers will wait for, not.
         """
-        with Hashers() as hashers, load.Aside() as aside, load.lowered_threads(1) as syncing:
+        with Hashers() as hashers, Aside() as aside, load.lowered_threads(1) as syncing:
             hashing, written = {}, []
             for entry in self._follow(lambda source, target: aside.do(rawcopy.copy_file, source, target)):
                 if not entry.settled or entry.path not in self.found:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from storekeeper.stores.databases import SUFFIXES
-from storekeeper.stores.folder import is_settled, source_of
+from storekeeper.stores.trees import is_settled, source_of
 
 DATABASE = "chroma.sqlite3"
 PICKLE = "index_metadata.pickle"

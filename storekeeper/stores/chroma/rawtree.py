@@ -11,8 +11,9 @@ from typing import Any
 from storekeeper.outcomes import Failed
 from storekeeper.stores.chroma import layout
 from storekeeper.stores.chroma.dumping import CONTENT, DIRECTORY, FILE, LISTING, root_of
-from storekeeper.stores.folder import StoreFolder, source_of
+from storekeeper.stores.folder import StoreFolder
 from storekeeper.stores.protocol import Facts
+from storekeeper.stores.trees import source_of
 
 OTHER = "other"  # the `type` of what is neither a file nor a directory: it is listed and not copied
 

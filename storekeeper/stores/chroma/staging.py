@@ -11,9 +11,10 @@ from storekeeper.outcomes import Failed
 from storekeeper.stores import rawcopy
 from storekeeper.stores.chroma.content import content_with
 from storekeeper.stores.chroma.dumping import CONTENT, DIRECTORY, FILE, LISTING
-from storekeeper.stores.folder import read_lines, sha256_of
+from storekeeper.stores.lines import read_lines
 from storekeeper.stores.protocol import Content
 from storekeeper.stores.record import StoreRecord
+from storekeeper.stores.sealing import sha256_of
 
 _OWN = 0o700
 

@@ -17,7 +17,7 @@ from storekeeper.outcomes import Failed
 from storekeeper.stores.files.entries import COUNTED, LISTED_ONLY, Entry, Tally, is_kept
 from storekeeper.stores.files.listing import shown
 from storekeeper.stores.files.scope import Scope, order_of
-from storekeeper.stores.folder import read_lines
+from storekeeper.stores.lines import read_lines
 from storekeeper.stores.protocol import Content
 from storekeeper.stores.record import StoreRecord
 

@@ -14,8 +14,8 @@ from storekeeper.host.tree import Tree, parents_of
 from storekeeper.outcomes import Failed, Problem, Severity
 from storekeeper.stores.files.entries import Entry, HardLinks, Tally, describe, hard_link
 from storekeeper.stores.files.listing import Seen, is_gone, kind_of, shown, spooled
-from storekeeper.stores.folder import TreeWriter
 from storekeeper.stores.protocol import Content
+from storekeeper.stores.trees import TreeWriter
 
 _NAMED = 10  # paths named in warnings of each sort; the rest is counted
 

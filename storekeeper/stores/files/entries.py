@@ -19,7 +19,7 @@ from typing import Any
 
 from storekeeper.host.tree import Tree
 from storekeeper.stores.files.listing import kind_of
-from storekeeper.stores.folder import to_line
+from storekeeper.stores.lines import to_line
 from storekeeper.stores.protocol import Content
 
 Entry = dict[str, Any]

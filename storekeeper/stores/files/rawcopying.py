@@ -12,8 +12,9 @@ from storekeeper.stores.files import checking
 from storekeeper.stores.files.copying import Copying
 from storekeeper.stores.files.listing import Seen, shown, spool, walk
 from storekeeper.stores.files.scope import Scope
-from storekeeper.stores.folder import StoreFolder, TreeWriter
+from storekeeper.stores.folder import StoreFolder
 from storekeeper.stores.protocol import Facts
+from storekeeper.stores.trees import TreeWriter
 
 _UNREADABLE = frozenset({errno.EACCES, errno.EPERM, errno.EIO, errno.EUCLEAN, errno.EBADMSG})
 _NAMED = 100

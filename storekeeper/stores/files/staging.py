@@ -21,8 +21,8 @@ from storekeeper.stores.files.entries import COUNTED, Entry, HardLinks, Tally, d
 from storekeeper.stores.files.listing import shown, walk
 from storekeeper.stores.files.rights import Rights
 from storekeeper.stores.files.scope import Scope, order_of
-from storekeeper.stores.folder import CHUNK, write_sparse
 from storekeeper.stores.protocol import Content
+from storekeeper.stores.sealing import CHUNK, write_sparse
 
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 

@@ -22,10 +22,11 @@ from storekeeper.stores.files.listing import is_gone, shown, spool, walk
 from storekeeper.stores.files.places import Place, places, staged_tree
 from storekeeper.stores.files.rights import Rights
 from storekeeper.stores.files.scope import Scope
-from storekeeper.stores.folder import PreviousTree, StoreFolder, previous_tree
+from storekeeper.stores.folder import StoreFolder
 from storekeeper.stores.protocol import Before, Content, Dumped, Facts, Foresight, Inspection, Look, PinOrder, SwitchLog, SwitchRoom
 from storekeeper.stores.record import StoreRecord
 from storekeeper.stores.surroundings import Surroundings
+from storekeeper.stores.trees import PreviousTree, previous_tree
 
 _KLASS = "listed-copy"
 _DOWNTIME_S = 1.0  # a few renames

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from storekeeper.host import clock
-from storekeeper.host.load import Aside
+from storekeeper.host.aside import Aside
 from storekeeper.host.processes import Command, reading
 from storekeeper.host.waiting import result_of
 from storekeeper.stores.folder import StoreFolder

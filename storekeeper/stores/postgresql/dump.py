@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from storekeeper.host import clock
-from storekeeper.stores.folder import StoreFolder, to_line
+from storekeeper.stores.folder import StoreFolder
+from storekeeper.stores.lines import to_line
 from storekeeper.stores.postgresql import catalogue, digests, properties, roles
 from storekeeper.stores.postgresql.archive import Archive, best_compression
 from storekeeper.stores.postgresql.archiving import SILENCE_SECONDS, Archiving

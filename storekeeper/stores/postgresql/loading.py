@@ -13,8 +13,8 @@ from types import TracebackType
 
 from psycopg import sql
 
+from storekeeper.host.aside import Aside
 from storekeeper.host.handing import FileInMemory
-from storekeeper.host.load import Aside
 from storekeeper.host.processes import Command
 from storekeeper.outcomes import Failed
 from storekeeper.stores.postgresql import extensions, properties, rights, roles

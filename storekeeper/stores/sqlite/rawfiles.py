@@ -10,9 +10,11 @@ from pathlib import Path
 from storekeeper.host import durable
 from storekeeper.outcomes import Failed
 from storekeeper.stores import databases, rawcopy
-from storekeeper.stores.folder import CHUNK, StoreFolder, source_of
+from storekeeper.stores.folder import StoreFolder
 from storekeeper.stores.protocol import Facts
 from storekeeper.stores.record import StoreRecord
+from storekeeper.stores.sealing import CHUNK
+from storekeeper.stores.trees import source_of
 
 COPY = "raw.sqlite"
 _PARTS = ("", *databases.SUFFIXES)

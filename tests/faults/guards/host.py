@@ -6,9 +6,11 @@ from tests.harness.mutation import Guard
 
 _CLI_RUNS = "tests/unit/test_cli_runs.py::"
 _DURABLE = "tests/unit/test_durable.py::"
+_GIVING_UP = "tests/unit/test_giving_up.py::"
 _GUARDED_RESTORE = "tests/faults/test_guarded_restore.py::"
 _GUARDED_STORES = "tests/faults/test_guarded_stores.py::"
 _HOLDERS = "tests/unit/test_holders.py::"
+_IDENTITY = "tests/unit/test_identity.py::"
 _LOCKS = "tests/unit/test_locks.py::"
 _POSTGRESQL_REFUSALS = "tests/stores/test_postgresql_refusals.py::"
 _POWERCUT = "tests/faults/test_powercut.py::"
@@ -233,5 +235,23 @@ HOST = (
         old="    if found > newest:\n",
         new="    if False:\n",
         tests=(_GUARDED_RESTORE + "test_a_journal_whose_steps_all_look_familiar_but_whose_format_is_newer_is_refused",),
+    ),
+    Guard(
+        name="programs are ended with the thread that waits for them",
+        protects="a run that is told to stop does not wait for pg_dump or pg_restore",
+        cases=("A3",),
+        file="storekeeper/host/giving_up.py",
+        old="        for stop in stops:\n            stop()\n",
+        new="",
+        tests=(_GIVING_UP + "test_a_thread_that_waits_for_a_program_comes_to_its_end_when_it_is_given_up",),
+    ),
+    Guard(
+        name="the ids of the server's user are those of one thread",
+        protects="what other threads write meanwhile belongs to root alone",
+        cases=("H12",),
+        file="storekeeper/host/identity.py",
+        old="        _call(numbers[0], uid)\n",
+        new="        os.seteuid(uid)\n",
+        tests=(_IDENTITY + "test_only_the_calling_thread_is_the_other_user_and_it_is_itself_again",),
     ),
 )
