@@ -216,13 +216,13 @@ class Partial:
         self._published = False
 
     def publish(self, manifest: Manifest) -> SetEntry:
-        """Write the manifest and give the set its name, durably, in one step. Whoever sees the name sees all of it."""
+        """Write the manifest and give the set its name, durably, in one step. Whoever sees the name sees all of it.
+
+        What the stores wrote is durable before: `StoreFolder.seal`.
+        """
         if (manifest.id, manifest.sequence, manifest.stack) != (self.id, self.sequence, self._sets.stack):
             raise ValueError(f"the manifest of {manifest.stack}/{manifest.id} is not that of {self._sets.stack}/{self.id}")
         durable.write_file(self.path / MANIFEST, manifest.to_bytes(), durable.SEALED_FILE)
-        for store in manifest.stores:
-            durable.sync_directory(self.path / store)
-        durable.sync_directory(self.path)
         durable.rename(self.path, self._sets.path / self.id)
         self._published = True
         return self._sets.entry(self.id)
