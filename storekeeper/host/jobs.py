@@ -6,7 +6,6 @@ as interrupted, never as running. The lock is not passed on to programs, which m
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -15,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from storekeeper.host import clock, durable, formats
+from storekeeper.host import clock, durable, formats, locks
 
 KEPT = 200  # records of a stack; the oldest finished ones go first
 SCHEMA = 1
@@ -101,7 +100,7 @@ def recorded(folder: Path, verb: str, stack: str, arguments: Mapping[str, Any]) 
         "arguments": dict(arguments),
     }
     lock = _lock_path(path)
-    with _held(lock):
+    with locks.hold_new(lock):
         try:
             durable.write_json(path, {**record, "document": None})
             yield Job(path, record)
@@ -126,9 +125,9 @@ def _read(path: Path) -> Record | None:
     """None for a record that was removed meanwhile."""
     try:
         found = _document(path)
-        if found["document"] is None and not _is_held(_lock_path(path)):
+        if found["document"] is None and not locks.is_held(_lock_path(path)):
             found = _document(path)  # it may have finished between the two looks
-        interrupted = found["document"] is None and not _is_held(_lock_path(path))
+        interrupted = found["document"] is None and not locks.is_held(_lock_path(path))
     except FileNotFoundError:
         return None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -174,27 +173,3 @@ def _is_record(name: str) -> bool:
 
 def _lock_path(path: Path) -> Path:
     return path.with_suffix(".lock")
-
-
-@contextmanager
-def _held(path: Path) -> Iterator[None]:
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, durable.PRIVATE_FILE)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def _is_held(path: Path) -> bool:
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-    except FileNotFoundError:
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(descriptor)
-    return False

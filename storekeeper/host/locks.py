@@ -49,6 +49,20 @@ def hold(path: Path, purpose: str) -> Iterator[int]:
 
 
 @contextmanager
+def hold_new(path: Path) -> Iterator[None]:
+    """Make a file and hold it while the block runs, by this process alone: programs that it leaves behind do not hold it on.
+
+    Raises FileExistsError.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
 def hold_directory(path: Path, *, shared: bool = False) -> Iterator[bool]:
     """Hold a directory itself; yields False, without waiting, when somebody has it in a way that conflicts."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)

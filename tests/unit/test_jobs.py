@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from storekeeper.host import jobs
+from storekeeper.host import jobs, locks
 from storekeeper.host.jobs import Record, recorded, records
 from storekeeper.outcomes import Refused, Unknown
 from storekeeper.stack.config import Places
@@ -68,14 +68,14 @@ def test_a_program_that_outlives_a_killed_run_does_not_make_it_look_alive(folder
 
 def test_a_run_that_finishes_between_two_looks_is_not_called_interrupted(folder, monkeypatch):
     with recorded(folder, "backup", "demo", {}) as job:
-        real = jobs._is_held
+        real = locks.is_held
 
         def finished_meanwhile(path):
-            monkeypatch.setattr(jobs, "_is_held", real)
+            monkeypatch.setattr(locks, "is_held", real)
             job.finish(_DONE)
             return False
 
-        monkeypatch.setattr(jobs, "_is_held", finished_meanwhile)
+        monkeypatch.setattr(locks, "is_held", finished_meanwhile)
         assert only(folder).outcome == "ok"
 
 
