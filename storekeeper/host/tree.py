@@ -16,6 +16,11 @@ from pathlib import Path
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
+def is_below(path: str) -> bool:
+    """Whether a relative path names something below its root, in one way only: no part is empty, or leads elsewhere."""
+    return "\0" not in path and not any(part in ("", ".", "..") for part in path.split("/"))
+
+
 def parent_of(path: str) -> str:
     """`a/b` of `a/b/c`; the empty path is the root."""
     return path.rpartition("/")[0]

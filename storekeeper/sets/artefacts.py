@@ -13,12 +13,13 @@ import stat
 from collections import deque
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Literal
 
 from storekeeper.host import load
 from storekeeper.host.hashing import Hashers, Hashing
 from storekeeper.host.progress import Progress
+from storekeeper.host.tree import is_below
 from storekeeper.outcomes import Unknown
 from storekeeper.sets.manifest import MANIFEST, Manifest
 from storekeeper.stores.lines import read_lines
@@ -147,7 +148,7 @@ def _unlisted(folder: Path, record: StoreRecord) -> list[str]:
 class _Started:
     """A file that is being compared: what was written down of it, and what is known so far."""
 
-    path: Path
+    path: str
     written: tuple[int, str]
     size: int = 0
     sha256: str | None = None
@@ -167,14 +168,14 @@ class _Examination:
         hashers: Hashers,
     ) -> None:
         self.findings = Findings()
-        self._folder = folder
+        self._folder = str(folder)
         self._progress = progress
         self._subset = subset
         self._on_fault = on_fault
         self._hashers = hashers
         self._ahead: deque[_Started] = deque()
         self._store: str | None = None
-        self._parent: Path | None = None  # the last directory that was found to be a real one
+        self._parent = ""  # the last directory that was found to be a real one
 
     def look_around(self, expected: Collection[str]) -> None:
         """What lies in the set's own directory beside its stores."""
@@ -183,7 +184,7 @@ class _Examination:
 
     def read_store(self, name: str, record: StoreRecord) -> None:
         self._store = name
-        path = self._folder / name
+        path = f"{self._folder}/{name}"
         if not _is_directory(path):
             self._fault(path, "missing", "its folder is missing")
         else:
@@ -195,38 +196,38 @@ class _Examination:
             self._finish_ahead()
         self._store = None
 
-    def _read_artefact(self, folder: Path, artefact: Artefact) -> None:
-        path = folder / artefact.path
+    def _read_artefact(self, folder: str, artefact: Artefact) -> None:
+        path = f"{folder}/{artefact.path}"
         if artefact.lists is None:
             self._read_ahead(path, artefact.size, artefact.sha256)
             return
         self._finish_ahead()
         # What lists others is always read whole: the others are judged by it.
         if not self._finish(self._start(path, artefact.size, artefact.sha256, always=True)):
-            self._fault(folder / artefact.lists, "unreadable", f"its files could not be checked, for want of {artefact.path}")
+            self._fault(f"{folder}/{artefact.lists}", "unreadable", f"its files could not be checked, for want of {artefact.path}")
             return
         try:
-            self._read_listed(path, folder / artefact.lists)
+            self._read_listed(path, f"{folder}/{artefact.lists}")
         except (ValueError, KeyError, TypeError) as error:
             self._fault(path, "altered", f"cannot be read as a listing: {error}")
 
-    def _read_listed(self, listing: Path, content: Path) -> None:
+    def _read_listed(self, listing: str, content: str) -> None:
         present = 0
-        for entry in read_lines(listing):
+        for entry in read_lines(Path(listing)):
             if "sha256" not in entry:
                 continue
-            path = content / _inner(str(entry["path"]))
-            if not self._is_real(path.parent):
+            path = f"{content}/{_inner(str(entry['path']))}"
+            if not self._is_real(os.path.dirname(path)):
                 self._fault(path, "missing", "is missing: a link stands in its way")
                 continue
             self._read_ahead(path, int(entry["size"]), str(entry["sha256"]))
             present += os.path.lexists(path)
         self._finish_ahead()
         if present != _count_files(content):
-            for extra in extra_files(content, listing):
-                self._fault(content / extra, "extra", "does not belong to the set")
+            for extra in extra_files(Path(content), Path(listing)):
+                self._fault(f"{content}/{extra}", "extra", "does not belong to the set")
 
-    def _read_ahead(self, path: Path, size: int, sha256: str) -> None:
+    def _read_ahead(self, path: str, size: int, sha256: str) -> None:
         """Compare one file, a few files later."""
         self._ahead.append(self._start(path, size, sha256))
         self._finish_ahead(_AHEAD)
@@ -235,7 +236,7 @@ class _Examination:
         while len(self._ahead) > but:
             self._finish(self._ahead.popleft())
 
-    def _start(self, path: Path, size: int, sha256: str, *, always: bool = False) -> _Started:
+    def _start(self, path: str, size: int, sha256: str, *, always: bool = False) -> _Started:
         """Open one file and, unless it is not in this run's part, begin to hash it."""
         started = _Started(path, (size, sha256))
         try:
@@ -279,7 +280,7 @@ class _Examination:
             return self._fault(started.path, "irregular", "is no regular file")
         return self._compare(started.path, started.written, (started.size, started.sha256))
 
-    def _compare(self, path: Path, written: tuple[int, str], found: tuple[int, str | None]) -> bool:
+    def _compare(self, path: str, written: tuple[int, str], found: tuple[int, str | None]) -> bool:
         size, sha256 = found
         if size < written[0]:
             return self._fault(path, "truncated", f"is truncated: {size} of {written[0]} bytes", sha256)
@@ -301,7 +302,7 @@ class _Examination:
         self.findings.bytes += count
         self._progress.advance(count)
 
-    def _cannot_open(self, path: Path, error: OSError) -> bool:
+    def _cannot_open(self, path: str, error: OSError) -> bool:
         if isinstance(error, (FileNotFoundError, NotADirectoryError)):
             return self._fault(path, "missing", "is missing")
         if error.errno in _NOT_REGULAR:
@@ -310,26 +311,26 @@ class _Examination:
             raise Unknown(f"{self._relative(path)} cannot be read by user {os.geteuid()}: {error.strerror}", store=self._store) from error
         return self._fault(path, "unreadable", f"cannot be opened: {error.strerror}")
 
-    def _find_extra(self, folder: Path, expected: Collection[str]) -> None:
+    def _find_extra(self, folder: str, expected: Collection[str]) -> None:
         with os.scandir(folder) as found:
             for entry in found:
                 if entry.name not in expected:
-                    self._fault(folder / entry.name, "extra", "does not belong to the set")
+                    self._fault(entry.path, "extra", "does not belong to the set")
 
-    def _is_real(self, parent: Path) -> bool:
+    def _is_real(self, parent: str) -> bool:
         """Whether no part of a directory's path is a link, so that nothing outside the set is read. The last one found so is kept."""
         if parent != self._parent:
-            if os.path.realpath(parent) != str(parent):
+            if os.path.realpath(parent) != parent:
                 return False
             self._parent = parent
         return True
 
-    def _note_mode(self, path: Path, status: os.stat_result) -> None:
+    def _note_mode(self, path: str, status: os.stat_result) -> None:
         if status.st_mode & _OTHERS or status.st_uid != os.geteuid():
             self.findings.exposed += 1
             self.findings.first_exposed = self.findings.first_exposed or self._relative(path)
 
-    def _fault(self, path: Path, kind: FaultKind, what: str, sha256: str | None = None) -> bool:
+    def _fault(self, path: str, kind: FaultKind, what: str, sha256: str | None = None) -> bool:
         name = self._relative(path)
         fault = Fault(self._store, name, kind, f"{ascii(name)[1:-1]} {what}", sha256)
         self.findings.total += 1
@@ -339,29 +340,28 @@ class _Examination:
             self._on_fault(fault)
         return False
 
-    def _relative(self, path: Path) -> str:
-        return str(path.relative_to(self._folder))
+    def _relative(self, path: str) -> str:
+        return path[len(self._folder) + 1 :] or "."
 
 
 def _inner(path: str) -> str:
-    parts = PurePosixPath(path)
-    if not path or parts.is_absolute() or ".." in parts.parts or str(parts) != path or "\0" in path:
+    if not is_below(path):
         raise ValueError(f"it lists {path[:60]!a}, which is no path inside the set")
     return path
 
 
-def _is_directory(path: Path) -> bool:
-    return path.is_dir() and not path.is_symlink()
+def _is_directory(path: Path | str) -> bool:
+    return os.path.isdir(path) and not os.path.islink(path)
 
 
-def _count_files(folder: Path) -> int:
+def _count_files(folder: str) -> int:
     """Everything below a folder that is no directory. Entries are counted as they come, never gathered."""
     count, pending = 0, [folder] if _is_directory(folder) else []
     while pending:
         with os.scandir(pending.pop()) as found:
             for entry in found:
                 if entry.is_dir(follow_symlinks=False):
-                    pending.append(Path(entry.path))
+                    pending.append(entry.path)
                 else:
                     count += 1
     return count

@@ -17,6 +17,7 @@ from typing import IO, Any
 from storekeeper.host import durable, load
 from storekeeper.host.hashing import Hashers, Hashing, Sum
 from storekeeper.host.syncing import Unsynced
+from storekeeper.host.tree import parent_of
 from storekeeper.stores.lines import read_lines, to_line
 from storekeeper.stores.sealing import CHUNK, Progress, seal_open, write_sparse
 
@@ -53,14 +54,14 @@ class TreeWriter:
         self.listing_bytes = 0
         self.linked = 0
         self._listing = listing
-        self._content = content
+        self._content = str(content)
         self._previous = previous
         self._progress = progress
         self._hashers = hashers
         self._unsynced = unsynced
         self._waiting: deque[_Waiting] = deque()  # what is not listed yet, from the first file on that is still being hashed
         self._digest = hashlib.sha256()
-        self._directories = {content}
+        self._directories = {""}
 
     @property
     def listing_sha256(self) -> str:
@@ -82,15 +83,14 @@ class TreeWriter:
         path = str(entry["path"])
         before, now_ns = os.fstat(source.fileno()), time.time_ns()
         identity = source_of(before)
-        target = self._content / path
-        self._make_parents(target.parent)
+        target = self._target(path)
         known = self._previous.find(path) if self._previous else None
         if known is not None and known.get("source") == identity and _link(self._previous_file(path), target):
             sha256, size = str(known["sha256"]), int(known["size"])
             self.linked += 1
             self._progress(size)
         else:
-            sha256, size = self._copy(source, target, before.st_size)
+            sha256, size = self._copy(source, target, path, before.st_size)
         self.bytes += size
         whole = {**entry, "size": size, "sha256": sha256}
         if source_of(os.fstat(source.fileno())) != identity:
@@ -107,8 +107,7 @@ class TreeWriter:
         Threads hash it and make it durable while the caller goes on; it is listed, in its turn, when they have.
         """
         path = str(entry["path"])
-        target = self._content / path
-        self._make_parents(target.parent)
+        target = self._target(path)
         if source is not None:
             entry = {**entry, "source": dict(source)}
         before = self._previous.find(path) if self._previous else None
@@ -136,7 +135,7 @@ class TreeWriter:
 
     def sync_directories(self) -> None:
         for directory in self._directories:
-            durable.sync_directory(directory)
+            durable.sync_directory(Path(self._content, directory))
 
     def _write(self, entry: Mapping[str, Any]) -> None:
         line = to_line(entry)
@@ -144,7 +143,7 @@ class TreeWriter:
         self._digest.update(line)
         self.listing_bytes += len(line)
 
-    def _copy(self, source: IO[bytes], target: Path, limit: int) -> tuple[str, int]:
+    def _copy(self, source: IO[bytes], target: str, name: str, limit: int) -> tuple[str, int]:
         """Copy at most `limit` bytes: a file that grows as fast as it is read would never end."""
         digest, size = hashlib.sha256(), 0
         with open(target, "xb", buffering=0) as file:
@@ -156,22 +155,24 @@ class TreeWriter:
                 load.spend(len(chunk))
             file.truncate(size)
             os.fchmod(file.fileno(), durable.SEALED_FILE)
-            self._unsynced.add(file.fileno(), str(target.relative_to(self._content)), size)
+            self._unsynced.add(file.fileno(), name, size)
         return digest.hexdigest(), size
 
-    def _make_parents(self, folder: Path) -> None:
-        missing = []
+    def _target(self, path: str) -> str:
+        """Where a path's contents go, in directories that are there."""
+        missing, folder = [], parent_of(path)
         while folder not in self._directories:
             missing.append(folder)
-            folder = folder.parent
+            folder = parent_of(folder)
         for each in reversed(missing):
-            os.mkdir(each, durable.PRIVATE_DIRECTORY)
+            os.mkdir(f"{self._content}/{each}", durable.PRIVATE_DIRECTORY)
             self._directories.add(each)
+        return f"{self._content}/{path}"
 
-    def _previous_file(self, path: str) -> Path:
+    def _previous_file(self, path: str) -> str:
         if self._previous is None:
             raise ValueError("there is no previous tree")
-        return self._previous.content / path
+        return f"{self._previous.content}/{path}"
 
 
 _Waiting = tuple[Mapping[str, Any], Hashing | None]
@@ -184,7 +185,7 @@ class PreviousTree:
     """
 
     def __init__(self, entries: Iterator[dict[str, Any]], content: Path) -> None:
-        self.content = content
+        self.content = str(content)
         self._entries = entries
         self._next = self._following()
 
@@ -219,7 +220,7 @@ def previous_tree(folder: Path | None, listing: str, content: str) -> Iterator[P
         yield PreviousTree(entries, folder / content)
 
 
-def _link(source: Path, target: Path) -> bool:
+def _link(source: str, target: str) -> bool:
     """Hard-link where the file system can: not across devices, not past its limit of links."""
     try:
         os.link(source, target, follow_symlinks=False)

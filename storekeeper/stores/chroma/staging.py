@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from storekeeper.host import durable
+from storekeeper.host.tree import is_below
 from storekeeper.outcomes import Failed
 from storekeeper.stores import rawcopy
 from storekeeper.stores.chroma.content import content_with
@@ -39,7 +40,6 @@ def stage(folder: Path, record: StoreRecord, target: Path, live: Path, *, keep_o
     for path, entry in reversed(directories):
         _finish(path, entry, keep_owners=keep_owners)
         durable.sync_directory(path)
-    durable.sync_directory(target.parent)
     return content
 
 
@@ -72,6 +72,6 @@ def _top(record: StoreRecord, live: Path) -> dict[str, Any]:
 
 
 def _inside(target: Path, name: str) -> Path:
-    if name.startswith("/") or {"", ".", ".."} & set(name.split("/")) or "\0" in name:
+    if not is_below(name):
         raise Failed(f"the set lists {name!r}, which is no path inside the directory")
     return target / name

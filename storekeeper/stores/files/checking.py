@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
-from storekeeper.host.tree import parent_of
+from storekeeper.host.tree import is_below, parent_of
 from storekeeper.outcomes import Failed
 from storekeeper.stores.files.entries import COUNTED, LISTED_ONLY, Entry, Tally, is_kept
 from storekeeper.stores.files.listing import shown
@@ -83,7 +83,7 @@ def _check_stored(content: Path, entry: Entry) -> None:
 def _check_shape(entry: Entry) -> None:
     """Raises ValueError, KeyError or TypeError."""
     path, kind = entry["path"], entry["type"]
-    if not isinstance(path, str) or any(part in ("", ".", "..") for part in path.split("/")) or "\0" in path:
+    if not isinstance(path, str) or not is_below(path):
         raise ValueError(f"the path {shown(str(path))!r} could lead anywhere")
     if kind not in COUNTED | LISTED_ONLY:
         raise ValueError(f"{shown(path)}: unknown type {kind!r}")

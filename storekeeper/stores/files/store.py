@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from storekeeper.host import clock, locks
-from storekeeper.host.tree import Tree, opened, remove
+from storekeeper.host.tree import Tree, is_below, opened, remove
 from storekeeper.outcomes import Failed, Problem, Refused, Severity, Unknown
 from storekeeper.runtimes.protocol import Runtime
 from storekeeper.stores.files import checking, foreseeing, rawcopying, staging, switching
@@ -298,7 +298,7 @@ def _scope_of(record: StoreRecord) -> Scope:
     for words in (include, exclude):
         if not isinstance(words, list) or not all(isinstance(word, str) and word for word in words):
             raise Failed("the manifest does not say what the set covers")
-    if any(part in ("", ".", "..") for entry in include or () for part in entry.split("/")):
+    if not all(map(is_below, include or ())):
         raise Failed("the manifest names entries outside of the store")
     return Scope(include or (), exclude or ())
 

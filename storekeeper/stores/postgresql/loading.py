@@ -90,7 +90,7 @@ def _command(session: rights.Session, name: str, archive: Archive, words: Sequen
 
 
 def beyond(admin: Access, recorded: Recorded, become: Become) -> tuple[list[str], list[str]]:
-    """The roles whose functions would run with the administrator's rights in `load`, and the event triggers that come along."""
+    """The roles whose functions would run with the administrator's rights while a set is loaded, and the event triggers that come along."""
     entries = _entries(recorded.archive.list(), [])
     owners = rights.beyond(entries, recorded.roles, str(recorded.database["owner"]), admin, become)
     return owners, rights.event_triggers(entries)
