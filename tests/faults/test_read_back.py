@@ -138,9 +138,12 @@ def test_the_parts_of_a_set_read_every_file_once_also_when_each_run_is_killed_an
     sets, chance, killed, covered, expected = open_sets(tmp_path), random.Random(8), 0, 0, 0
     read: list[str] = []
     begin = artefacts._Examination._begin_hash
-    monkeypatch.setattr(
-        artefacts._Examination, "_begin_hash", lambda self, started, fd: (read.append(started.path.name), begin(self, started, fd))[1]
-    )
+
+    def begun(self: Any, started: Any, descriptor: int) -> None:
+        read.append(os.path.basename(started.path))
+        begin(self, started, descriptor)
+
+    monkeypatch.setattr(artefacts._Examination, "_begin_hash", begun)
     listed = {path.name for path in content_of(many.path)}
     for parts in campaign.trials(2, 12) * [3] + [1, 2, 5]:
         read.clear()
