@@ -26,16 +26,14 @@ class ReadAhead:
         subset: Subset | None = None,
         on_fault: Callable[[Fault], None] | None = None,
     ) -> None:
+        self._folder = folder
         self._manifest = manifest
         self._progress = progress
+        self._subset = subset
+        self._on_fault = on_fault
         self._aside = Aside()
-        self._counts: dict[str, _Count] = {}
+        self._counts = {name: _Count() for name in self.order}
         self._futures: dict[str, Future[Findings]] = {}
-        for name in self.order:
-            self._counts[name] = _Count()
-            self._futures[name] = self._aside.begin(
-                examine, folder, manifest, self._counts[name], only=(name,), subset=subset, on_fault=on_fault
-            )
 
     @property
     def order(self) -> list[str]:
@@ -49,11 +47,16 @@ class ReadAhead:
         return result_of(self._futures[name], lambda: count.done, self._progress.advance)
 
     def __enter__(self) -> ReadAhead:
-        self._aside.__enter__()
+        for name in self.order:
+            self._futures[name] = self._aside.begin(self._examine, name)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._aside.__exit__(kind, error, trace)
+
+    def _examine(self, name: str) -> Findings:
+        count = self._counts[name]
+        return examine(self._folder, self._manifest, count, only=(name,), subset=self._subset, on_fault=self._on_fault)
 
 
 class _Count(Progress):

@@ -158,18 +158,10 @@ def test_what_was_written_after_the_first_pass_and_before_the_lock_is_in_the_cop
 # --- what rotted ---
 
 
-@pytest.fixture
-def stack(tmp_path: Path) -> Iterator[Lab]:
-    made = make_lab(tmp_path, sqlites=1, services=0)
-    made.write("one")
-    yield made
-    made.close()
-
-
 @pytest.mark.fault("E-10")
 @pytest.mark.parametrize("name", ["papers"])
-def test_a_file_that_rotted_since_it_was_verified_is_not_staged(stack: Lab, tmp_path: Path, name: str) -> None:
-    store = stack.context.stores[name]
+def test_a_file_that_rotted_since_it_was_verified_is_not_staged(lab: Lab, tmp_path: Path, name: str) -> None:
+    store = lab.context.stores[name]
     folder, record = take(store, tmp_path / "set")
     rotten = next(path for path in folder.rglob("*.pdf") if path.stat().st_size > 1000)
     tampered(rotten).write_bytes(b"\xff" * rotten.stat().st_size)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import time
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ from storekeeper.stores.sqlite.store import SqliteStore
 from storekeeper.verbs.restore import restore
 from tests.harness.database_program import programs_with
 from tests.harness.postgresql import Server
-from tests.harness.stacks import Lab, make_lab, postgresql_part
+from tests.harness.stacks import Lab, in_child, make_lab, postgresql_part
 
 SLOW = 'sleep 1.5; exec {real} "$@"'
 FOREVER = "exec perl -e 'sleep 300' -- \"$@\""  # itself what was started, and still told the same words
@@ -58,6 +59,13 @@ def seen_while(monkeypatch: pytest.MonkeyPatch, method: str, word: str, *, fails
 
     monkeypatch.setattr(SqliteStore, method, watched)
     return seen
+
+
+def open_as_nobody(path: Path) -> None:
+    if os.geteuid() == 0:
+        os.setresuid(65534, 65534, 65534)
+        with pytest.raises(PermissionError):
+            path.read_text()
 
 
 def test_other_stores_are_dumped_while_pg_dump_is_at_work(tmp_path: Path, newest: Server, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,5 +122,7 @@ def test_a_database_is_restored_where_its_servers_user_reaches_nothing_of_ours(t
         lab.write("two")
         lab.context.stores["rows"]._declared = newest.declared(lab.context.stores["rows"]._declared.database)  # type: ignore[attr-defined]
         lab.context.scratch.chmod(0o700)
+        (lab.context.scratch / "list").write_text("as it was handed over once")
+        assert in_child(lambda: open_as_nobody(lab.context.scratch / "list")) == 0, "the control: another user cannot read it there"
         restore(lab.context, RestoreRequest(set=entry.id))
         assert lab.all_hold("one")

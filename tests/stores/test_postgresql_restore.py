@@ -60,6 +60,17 @@ def live(server: Server, around: Surroundings, tmp_path: Path) -> Live:
     return Live(server, around, tmp_path)
 
 
+@pytest.mark.parametrize("begun", ["for another place", "and given up"])
+def test_what_was_begun_for_another_stage_or_was_given_up_is_not_gone_on_with(live: Live, begun: str) -> None:
+    place = live.place if begun == "and given up" else live.store.place(next(_tokens), None)
+    with live.store.begin_stage(live.taken.folder, live.taken.record, place):
+        if begun == "for another place":
+            live.stage()
+    if begun == "and given up":
+        live.stage()
+    live.store.discard_stage(place)
+
+
 @contextmanager
 def hammering(server: Server, database: str) -> Iterator[dict[str, int]]:
     """Two clients that connect, ask, and connect again without pause."""

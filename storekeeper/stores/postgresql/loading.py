@@ -25,7 +25,6 @@ from storekeeper.stores.postgresql.rights import Become
 from storekeeper.stores.protocol import Facts
 from storekeeper.stores.record import StoreRecord
 
-Words = list[str | None]  # of one thing that a database is made of
 _EXTENSION_ENTRY = re.compile(r"^[0-9]+; (3079 [0-9]+ EXTENSION|0 0 COMMENT - EXTENSION) ")
 _LOCKS_OF_AN_ENTRY = 2
 _LEAST_MEMORY = 64 << 20
@@ -40,6 +39,8 @@ class Loading:
     """
 
     def __init__(self, admin: Access, maintenance: str, name: str, recorded: Recorded, become: Become, *, tablespaces: bool) -> None:
+        self._name = name
+        self._ended = False
         with admin.session(maintenance) as connection:
             roles.create(connection, roles.missing(connection, recorded.roles))
             properties.create_database(connection, name, recorded.database, tablespace=tablespaces)
@@ -57,6 +58,10 @@ class Loading:
             self._loaded = self._aside.begin(_feed, recorded.archive, commands)
             self._opened = opened.pop_all()
 
+    def goes_on_for(self, name: str) -> bool:
+        """Whether this is what loads that database, and was not given up."""
+        return self._name == name and not self._ended
+
     def finish(self) -> None:
         """Wait until all is loaded. Raises Failed when pg_restore did: it ends at the first error."""
         with self._opened:
@@ -66,6 +71,7 @@ class Loading:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._ended = True
         self._aside.give_up()
         self._opened.close()
 

@@ -44,7 +44,7 @@ class PostgresqlStore:
         self._declared = declared
         self._surroundings = surroundings
         self._access = access_to(declared.host, declared.port, declared.user, declared.password, surroundings.private)
-        self._loading: Loading | None = None  # begun, and not staged yet
+        self._loading: Loading | None = None  # the last that was begun
 
     @property
     def name(self) -> str:
@@ -160,7 +160,7 @@ class PostgresqlStore:
 
     def stage(self, folder: Path, record: StoreRecord, place: Facts) -> Content:
         recorded, side = recorded_in(folder, record, self._declared.programs), str(place["side"])
-        going_on, self._loading = self._loading or self.begin_stage(folder, record, place), None
+        going_on = self._loading if self._loading and self._loading.goes_on_for(side) else self.begin_stage(folder, record, place)
         with going_on:
             going_on.finish()
         with self._admin() as (admin, connection):
