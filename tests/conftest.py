@@ -6,7 +6,7 @@ import os
 import platform
 import shutil
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -15,8 +15,10 @@ import pytest
 from storekeeper.sets.repository import StackSets
 from storekeeper.stores.surroundings import Surroundings
 from tests.harness import campaign as faults
+from tests.harness import chroma
 from tests.harness.postgresql import Server, start_server, surroundings
 from tests.harness.sets import open_sets, write_source
+from tests.harness.stacks import Lab, make_lab
 
 IN_CI = os.environ.get("CI") == "true"
 RANK = os.getpriority(os.PRIO_PROCESS, 0)
@@ -65,6 +67,26 @@ def source(tmp_path: Path) -> Path:
 def sets(tmp_path: Path) -> StackSets:
     """A stack's sets, of which there are none yet."""
     return open_sets(tmp_path)
+
+
+@pytest.fixture
+def lab(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Lab]:
+    """A stack of one database and a tree of files that hold `one`; under `pytest.mark.lab` of what that says, and empty."""
+    marked = request.node.get_closest_marker("lab")
+    made = make_lab(tmp_path, **(marked.kwargs if marked else {"sqlites": 1, "services": 0}))
+    if marked is None:
+        made.write("one")
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def directories(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
+    """A Chroma directory for each of two words, its vectors in files of their own: what tests/harness/stacks.py: chroma_part takes."""
+    made = {word: tmp_path_factory.mktemp(word) for word in ("first", "second")}
+    for word, path in made.items():
+        chroma.execute(path, "load(collection(arguments['name'], sync=100), 300, 8)", name=f"{word}-papers")
+    return made
 
 
 @pytest.fixture(scope="module")

@@ -11,13 +11,14 @@ import os
 import sqlite3
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 from storekeeper.host import locks
 from tests.deploys.fake import RECORDED
 from tests.harness import chroma
+from tests.harness.damage import flip
 from tests.harness.program import Ended, Program
 
 HOST = "prod-ai-1"
@@ -72,10 +73,10 @@ def _a_stack_that_shrinks(program: Program, keep: Keep) -> None:
     _delete_rows(program, 27)
     keep("backup-warning", program.answer("backup", "demo"))
     keep("list-mixed", program.answer("list", "demo"))
-    with _flipped(Path(program.answer("list", "demo").document["result"]["sets"][-1]["path"]) / "main"):
-        keep("verify-failed", program.answer("verify", "demo", "--all"))
-        keep("list-damaged", program.answer("list", "demo"))
-        keep("status-attention", program.answer("status"))
+    flip(_largest(Path(program.answer("list", "demo").document["result"]["sets"][-1]["path"]) / "main"))
+    keep("verify-failed", program.answer("verify", "demo", "--all"))
+    keep("list-damaged", program.answer("list", "demo"))
+    keep("status-attention", program.answer("status"))
 
 
 def _a_stack_in_trouble(program: Program, keep: Keep) -> None:
@@ -106,16 +107,8 @@ def _delete_rows(program: Program, above: int) -> None:
         database.execute("delete from documents where id > ?", (40 - above,))
 
 
-@contextmanager
-def _flipped(folder: Path) -> Iterator[None]:
-    """One bit of the largest artefact is another."""
-    victim = max((each for each in folder.iterdir() if each.is_file()), key=lambda each: each.stat().st_size)
-    victim.chmod(0o600)
-    content = bytearray(victim.read_bytes())
-    content[len(content) // 2] ^= 1
-    victim.write_bytes(content)
-    victim.chmod(0o400)
-    yield
+def _largest(folder: Path) -> Path:
+    return max((each for each in folder.iterdir() if each.is_file()), key=lambda each: each.stat().st_size)
 
 
 def _neutral(ended: Ended, place: Path) -> str:

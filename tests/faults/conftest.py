@@ -8,16 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.harness.postgresql import Server, start_server
-from tests.harness.stacks import Lab, make_lab
-
-
-@pytest.fixture
-def lab(tmp_path: Path) -> Iterator[Lab]:
-    """A stack of a database and a tree of files."""
-    made = make_lab(tmp_path, sqlites=1, services=0)
-    made.write("one")
-    yield made
-    made.close()
+from tests.harness.program import Program
 
 
 @pytest.fixture(scope="module")
@@ -31,3 +22,11 @@ def oldest() -> Iterator[Server]:
     """PostgreSQL 15, which has no pgvector here."""
     with start_server(major=15) as running:
         yield running
+
+
+@pytest.fixture
+def program(tmp_path: Path) -> Program:
+    """The program, on a stack of a database and a tree of files."""
+    program = Program(tmp_path)
+    program.declare_small()
+    return program

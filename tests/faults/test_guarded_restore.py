@@ -18,9 +18,11 @@ from storekeeper.restore.plan import choose
 from storekeeper.stores.protocol import Facts, SwitchLog
 from storekeeper.verbs.backup import backup
 from storekeeper.verbs.restore import RestoreRequest, restore
-from tests.harness.mounts import disk
+from tests.harness.mounts import disk, fill
 from tests.harness.sets import tampered
-from tests.harness.stacks import Lab, in_child, make_lab, read_sqlite
+from tests.harness.stacks import Lab, in_child, read_sqlite
+
+pytestmark = pytest.mark.lab(sqlites=1, services=1)
 
 
 @pytest.fixture
@@ -33,20 +35,11 @@ def begin(state: Path) -> Journal:
     return Journal.create(state, {"purpose": "restore", "stack": "demo"})
 
 
-def fill(path: Path) -> None:
-    with open(path, "wb", buffering=0) as file:
-        try:
-            while file.write(bytes(4096)):
-                pass
-        except OSError:
-            return
-
-
 @pytest.mark.root
 @pytest.mark.fault("E-4")
 def test_a_journal_can_be_written_on_when_the_disk_is_full(small: Path) -> None:
     journal = begin(small)
-    fill(small / "filler")
+    fill(small)
     with suppress(OSError):
         for _ in range(100):
             journal.write(Step.NOTE, "main", note="x" * 1000, facts={})
@@ -62,7 +55,7 @@ def test_a_journal_whose_last_line_was_torn_keeps_its_room_once_it_is_written_on
         file.write(b'{"step": "no')
     torn = Journal.open(journal.path)
     torn.write(Step.NOTE, "main", note="first", facts={})
-    fill(small / "filler")
+    fill(small)
     with suppress(OSError):
         for _ in range(100):
             torn.write(Step.NOTE, "main", note="x" * 1000, facts={})
@@ -73,7 +66,7 @@ def test_a_journal_whose_last_line_was_torn_keeps_its_room_once_it_is_written_on
 @pytest.mark.control("E-4")
 def test_control_a_file_without_its_reserve_cannot(small: Path) -> None:
     (small / "bare").touch()
-    fill(small / "filler")
+    fill(small)
     with open(small / "bare", "wb", buffering=0) as file, pytest.raises(OSError, match="No space"):
         file.write(b"x" * 1000)
 
@@ -92,13 +85,6 @@ def test_a_journal_whose_steps_all_look_familiar_but_whose_format_is_newer_is_re
 
 
 # --- before anything is touched ---
-
-
-@pytest.fixture
-def lab(tmp_path: Path) -> Iterator[Lab]:
-    made = make_lab(tmp_path, sqlites=1, services=1)
-    yield made
-    made.close()
 
 
 @pytest.mark.fault("E-10")

@@ -24,6 +24,7 @@ from storekeeper.sets.manifest import MANIFEST, read_manifest
 from storekeeper.sets.publishing import take_set
 from storekeeper.sets.repository import StackSets
 from tests.harness.campaign import Campaign
+from tests.harness.damage import flip
 from tests.harness.mounts import disk
 from tests.harness.stacks import Lab, in_child, killed_at_random, make_lab
 
@@ -148,18 +149,10 @@ def _after_rot(then: Callable[..., None], seed: int) -> Callable[..., None]:
     def rot(making: Any, manifest: Any) -> None:
         chance = random.Random(seed)
         files = sorted(path for path in making._partial.path.rglob("*") if path.is_file() and path.stat().st_size)
-        _flip(chance.choice(files), chance)
+        flip(chance.choice(files), chance=chance)
         then(making, manifest)
 
     return rot
-
-
-def _flip(path: Path, chance: random.Random) -> None:
-    data = bytearray(path.read_bytes())
-    data[chance.randrange(len(data))] ^= 1 << chance.randrange(8)
-    path.chmod(0o600)
-    path.write_bytes(data)
-    path.chmod(0o400)
 
 
 @pytest.mark.fault("A7")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -16,17 +15,13 @@ from storekeeper.outcomes import Outcome, Severity
 from storekeeper.restore.journal import journals
 from storekeeper.sets.repository import SetEntry
 from storekeeper.verbs.restore import RestoreRequest, restore
+from tests.harness.damage import flip
 from tests.harness.program import Program
-from tests.harness.stacks import Lab, make_lab, write_sqlite
+from tests.harness.stacks import Lab, write_sqlite
+
+pytestmark = pytest.mark.lab(sqlites=1, services=1)
 
 HERE = os.uname().nodename
-
-
-@pytest.fixture
-def lab(tmp_path: Path) -> Iterator[Lab]:
-    made = make_lab(tmp_path, sqlites=1, services=1)
-    yield made
-    made.close()
 
 
 @pytest.fixture
@@ -47,14 +42,6 @@ def put_by_hand(entry: SetEntry, lab: Lab) -> None:
     for name in ("raw", "notes"):
         shutil.rmtree(lab.root / "live" / "papers" / name)
         shutil.copytree(entry.path / "papers" / "content" / name, lab.root / "live" / "papers" / name)
-
-
-def flip_a_bit(path: Path) -> None:
-    path.chmod(0o600)
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
-    path.write_bytes(data)
-    path.chmod(0o400)
 
 
 # --- the wrong host ---
@@ -128,7 +115,7 @@ def test_control_one_store_alone_leaves_the_stack_at_two_moments(lab: Lab) -> No
 @pytest.mark.control("E-17")
 def test_control_the_newest_directory_of_the_repository_is_the_damaged_one_and_copied_it_is_live(lab: Lab) -> None:
     good, bad = lab.take("first"), lab.take("second")
-    flip_a_bit(bad.path / "papers" / "content" / "raw" / "a.pdf")
+    flip(bad.path / "papers" / "content" / "raw" / "a.pdf")
     lab.context.sets.records.add(bad.id, "verify", "failed", clock.now(), reason="a bit is flipped")
     newest = max(lab.context.sets.entries(), key=lambda entry: entry.id)
     assert newest.id == bad.id
@@ -158,7 +145,7 @@ def test_control_a_name_that_is_joined_to_the_repository_leads_out_of_it(program
 def test_control_a_damaged_set_that_is_copied_over_live_data_is_noticed_only_afterwards(lab: Lab) -> None:
     entry = lab.take("first")
     lab.write("second")
-    flip_a_bit(entry.path / "papers" / "content" / "raw" / "a.pdf")
+    flip(entry.path / "papers" / "content" / "raw" / "a.pdf")
     lab.services[0].stop()
     put_by_hand(entry, lab)
     assert "MIXED" in lab.sides()["papers"]

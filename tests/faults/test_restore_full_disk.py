@@ -16,7 +16,7 @@ from storekeeper.sets.repository import SetEntry
 from storekeeper.verbs.restore import RestoreRequest, restore
 from storekeeper.verbs.resume import resume
 from tests.harness.campaign import Campaign
-from tests.harness.mounts import disk
+from tests.harness.mounts import disk, fill
 from tests.harness.stacks import Lab, make_lab
 
 pytestmark = pytest.mark.root
@@ -34,17 +34,6 @@ def lab(tmp_path: Path) -> Iterator[Lab]:
         made.close()
 
 
-def fill(lab: Lab) -> None:
-    """Take every last block."""
-    with open(lab.root / "filler", "ab", buffering=0) as file:
-        for size in (1 << 20, 4096):
-            try:
-                while True:
-                    file.write(b"x" * size)
-            except OSError:
-                continue
-
-
 def empty(lab: Lab) -> None:
     (lab.root / "filler").unlink(missing_ok=True)
 
@@ -56,7 +45,7 @@ def restored_on_a_disk_that_fills(lab: Lab, entry: SetEntry, step: Step, store: 
     def filling(journal: Journal, each: Step, name: str | None = None, **facts: object) -> None:
         write(journal, each, name, **facts)
         if (each, name) == (step, store):
-            fill(lab)
+            fill(lab.root)
 
     with monkeypatch.context() as patch:
         patch.setattr(Journal, "write", filling)
@@ -142,7 +131,7 @@ def test_control_files_that_are_copied_over_live_ones_on_a_disk_that_fills_are_a
     lab.write(LIVE)
     live = lab.root / "live" / "papers"
     shutil.rmtree(live / "notes")
-    fill(lab)
+    fill(lab.root)
     with pytest.raises((OSError, shutil.Error), match="No space left"):
         shutil.copytree(entry.path / "papers" / "content" / "notes", live / "notes")
     note = live / "notes" / "c.md"

@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -19,24 +18,13 @@ from storekeeper.verbs.backup import backup
 from storekeeper.verbs.restore import RestoreRequest, restore
 from storekeeper.verbs.resume import resume
 from tests.harness.campaign import Campaign
-from tests.harness.stacks import Lab, in_child, killing, make_lab, write_sqlite
+from tests.harness.restoring import FIRST, LIVE, two_sides
+from tests.harness.stacks import Lab, in_child, killing, write_sqlite
 from tests.harness.trees import as_user
 
-FIRST, LIVE = "first", "second"
+pytestmark = pytest.mark.lab(sqlites=2, services=1)
+
 BACK = RestoreRequest(back=True)
-
-
-@pytest.fixture
-def lab(tmp_path: Path) -> Iterator[Lab]:
-    made = make_lab(tmp_path, sqlites=2, services=1)
-    yield made
-    made.close()
-
-
-def begin(lab: Lab) -> SetEntry:
-    entry = lab.take(FIRST)
-    lab.write(LIVE)
-    return entry
 
 
 def killed(work: Callable[[], Any], line: int, *, after: bool = True) -> bool:
@@ -73,7 +61,7 @@ def is_whole(lab: Lab) -> bool:
 @pytest.mark.slow
 @pytest.mark.fault("E-1")
 def test_a_resume_that_is_killed_at_any_of_its_lines_is_ended_by_the_next(lab: Lab, campaign: Campaign) -> None:
-    entry = begin(lab)
+    entry = two_sides(lab)
     line, trials, mixed = first_switch(lab, entry), 0, []
     for first in (line, line + 2, line + 5)[: campaign.trials(1, 3)]:
         second, reached = 1, True
@@ -93,7 +81,7 @@ def test_a_resume_that_is_killed_at_any_of_its_lines_is_ended_by_the_next(lab: L
 @pytest.mark.slow
 @pytest.mark.fault("E-1")
 def test_a_way_back_that_is_killed_at_any_of_its_lines_is_ended_and_asked_for_again_changes_nothing(lab: Lab, campaign: Campaign) -> None:
-    entry, line, trials, wrong, reached = begin(lab), 1, 0, [], True
+    entry, line, trials, wrong, reached = two_sides(lab), 1, 0, [], True
     while reached:
         lab.write(LIVE)
         restore(lab.context, RestoreRequest(set=entry.id))
@@ -116,7 +104,7 @@ def test_a_way_back_that_is_killed_at_any_of_its_lines_is_ended_and_asked_for_ag
 
 @pytest.mark.fault("E-1")
 def test_a_stage_that_somebody_removed_takes_every_store_back(lab: Lab) -> None:
-    entry = begin(lab)
+    entry = two_sides(lab)
     line = first_switch(lab, entry)
     assert killed(lambda: restore(lab.context, RestoreRequest(set=entry.id)), line)
     for name in (".meta.*.stage", ".storekeeper-*-papers-*"):
@@ -134,7 +122,7 @@ def test_a_stage_that_somebody_removed_takes_every_store_back(lab: Lab) -> None:
 @pytest.mark.fault("E-1")
 @pytest.mark.parametrize("damage", ["removed", "damaged"])
 def test_a_set_that_went_after_it_was_staged_is_not_needed_to_end_the_restore(lab: Lab, damage: str) -> None:
-    entry = begin(lab)
+    entry = two_sides(lab)
     line = first_switch(lab, entry)
     assert killed(lambda: restore(lab.context, RestoreRequest(set=entry.id)), line)
     if damage == "removed":
@@ -153,7 +141,7 @@ def test_a_set_that_went_after_it_was_staged_is_not_needed_to_end_the_restore(la
 @pytest.mark.fault("E-1")
 @pytest.mark.parametrize("then", ["before it was switched", "after it was switched"])
 def test_a_store_that_somebody_removed_meanwhile_is_restored_or_said_and_never_left_half(lab: Lab, then: str) -> None:
-    entry = begin(lab)
+    entry = two_sides(lab)
     line = first_switch(lab, entry)
     assert killed(lambda: restore(lab.context, RestoreRequest(set=entry.id)), line)
     victim = "main" if then.startswith("after") else "meta"
@@ -174,7 +162,7 @@ def test_a_store_that_somebody_removed_meanwhile_is_restored_or_said_and_never_l
 
 @pytest.mark.fault("E-1")
 def test_a_service_that_came_up_by_itself_and_wrote_into_what_was_switched_loses_no_row_unsaid(lab: Lab) -> None:
-    entry = begin(lab)
+    entry = two_sides(lab)
     first_switch(lab, entry)
     lab.write(LIVE)
     restore(lab.context, RestoreRequest(set=entry.id))
@@ -194,7 +182,7 @@ def test_a_service_that_came_up_by_itself_and_wrote_into_what_was_switched_loses
 @pytest.mark.fault("E-1")
 @pytest.mark.parametrize("verb", ["backup", "restore", "back"])
 def test_whatever_writes_next_ends_what_was_interrupted_first(lab: Lab, verb: str) -> None:
-    entry = begin(lab)
+    entry = two_sides(lab)
     line = first_switch(lab, entry)
     assert killed(lambda: restore(lab.context, RestoreRequest(set=entry.id)), line)
     if verb == "backup":
@@ -214,7 +202,7 @@ def test_whatever_writes_next_ends_what_was_interrupted_first(lab: Lab, verb: st
 def test_another_user_cannot_end_an_interrupted_restore_and_is_not_told_that_there_is_none(lab: Lab) -> None:
     if os.geteuid() != 0:
         pytest.skip("needs root, to become another user")
-    entry = begin(lab)
+    entry = two_sides(lab)
     line = first_switch(lab, entry)
     assert killed(lambda: restore(lab.context, RestoreRequest(set=entry.id)), line)
 
@@ -233,7 +221,7 @@ def test_another_user_cannot_end_an_interrupted_restore_and_is_not_told_that_the
 
 @pytest.mark.control("E-6")
 def test_control_a_way_back_that_failed_and_was_forgotten_leaves_the_mix_for_good(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    entry = begin(lab)
+    entry = two_sides(lab)
     stores = lab.context.stores
 
     def fail(*_: object) -> None:
@@ -251,7 +239,7 @@ def test_control_a_way_back_that_failed_and_was_forgotten_leaves_the_mix_for_goo
 
 @pytest.mark.control("E-1")
 def test_control_a_resume_that_only_closes_the_journal_leaves_the_mix(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    entry = begin(lab)
+    entry = two_sides(lab)
     line = first_switch(lab, entry)
     assert killed(lambda: restore(lab.context, RestoreRequest(set=entry.id)), line)
     monkeypatch.setattr(Walk, "_switch_all", lambda walk: None)

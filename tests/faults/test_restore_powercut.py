@@ -23,23 +23,12 @@ from storekeeper.restore.journal import Journal, Step, unfinished
 from storekeeper.sets.repository import SetEntry
 from storekeeper.verbs.restore import RestoreRequest, restore
 from storekeeper.verbs.resume import resume
-from tests.harness import chroma
 from tests.harness.campaign import Campaign
 from tests.harness.powercut import PowerCut
 from tests.harness.stacks import Lab, chroma_part, make_lab, open_context
 
 pytestmark = [pytest.mark.root, pytest.mark.slow]
 _NEW_MOUNTS = 0x00020000
-WORDS = ("first", "second")
-
-
-@pytest.fixture(scope="module")
-def directories(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
-    """A Chroma directory for each word."""
-    made = {word: tmp_path_factory.mktemp(word) for word in WORDS}
-    for word, path in made.items():
-        chroma.execute(path, "load(collection(arguments['name'], sync=100), 200, 8)", name=f"{word}-papers")
-    return made
 
 
 @pytest.fixture

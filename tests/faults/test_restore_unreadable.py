@@ -2,45 +2,28 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
-import signal
 import sqlite3
 import struct
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from storekeeper.outcomes import Failed, Outcome, Refused, StorekeeperError
-from storekeeper.restore.journal import Journal, journals, unfinished
-from storekeeper.restore.kept import expire_old_sides
-from storekeeper.sets.repository import SetEntry
-from storekeeper.stores.lines import read_lines
+from storekeeper.restore.journal import journals, unfinished
 from storekeeper.verbs.prove import prove
 from storekeeper.verbs.restore import RestoreRequest, restore
-from storekeeper.verbs.resume import resume
 from storekeeper.verbs.verify import verify
-from tests.harness import chroma
-from tests.harness.campaign import Campaign
-from tests.harness.stacks import Lab, chroma_part, digest_of_tree, in_child, killing, make_lab, open_context
+from tests.harness.restoring import let_old_sides_expire
+from tests.harness.stacks import Lab, digest_of_tree, in_child, make_lab, open_context
+from tests.harness.unreadable import PARTS, accepting, begin, files_of, leave_log_and_break, overwrite_header
+
+pytestmark = pytest.mark.lab(sqlites=2, services=1)
+
 
 PAGE = 4096
-PARTS = ("", "-journal", "-wal")  # not the index of the log, which SQLite makes anew whenever somebody looks
-
-
-@pytest.fixture
-def lab(tmp_path: Path) -> Iterator[Lab]:
-    made = make_lab(tmp_path, sqlites=2, services=1)
-    yield made
-    made.close()
-
-
-def overwrite_header(path: Path) -> None:
-    with open(path, "r+b") as file:
-        file.write(os.urandom(100))
 
 
 def overwrite_middle_page(path: Path) -> None:
@@ -60,47 +43,7 @@ def break_chain_of_overflow(path: Path) -> None:
     path.write_bytes(data)
 
 
-def leave_log_and_break(path: Path) -> None:
-    """A damaged file with a log and an index beside it."""
-    kept = {}
-    with closing(sqlite3.connect(path)) as connection:
-        connection.execute("pragma journal_mode=wal")
-        connection.execute("pragma wal_autocheckpoint=0")
-        connection.execute("update things set word = 'in the log'")
-        connection.commit()
-        kept = files_of(path)
-    for part, (data, *_) in kept.items():
-        path.with_name(path.name + part).write_bytes(data)
-    overwrite_header(path)
-
-
 DAMAGES = [overwrite_header, overwrite_middle_page, break_chain_of_overflow, leave_log_and_break]
-
-
-def files_of(path: Path) -> dict[str, tuple[bytes, int, int, int]]:
-    """The file and what SQLite keeps beside it: bytes, mode and owners."""
-    found = {}
-    for part in PARTS:
-        each = path.with_name(path.name + part)
-        if each.exists():
-            status = each.stat()
-            found[part] = (each.read_bytes(), status.st_mode, status.st_uid, status.st_gid)
-    return found
-
-
-def begin(lab: Lab, damage: Callable[[Path], None] = overwrite_header) -> tuple[SetEntry, Path]:
-    """A set of `first`; live is `second`, of which `main` is damaged."""
-    entry = lab.take("first")
-    lab.write("second")
-    main = lab.root / "live" / "main.db"
-    main.chmod(0o640)
-    damage(main)
-    return entry, main
-
-
-def accepting(entry: SetEntry | None, *stores: str, **more: Any) -> RestoreRequest:
-    set_id = entry.id if entry is not None else None
-    return RestoreRequest(set=set_id, back=entry is None, accept_unreadable=frozenset(stores or ("main",)), **more)
 
 
 def raw_files(lab: Lab, set_id: str) -> dict[str, bytes]:
@@ -110,15 +53,6 @@ def raw_files(lab: Lab, set_id: str) -> dict[str, bytes]:
 
 def bytes_of(found: Mapping[str, tuple[bytes, int, int, int]]) -> dict[str, bytes]:
     return {part: data for part, (data, *_) in found.items()}
-
-
-def let_old_sides_expire(lab: Lab) -> None:
-    from datetime import timedelta  # noqa: PLC0415
-
-    from storekeeper.host import clock  # noqa: PLC0415
-
-    lab.context.sets.records.add(lab.take("third").id, "prove", "ok", clock.now())
-    assert len(expire_old_sides(lab.context, clock.now() + timedelta(days=8))) == 1
 
 
 @pytest.mark.fault("E-9")
@@ -253,92 +187,6 @@ def test_a_service_that_cannot_start_on_the_broken_file_does_not_keep_the_way_ba
     assert unfinished(lab.context.state) is None
 
 
-@pytest.mark.fault("E-1")
-@pytest.mark.slow
-@pytest.mark.parametrize("after", [False, True], ids=["before the line", "after the line"])
-def test_kill_9_at_any_line_of_the_journal_leaves_the_whole_of_one_side(lab: Lab, after: bool, campaign: Campaign) -> None:
-    entry, main = begin(lab, leave_log_and_break)
-    broken = files_of(main)
-    restore(lab.context, accepting(entry))
-    lines = len(journals(lab.context.state)[-1].path.read_bytes().splitlines())
-    ended, mixed, tried = set(), [], range(1, lines + 1, campaign.trials(5, 1))
-    for number in tried:
-        restore(lab.context, RestoreRequest(back=True)) if lab.readers["meta"]() == "first" else None
-        assert files_of(main) == broken, number
-        assert in_child(lambda number=number: killed(lab, entry, number, after=after)) == -signal.SIGKILL  # type: ignore[misc]
-        ended.add(resume(lab.context).result["ended"])
-        before = files_of(main) == broken and [lab.readers[name]() for name in ("meta", "papers")] == ["second", "second"]
-        mixed += [] if before or lab.all_hold("first") else [(number, lab.sides())]
-        assert unfinished(lab.context.state) is None
-        assert lab.services[0].is_running()
-    campaign.found(
-        len(tried), f"kills {'after' if after else 'before'} a line, over a file that could not be read", f"{len(mixed)} mixed states"
-    )
-    assert mixed == []
-    assert ended == {None, "abandoned", "done"} or ended == {"abandoned", "done"}
-
-
-def killed(lab: Lab, entry: SetEntry, number: int, *, after: bool) -> None:
-    Journal.write = killing(number, after=after)  # type: ignore[method-assign]
-    restore(lab.context, accepting(entry))
-
-
-@pytest.mark.fault("E-1")
-@pytest.mark.parametrize("way", ["forward", "back"])
-def test_kill_9_at_any_rename_leaves_the_whole_of_one_side(lab: Lab, way: str) -> None:
-    """Between two lines of the journal, up to seven names change."""
-    entry, main = begin(lab, leave_log_and_break)
-    broken = files_of(main)
-    hit = 0
-    for number in range(1, 9):
-        if way == "back":
-            restore(lab.context, accepting(entry))
-        code = in_child(lambda number=number: killed_at_rename(lab, entry, number, way))  # type: ignore[misc]
-        hit += code == -signal.SIGKILL
-        how = resume(lab.context).result["ended"]
-        whole_of_before = files_of(main) == broken and lab.readers["papers"]() == "second"
-        assert whole_of_before or lab.all_hold("first"), (number, how, sorted(os.listdir(main.parent)))
-        if not whole_of_before:
-            restore(lab.context, RestoreRequest(back=True))
-        assert files_of(main) == broken
-    assert hit >= 4
-
-
-def killed_at_rename(lab: Lab, entry: SetEntry, number: int, way: str) -> None:
-    from storekeeper.host import durable  # noqa: PLC0415 only this test cuts into it
-
-    real, left = durable.rename, number
-
-    def rename(source: Path, destination: Path) -> None:
-        nonlocal left
-        if ".main." in source.name + destination.name:
-            left -= 1
-            if left == 0:
-                os.kill(os.getpid(), signal.SIGKILL)
-        real(source, destination)
-
-    durable.rename = rename
-    restore(lab.context, accepting(entry) if way == "forward" else RestoreRequest(back=True))
-
-
-@pytest.mark.control("E-19")
-def test_control_a_log_that_stays_beside_the_other_file_is_played_into_it_and_the_readers_above_see_that(lab: Lab) -> None:
-    """Why all parts move, and why the name stands empty meanwhile."""
-    entry, main = begin(lab, leave_log_and_break)
-    log = files_of(main)["-wal"][0]
-    restore(lab.context, accepting(entry))
-    with closing(sqlite3.connect(main)) as connection:
-        connection.execute("pragma journal_mode=wal")
-    assert lab.readers["main"]() == "first"
-    main.with_name(main.name + "-shm").unlink(missing_ok=True)
-    main.with_name(main.name + "-wal").write_bytes(log)
-    try:
-        found = lab.readers["main"]()
-    except sqlite3.DatabaseError:
-        found = "damaged"
-    assert found != "first"
-
-
 def test_a_broken_file_that_somebody_has_open_is_not_moved_under_them(tmp_path: Path) -> None:
     lab = make_lab(tmp_path, sqlites=1, services=0)
     entry, main = begin(lab)
@@ -385,117 +233,3 @@ def test_back_over_a_live_file_that_broke_since_goes_to_the_safety_set(lab: Lab)
     assert lab.all_hold("second")
     assert report.result["set"] == safety
     assert f"main cannot be read now: it goes back to safety set {safety}" in [each.message for each in report.problems]
-
-
-# --- the other kinds
-
-
-@pytest.fixture(scope="module")
-def directories(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
-    made = {word: tmp_path_factory.mktemp(word) for word in ("first", "second")}
-    for word, path in made.items():
-        chroma.execute(path, "load(collection(arguments['name'], sync=100), 300, 8)", name=f"{word}-papers")
-    return made
-
-
-def bytes_below(root: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
-
-
-@pytest.fixture
-def vectors(tmp_path: Path, directories: Mapping[str, Path]) -> Iterator[Lab]:
-    made = make_lab(tmp_path, sqlites=1, services=1, first={"vectors": chroma_part(tmp_path / "live" / "vectors", directories)})
-    yield made
-    made.close()
-
-
-@pytest.mark.fault("E-9")
-def test_a_chroma_directory_whose_database_is_cut_is_kept_raw_replaced_and_brought_back(vectors: Lab) -> None:
-    entry = vectors.take("first")
-    vectors.write("second")
-    live = vectors.root / "live" / "vectors"
-    os.truncate(live / "chroma.sqlite3", 5000)
-    broken = bytes_below(live)
-    with pytest.raises(StorekeeperError, match="cannot be saved first") as refused:
-        restore(vectors.context, RestoreRequest(set=entry.id))
-    assert refused.value.next == f"storekeeper restore demo {entry.id} --accept-unreadable vectors"
-    safety = restore(vectors.context, accepting(entry, "vectors")).result["safety_set"]
-    assert vectors.all_hold("first"), vectors.sides()
-    assert bytes_below(vectors.context.sets.entry(safety).path / "vectors" / "directory") == broken
-    restore(vectors.context, RestoreRequest(back=True))
-    assert bytes_below(live) == broken
-    restore(vectors.context, accepting(entry, "vectors"))
-    let_old_sides_expire_of(vectors)
-    restore(vectors.context, RestoreRequest(back=True))
-    assert bytes_below(live) == broken
-    assert vectors.readers["main"]() == "second"
-
-
-def test_a_look_at_a_broken_chroma_directory_leaves_nothing_of_it_open(vectors: Lab) -> None:
-    """An open file would make this program one of those that use the directory, and a restore would be refused for that."""
-    vectors.write("first")
-    live = vectors.root / "live" / "vectors" / "chroma.sqlite3"
-    os.truncate(live, 5000)
-    with pytest.raises(StorekeeperError) as kept:
-        vectors.context.stores["vectors"].inspect()
-    assert str(live) not in [os.path.realpath(f"/proc/self/fd/{number}") for number in os.listdir("/proc/self/fd")], kept
-
-
-def let_old_sides_expire_of(lab: Lab) -> None:
-    """Without writing a third word: a Chroma directory has two."""
-    from datetime import timedelta  # noqa: PLC0415
-
-    from storekeeper.host import clock  # noqa: PLC0415
-    from storekeeper.sets.publishing import take_set  # noqa: PLC0415
-
-    lab.context.sets.records.add(take_set(lab.context, purpose="backup").id, "prove", "ok", clock.now())
-    assert expire_old_sides(lab.context, clock.now() + timedelta(days=8))
-
-
-def drop_the_right_to_read_everything() -> None:
-    """Take CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH from this process (capset(2)): modes hold for root from now on."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    header = struct.pack("Ii", 0x20080522, 0)
-    data = bytearray(24)
-    buffer = (ctypes.c_char * 24).from_buffer(data)
-    assert libc.capget(header, buffer) == 0
-    effective, permitted, inheritable, *upper = struct.unpack("6I", data)
-    keep = ~0b110
-    struct.pack_into("6I", data, 0, effective & keep, permitted & keep, inheritable & keep, *upper)
-    if libc.capset(header, buffer) != 0:
-        raise OSError(ctypes.get_errno(), "capset")
-
-
-@pytest.mark.fault("E-9")
-@pytest.mark.root
-def test_of_a_tree_the_readable_rest_is_kept_and_the_unreadable_is_named(lab: Lab) -> None:
-    if os.geteuid() != 0:
-        pytest.skip("needs root, to take a right from itself")
-    entry = lab.take("first")
-    lab.write("second")
-    papers = lab.root / "live" / "papers"
-    (papers / "notes" / "c.md").chmod(0)
-    (papers / "raw" / "deep").chmod(0)
-
-    def work() -> None:
-        drop_the_right_to_read_everything()
-        context = open_context(lab.root, lab.context.stack, lab.services, scratch=lab.context.scratch)
-        with pytest.raises(StorekeeperError, match="Permission denied") as refused:
-            restore(context, RestoreRequest(set=entry.id))
-        assert refused.value.next == f"storekeeper restore demo {entry.id} --accept-unreadable papers"
-        report = restore(context, accepting(entry, "papers"))
-        assert any("2 entries could not even be copied" in each.message for each in manifest_of(lab, report).problems)
-
-    assert in_child(work) == 0
-    assert lab.all_hold("first")
-    safety = next(each for each in lab.context.sets.entries() if each.state == "incomplete")
-    kept = {str(line["path"]) for line in read_lines(safety.path / "papers" / "tree.jsonl")}
-    assert {"raw/a.pdf", "raw/only-second"} <= kept
-    assert not {"notes/c.md", "raw/deep"} & kept
-    restore(lab.context, RestoreRequest(back=True))
-    assert (papers / "notes" / "c.md").stat().st_mode & 0o777 == 0
-    assert lab.readers["papers"]() == "second", "root reads it all again, nothing was lost"
-
-
-def manifest_of(lab: Lab, report: Any) -> Any:
-    return lab.context.sets.entry(report.result["safety_set"]).manifest

@@ -116,14 +116,6 @@ def break_index(directory: Path) -> None:
         assert changed.rowcount == 1
 
 
-def flip(path: Path, offset: int) -> None:
-    with open(path, "r+b") as file:
-        file.seek(offset)
-        byte = file.read(1)
-        file.seek(offset)
-        file.write(bytes([byte[0] ^ 1]))
-
-
 def inodes(folder: Path) -> dict[str, int]:
     return {str(path.relative_to(folder / CONTENT)): path.stat().st_ino for path in (folder / CONTENT).rglob("*") if path.is_file()}
 

@@ -15,6 +15,7 @@ from typing import Any
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 ROWS = 40
+RESTORE_LATEST = ("restore", "demo", "latest", "--yes", "--nobody-uses", "papers")
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,23 @@ class Program:
         with closing(sqlite3.connect(self.database(name))) as database:
             return int(database.execute("select count(*) from documents").fetchone()[0])
 
+    def live(self, name: str = "demo") -> dict[str, Any]:
+        """What the stores themselves answer."""
+        papers = self.root / "live" / name / "papers"
+        found = {str(path.relative_to(papers)): path.read_bytes() for path in papers.rglob("*") if path.is_file()}
+        return {"rows": self.rows(name), **found}
+
+    def grow(self, size: int = 400_000) -> None:
+        """Papers of that many bytes, which no disk compresses."""
+        (self.root / "live/demo/papers/large.bin").write_bytes(os.urandom(size))
+
+    def sets(self) -> list[tuple[int, str]]:
+        """Number and state of each."""
+        return [(each["sequence"], each["state"]) for each in self.answer("list", "demo").document["result"]["sets"]]
+
+    def newest(self) -> Path:
+        return Path(self.answer("list", "demo").document["result"]["sets"][-1]["path"])
+
     def argv(self, *words: str) -> list[str]:
         return [sys.executable, "-m", "storekeeper", "--config", str(self.config), *words]
 
@@ -96,6 +114,19 @@ class Program:
     def answer(self, *words: str) -> Ended:
         """Run with `--json`."""
         return self.run(*words, "--json")
+
+
+def hold_to(ended: Ended, code: int, outcome: str, *said: str) -> dict[str, Any]:
+    """Exit status, document and sentences of one command; returns the document."""
+    document = ended.document
+    assert (ended.code, document["outcome"]) == (code, outcome), ended.err
+    went_well = outcome in ("ok", "warning")
+    assert went_well or document["result"] is None or document["verb"] in ("verify", "prove"), document
+    assert not went_well or document["result"] is not None, document
+    messages = " | ".join(f"{problem['message']} -> {problem['next']}" for problem in document["problems"])
+    assert all(word in messages for word in said), messages
+    assert "Traceback" not in ended.err
+    return document
 
 
 def run_plainly(*words: str, environment: Mapping[str, str] | None = None) -> Ended:

@@ -15,7 +15,8 @@ from storekeeper.stores.chroma import catalogue, layout
 from storekeeper.stores.chroma.content import content_of
 from storekeeper.stores.chroma.dumping import CONTENT
 from tests.harness.chroma import Keeper, execute, read_whole, running
-from tests.harness.chroma_files import crash_in_transaction, enqueue, flip, inodes, migrate_ahead, settle
+from tests.harness.chroma_files import crash_in_transaction, enqueue, inodes, migrate_ahead, settle
+from tests.harness.damage import flip
 
 _HOSTILE = """
 odd = collection("odd", space="ip")

@@ -25,7 +25,8 @@ from storekeeper.stores.chroma.dumping import CONTENT
 from storekeeper.stores.record import StoreRecord
 from tests.harness.campaign import Campaign
 from tests.harness.chroma import Keeper, execute
-from tests.harness.chroma_files import TWO, flip, made_once, relist, segment_of, writable
+from tests.harness.chroma_files import TWO, made_once, relist, segment_of, writable
+from tests.harness.damage import flip
 from tests.harness.stacks import open_context
 
 CHECKSUMS, DECODING, PROOF, NOT_FOUND = "checksums", "decoding", "the proof", "NOT FOUND"

@@ -21,7 +21,8 @@ from storekeeper.stores.chroma.content import content_of
 from storekeeper.stores.chroma.dumping import CONTENT
 from storekeeper.stores.chroma.rows import CollectionRows
 from tests.harness.chroma import Keeper, execute
-from tests.harness.chroma_files import TWO, enqueue, flip, made_once, migrate_ahead, segment_of, writable
+from tests.harness.chroma_files import TWO, enqueue, made_once, migrate_ahead, segment_of, writable
+from tests.harness.damage import flip
 
 Kept = tuple[Path, dict[str, int]]
 Answers = dict[str, list[dict[str, Any]]]

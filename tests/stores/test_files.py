@@ -7,13 +7,12 @@ import resource
 import socket
 import stat
 import tracemalloc
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from storekeeper.host.tree import Tree, opened, remove
-from storekeeper.outcomes import Failed, Refused, Severity
+from storekeeper.outcomes import Failed, Severity
 from storekeeper.sets.comparison import refuse_difference
 from storekeeper.stores import trees
 from storekeeper.stores.files import copying, staging
@@ -21,32 +20,10 @@ from storekeeper.stores.files.listing import Seen, shown, walk
 from storekeeper.stores.files.scope import Scope, order_of
 from storekeeper.stores.files.store import FilesHold, FilesStore
 from storekeeper.stores.folder import StoreFolder
-from storekeeper.stores.lines import read_lines
-from storekeeper.stores.protocol import Dumped
 from tests.harness.trees import as_user, everything, many, snapshot, store_at
-from tests.stores.walk import Journal, dump, take, take_whole
+from tests.stores.walk import Journal, dump_after, entries, take, take_whole
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: owners, devices and other users")
-
-
-def dump_after(store: FilesStore, room: Path, between: Callable[[], None], name: str = "set") -> tuple[Path, Dumped]:
-    """A dump in which something happens between the pinned listing and the copy."""
-    folder, work = room / name, room / f"{name}-work"
-    folder.mkdir()
-    work.mkdir()
-    hold = store.hold(work)
-    hold.prepare()
-    hold.pin()
-    between()
-    into = StoreFolder(folder, None, lambda _: None)
-    try:
-        return folder, dump(store, hold, into)
-    finally:
-        hold.close()
-
-
-def entries(folder: Path) -> dict[str, dict]:
-    return {entry["path"]: entry for entry in read_lines(folder / "tree.jsonl")}
 
 
 def restored(store: FilesStore, root: Path, folder: Path, record) -> None:
@@ -215,95 +192,6 @@ def test_a_directory_that_cannot_be_read_fails_the_store_and_is_never_empty(tmp_
     (root / "closed" / "x").write_text("x")
     with _passable(tmp_path), as_user(65534, 65534), pytest.raises(Failed, match="closed cannot be read: Permission denied"):
         store_at(root, tmp_path).inspect()
-
-
-def test_the_contents_of_a_link_s_target_are_never_taken(tmp_path: Path) -> None:
-    (tmp_path / "outside").mkdir()
-    (tmp_path / "outside" / "secret").write_text("canary")
-    root = many(tmp_path / "live", 3)
-    os.symlink(tmp_path / "outside", root / "way out")
-    os.symlink(tmp_path / "outside" / "secret", root / "file out")
-    folder, _ = take(store_at(root, tmp_path), tmp_path / "sets")
-    assert entries(folder)["way out"]["type"] == entries(folder)["file out"]["type"] == "link"
-    assert not [path for path in folder.rglob("*") if path.is_file() and b"canary" in path.read_bytes()]
-
-
-def test_a_directory_replaced_by_a_link_after_the_listing_leads_nowhere(tmp_path: Path) -> None:
-    (tmp_path / "outside").mkdir()
-    (tmp_path / "outside" / "x").write_text("canary")
-    root = many(tmp_path / "live", 3)
-    (root / "d").mkdir()
-    (root / "d" / "x").write_text("mine")
-
-    def meanwhile() -> None:
-        remove(root / "d")
-        os.symlink(tmp_path / "outside", root / "d")
-
-    folder, _ = dump_after(store_at(root, tmp_path), tmp_path, meanwhile)
-    assert entries(folder)["d/x"]["type"] == "vanished"
-    assert (root / "d" / "x").read_text() == "canary", "control: by its path the file is there"
-    assert not [path for path in folder.rglob("*") if path.is_file() and b"canary" in path.read_bytes()]
-
-
-def test_a_root_that_is_a_link_is_refused(tmp_path: Path) -> None:
-    many(tmp_path / "real", 3)
-    os.symlink(tmp_path / "real", tmp_path / "live")
-    store = store_at(tmp_path / "live", tmp_path)
-    for question in (store.preflight, store.inspect, lambda: take(store, tmp_path / "sets")):
-        with pytest.raises(Refused, match="symbolic link"):
-            question()
-
-
-def test_a_link_above_an_included_entry_is_refused_and_not_taken_for_an_absent_entry(tmp_path: Path) -> None:
-    many(tmp_path / "elsewhere" / "markdown", 3)
-    (tmp_path / "live").mkdir()
-    os.symlink(tmp_path / "elsewhere", tmp_path / "live" / "processed")
-    store = store_at(tmp_path / "live", tmp_path, include=["processed/markdown"])
-    with pytest.raises(Refused, match="processed is a symbolic link"):
-        store.preflight()
-    with pytest.raises(Failed, match="processed is a link"):
-        take(store, tmp_path / "sets")
-
-
-def test_only_included_entries_less_excluded_ones_are_in_the_set(tmp_path: Path) -> None:
-    root = tmp_path / "live"
-    for inner in ("raw/1.pdf", "raw/tmp/x", "raw/deep/a.tmp", "processed/md/1.md", "processed/other/x", "a/x/1", "a-b/1", "unrelated"):
-        (root / inner).parent.mkdir(parents=True, exist_ok=True)
-        (root / inner).write_text(inner)
-    store = store_at(root, tmp_path, include=["raw", "processed/md", "a/x", "a-b", "missing"], exclude=["raw/tmp", "**/*.tmp"])
-    taken = take_whole(store, tmp_path / "sets")
-    listed = [entry["path"] for entry in read_lines(taken.folder / "tree.jsonl")]
-    assert listed == ["a-b", "a-b/1", "a/x", "a/x/1", "missing", "processed/md", "processed/md/1.md", "raw", "raw/1.pdf", "raw/deep"]
-    assert [problem.message for problem in taken.problems] == ["missing is declared in `include` and does not exist: recorded as absent"]
-    store.verify(taken.folder, taken.record)
-    assert store.preflight()[0].message == "missing is declared in `include` and does not exist"
-
-
-@pytest.mark.parametrize(
-    ("pattern", "matching", "others"),
-    [
-        ("*.tmp", ["x.tmp"], ["a/x.tmp", "x.tmpl"]),
-        ("**/*.tmp", ["x.tmp", "a/x.tmp", "a/b/x.tmp"], ["x.tmp/y"]),
-        ("a/**", ["a/x", "a/b/c"], ["a", "b/a/x"]),
-        ("a?c/[xy]", ["abc/x", "a.c/y"], ["a/c/x", "abc/z"]),
-        ("[!a]*", ["b", "cc"], ["a", "b/c"]),
-        ("a[", ["a["], ["a"]),
-        ("caché (1)+$", ["caché (1)+$"], ["cache 1"]),
-    ],
-)
-def test_patterns_say_what_is_excluded(pattern: str, matching: list[str], others: list[str]) -> None:
-    scope = Scope(exclude=[pattern])
-    assert [path for path in matching if not scope.leaves_out(path)] == []
-    assert [path for path in others if scope.leaves_out(path)] == []
-
-
-def test_what_a_restore_keeps_beside_live_data_is_never_in_a_set(tmp_path: Path) -> None:
-    root = many(tmp_path / "live", 3)
-    (root / ".storekeeper-0123abcd-papers-0").mkdir()
-    (root / ".storekeeper-0123abcd-papers-0" / "x").write_text("x")
-    (root / ".storekeeper").write_text("the application's own")
-    folder, _ = take(store_at(root, tmp_path), tmp_path / "sets")
-    assert [path for path in entries(folder) if "storekeeper" in path] == [".storekeeper"]
 
 
 def test_unchanged_files_are_shared_with_the_set_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,22 +28,11 @@ from tests.harness.campaign import Campaign
 from tests.harness.postgresql import Server, start_server
 from tests.harness.stacks import Lab, Service, chroma_part, in_child, killed_at_random, make_lab, open_context, postgresql_part
 
-WORDS = ("first", "second")
-
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
     with start_server() as started:
         yield started
-
-
-@pytest.fixture(scope="module")
-def directories(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
-    """A Chroma directory for each word, with its vectors in files of their own."""
-    made = {word: tmp_path_factory.mktemp(word) for word in WORDS}
-    for word, path in made.items():
-        chroma.execute(path, "load(collection(arguments['name'], sync=100), 300, 8)", name=f"{word}-papers")
-    return made
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -107,3 +108,23 @@ class Journal:
 
 class Crash(BaseException):
     """Stands for SIGKILL: nothing in the program may catch it and tidy up."""
+
+
+def dump_after(store: Store, room: Path, between: Callable[[], None], name: str = "set") -> tuple[Path, Dumped]:
+    """A dump in which something happens between the pinned listing and the copy."""
+    folder, work = room / name, room / f"{name}-work"
+    folder.mkdir()
+    work.mkdir()
+    hold = store.hold(work)
+    hold.prepare()
+    hold.pin()
+    between()
+    into = StoreFolder(folder, None, lambda _: None)
+    try:
+        return folder, dump(store, hold, into)
+    finally:
+        hold.close()
+
+
+def entries(folder: Path) -> dict[str, dict]:
+    return {entry["path"]: entry for entry in read_lines(folder / "tree.jsonl")}

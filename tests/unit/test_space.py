@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +10,7 @@ import pytest
 
 from storekeeper.host import space
 from storekeeper.outcomes import Refused
-from tests.harness.mounts import disk
+from tests.harness.mounts import disk, fill
 
 
 @pytest.fixture
@@ -48,19 +47,13 @@ def test_reserved_blocks_can_be_written_when_the_disk_is_full_and_others_cannot(
     kept = os.open(small / "journal", os.O_WRONLY | os.O_CREAT)
     bare = os.open(small / "bare", os.O_WRONLY | os.O_CREAT)
     space.reserve(kept, 1 << 16)
-    fill(small / "filler")
+    fill(small)
     assert os.fstat(kept).st_size == 0
     assert os.pwrite(kept, bytes(1 << 16), 0) == 1 << 16
     with pytest.raises(OSError, match="No space"):
         os.pwrite(bare, bytes(1 << 16), 0)
     os.close(kept)
     os.close(bare)
-
-
-def fill(path: Path) -> None:
-    with open(path, "wb", buffering=0) as file, contextlib.suppress(OSError):
-        while True:
-            file.write(bytes(1 << 12))
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from tests.harness.mutation import Guard
 
 _SETS_MANIFEST = "tests/unit/test_sets_manifest.py::"
 _SETS_RECORDS = "tests/unit/test_sets_records.py::"
+_SETS_READING_BACK = "tests/unit/test_sets_reading_back.py::"
 _SETS_VERIFICATION = "tests/unit/test_sets_verification.py::"
 
 BELIEVING = (
@@ -88,7 +89,7 @@ BELIEVING = (
         file="storekeeper/sets/records.py",
         old='(record.outcome == "ok" and not record.part)',
         new='record.outcome == "ok"',
-        tests=(_SETS_VERIFICATION + "test_a_part_that_is_good_does_not_vouch_for_the_set",),
+        tests=(_SETS_READING_BACK + "test_a_part_that_is_good_does_not_vouch_for_the_set",),
     ),
     Guard(
         name="listed paths stay inside of the set",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from tests.harness.mutation import Guard
 
 _GUARDED_SETS = "tests/faults/test_guarded_sets.py::"
-_RESTORE = "tests/stores/test_restore.py::"
+_RESTORE_BACK = "tests/stores/test_restore_back.py::"
 _RETENTION = "tests/faults/test_retention.py::"
 _RETENTION_GUARDS = "tests/faults/test_retention_guards.py::"
 _SETS_RETENTION = "tests/unit/test_sets_retention.py::"
@@ -130,6 +130,6 @@ KEEPING = (
         file="storekeeper/restore/kept.py",
         old='        is_over = _is_past(journal, now) and int(journal.begun["sequence"]) < proven\n',
         new="        is_over = _is_past(journal, now)\n",
-        tests=(_RESTORE + "test_old_sides_go_only_past_their_time_and_only_when_there_is_a_newer_proven_set",),
+        tests=(_RESTORE_BACK + "test_old_sides_go_only_past_their_time_and_only_when_there_is_a_newer_proven_set",),
     ),
 )

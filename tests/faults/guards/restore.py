@@ -7,6 +7,8 @@ from tests.harness.mutation import Guard
 _FAULTS_RESTORE = "tests/faults/test_restore.py::"
 _GUARDED_RESTORE = "tests/faults/test_guarded_restore.py::"
 _JOURNAL = "tests/unit/test_journal.py::"
+_RESTORE_HOLDERS = "tests/stores/test_restore_holders.py::"
+_RESTORE_ROOM = "tests/stores/test_restore_room.py::"
 _RESTORE_UNREADABLE = "tests/faults/test_restore_unreadable.py::"
 _STORES_RESTORE = "tests/stores/test_restore.py::"
 
@@ -82,7 +84,7 @@ RESTORE = (
         file="storekeeper/restore/walk.py",
         old="                    store.refuse_holders(self._place(name))\n",
         new="                    pass\n",
-        tests=(_STORES_RESTORE + "test_a_process_that_no_service_stops_ends_the_restore_before_the_first_switch",),
+        tests=(_RESTORE_HOLDERS + "test_a_process_that_no_service_stops_ends_the_restore_before_the_first_switch",),
     ),
     Guard(
         name="a probe before the services start",
@@ -172,7 +174,7 @@ RESTORE = (
         file="storekeeper/restore/plan.py",
         old="    if status.st_uid != os.geteuid() or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):\n",
         new="    if False:\n",
-        tests=(_STORES_RESTORE + "test_a_stage_directory_that_others_can_write_or_that_is_inside_a_store_is_refused",),
+        tests=(_RESTORE_ROOM + "test_a_stage_directory_that_others_can_write_or_that_is_inside_a_store_is_refused",),
     ),
     Guard(
         name="a store that cannot be read is not restored over",

@@ -9,6 +9,7 @@ _GUARDED_SQLITE = "tests/faults/test_guarded_sqlite.py::"
 _GUARDED_STORES = "tests/faults/test_guarded_stores.py::"
 _LOCKHOLDER = "tests/stores/test_lockholder.py::"
 _SQLITE_CONTENTS = "tests/stores/test_sqlite_contents.py::"
+_SQLITE_SWITCH_KILLED = "tests/stores/test_sqlite_switch_killed.py::"
 _SQLITE_SWITCH = "tests/stores/test_sqlite_switch.py::"
 
 # The same methods, with the lock in this process.
@@ -95,7 +96,7 @@ SQLITE = (
         file="storekeeper/stores/sqlite/switching.py",
         old='            side = to if _has_table(self._place.live, newest["marker"]) else _other(to)\n',
         new="            side = to\n",
-        tests=(_SQLITE_SWITCH + "test_a_switch_that_ended_at_any_note_is_finished_or_undone",),
+        tests=(_SQLITE_SWITCH_KILLED + "test_a_switch_that_ended_at_any_note_is_finished_or_undone",),
     ),
     Guard(
         name="who has a SQLite file open is looked for again under the lock",
