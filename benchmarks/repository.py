@@ -14,7 +14,7 @@ from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
-from benchmarks.measuring import Found, Timing, command, compared, figure, in_turn, show, timed
+from benchmarks.measuring import Found, Side, Timing, command, compared, figure, in_turn, show, timed
 from storekeeper.sets.manifest import MANIFEST, read_manifest
 from storekeeper.sets.names import format_id
 
@@ -43,7 +43,7 @@ def measure(rounds: int = 5, sets: int = 10_000) -> Found:
         plainly = [sys.executable, "-c", _PLAINLY, f"{place}/sets/app"]
         first = _processor(ours["list app"], Path(place))
         commands = {"plainly": plainly, **ours}
-        found = in_turn(rounds, {name: lambda _, words=words: _processor(words, Path(place)) for name, words in commands.items()})
+        found = in_turn(rounds, {name: _side(words, Path(place)) for name, words in commands.items()})
         memory = {name: [_peak_mb(words, Path(place))] for name, words in ours.items()}
     about = f"{sets:,} sets, processor"
     rows = [
@@ -79,6 +79,10 @@ def multiply(folder: Path, count: int) -> None:
         path = folder / format_id(moment, number)
         path.mkdir(mode=0o700)
         (path / MANIFEST).write_bytes(replace(manifest, id=path.name, sequence=number, created=moment).to_bytes())
+
+
+def _side(words: Sequence[str], place: Path) -> Side:
+    return lambda _: _processor(words, place)
 
 
 def _processor(words: Sequence[str], place: Path) -> Timing:
