@@ -11,7 +11,7 @@ import hashlib
 import os
 import stat
 from collections import deque
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -22,9 +22,10 @@ from storekeeper.host.progress import Progress
 from storekeeper.host.tree import is_below
 from storekeeper.outcomes import Unknown
 from storekeeper.sets.manifest import MANIFEST, Manifest
+from storekeeper.sets.strangers import count_files, extra_files, is_directory, names_beside
 from storekeeper.stores.lines import read_lines
 from storekeeper.stores.record import Artefact, StoreRecord
-from storekeeper.stores.sealing import CHUNK, sha256_of
+from storekeeper.stores.sealing import CHUNK
 
 FaultKind = Literal["truncated", "extended", "altered", "replaced", "missing", "extra", "irregular", "unreadable"]
 Subset = tuple[int, int]
@@ -99,49 +100,10 @@ def look_around(folder: Path, manifest: Manifest) -> Findings:
     return examination.findings
 
 
-def stranger(folder: Path, manifest: Manifest) -> str | None:
-    """The first thing in a set's directory that is not the set's own, by name; nothing is read but the listings."""
-    around = look_around(folder, manifest).faults
-    if around:
-        return around[0].path
-    for store, record in manifest.stores.items():
-        if not _is_directory(folder / store):
-            continue
-        expected = {word for each in record.artefacts for word in (each.path, each.lists)}
-        foreign = sorted(name for name in os.listdir(folder / store) if name not in expected)
-        foreign += _unlisted(folder / store, record)
-        if foreign:
-            return f"{store}/{foreign[0]}"
-    return None
-
-
 def belongs(path: str, subset: Subset) -> bool:
     """Whether a file is in the n-th of t parts: fixed by its name, so that t runs read every file once."""
     number, parts = subset
     return int.from_bytes(hashlib.sha256(os.fsencode(path)).digest()[:8], "big") % parts == number - 1
-
-
-def extra_files(content: Path, listing: Path) -> Iterator[str]:
-    """The paths below `content` that `listing` does not list. Both are walked in the order of their bytes."""
-    listed = (os.fsencode(str(entry["path"])) for entry in read_lines(listing) if "sha256" in entry)
-    known = next(listed, None)
-    for found in _sorted_files(content):
-        while known is not None and known < found:
-            known = next(listed, None)
-        if found != known:
-            yield os.fsdecode(found)
-
-
-def _unlisted(folder: Path, record: StoreRecord) -> list[str]:
-    """The first file that an intact listing does not list; by a damaged listing nothing can be told."""
-    for artefact in record.artefacts:
-        if artefact.lists is None or not _is_directory(folder / artefact.lists) or not (folder / artefact.path).is_file():
-            continue
-        if sha256_of(folder / artefact.path) == (artefact.sha256, artefact.size):
-            found = next(extra_files(folder / artefact.lists, folder / artefact.path), None)
-            if found is not None:
-                return [f"{artefact.lists}/{found}"]
-    return []
 
 
 @dataclass
@@ -185,7 +147,7 @@ class _Examination:
     def read_store(self, name: str, record: StoreRecord) -> None:
         self._store = name
         path = f"{self._folder}/{name}"
-        if not _is_directory(path):
+        if not is_directory(path):
             self._fault(path, "missing", "its folder is missing")
         else:
             self._note_mode(path, os.lstat(path))
@@ -223,7 +185,7 @@ class _Examination:
             self._read_ahead(path, int(entry["size"]), str(entry["sha256"]))
             present += os.path.lexists(path)
         self._finish_ahead()
-        if present != _count_files(content):
+        if present != count_files(content):
             for extra in extra_files(Path(content), Path(listing)):
                 self._fault(f"{content}/{extra}", "extra", "does not belong to the set")
 
@@ -312,10 +274,8 @@ class _Examination:
         return self._fault(path, "unreadable", f"cannot be opened: {error.strerror}")
 
     def _find_extra(self, folder: str, expected: Collection[str]) -> None:
-        with os.scandir(folder) as found:
-            for entry in found:
-                if entry.name not in expected:
-                    self._fault(entry.path, "extra", "does not belong to the set")
+        for name in names_beside(folder, expected):
+            self._fault(f"{folder}/{name}", "extra", "does not belong to the set")
 
     def _is_real(self, parent: str) -> bool:
         """Whether no part of a directory's path is a link, so that nothing outside the set is read. The last one found so is kept."""
@@ -348,38 +308,3 @@ def _inner(path: str) -> str:
     if not is_below(path):
         raise ValueError(f"it lists {path[:60]!a}, which is no path inside the set")
     return path
-
-
-def _is_directory(path: Path | str) -> bool:
-    return os.path.isdir(path) and not os.path.islink(path)
-
-
-def _count_files(folder: str) -> int:
-    """Everything below a folder that is no directory. Entries are counted as they come, never gathered."""
-    count, pending = 0, [folder] if _is_directory(folder) else []
-    while pending:
-        with os.scandir(pending.pop()) as found:
-            for entry in found:
-                if entry.is_dir(follow_symlinks=False):
-                    pending.append(entry.path)
-                else:
-                    count += 1
-    return count
-
-
-def _sorted_files(folder: Path) -> Iterator[bytes]:
-    """The relative paths of everything that is no directory, in the order of their bytes.
-
-    A directory is sorted as if its name ended with a slash: `a.txt` comes before `a/b`, as it does in the whole paths.
-    """
-    root = os.fsencode(folder)
-    pending = [b"/"]
-    while pending:
-        name = pending.pop()
-        if not name.endswith(b"/"):
-            yield name
-            continue
-        inside = b"" if name == b"/" else name
-        with os.scandir(os.path.join(root, inside)) as found:
-            children = [inside + each.name + (b"/" if each.is_dir(follow_symlinks=False) else b"") for each in found]
-        pending += sorted(children, reverse=True)

@@ -17,11 +17,12 @@ from typing import Any
 from storekeeper.host import durable, locks
 from storekeeper.host.progress import Progress
 from storekeeper.outcomes import Failed, Problem, Refused, Severity
-from storekeeper.sets.artefacts import check_artefacts, stranger
+from storekeeper.sets.artefacts import check_artefacts
 from storekeeper.sets.manifest import MANIFEST, BadManifest
 from storekeeper.sets.names import read_id
 from storekeeper.sets.repository import SetEntry, StackSets
 from storekeeper.sets.retention import Decisions, decide
+from storekeeper.sets.strangers import stranger
 from storekeeper.sets.verification import verify_set
 from storekeeper.stack.model import Keep
 

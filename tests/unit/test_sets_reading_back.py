@@ -18,8 +18,9 @@ from storekeeper.host import durable
 from storekeeper.host.progress import Progress
 from storekeeper.outcomes import Outcome
 from storekeeper.sets import artefacts
-from storekeeper.sets.artefacts import belongs, check_artefacts, examine, extra_files
+from storekeeper.sets.artefacts import belongs, check_artefacts, examine
 from storekeeper.sets.repository import SetEntry, StackSets
+from storekeeper.sets.strangers import extra_files
 from storekeeper.stores.record import Artefact
 from tests.harness.damage import flip
 from tests.harness.sets import START, publish, tampered, write_source

@@ -14,8 +14,9 @@ import pytest
 
 from storekeeper.host.progress import Progress
 from storekeeper.outcomes import Failed, Outcome, Refused, Unknown
-from storekeeper.sets.artefacts import check_artefacts, stranger
+from storekeeper.sets.artefacts import check_artefacts
 from storekeeper.sets.repository import SetEntry, StackSets
+from storekeeper.sets.strangers import stranger
 from storekeeper.sets.verification import verify_set
 from storekeeper.stores.record import Artefact
 from tests.harness.campaign import Campaign

@@ -51,7 +51,7 @@ BELIEVING = (
         protects="a set with one file too many is not taken for whole",
         cases=("B2",),
         file="storekeeper/sets/artefacts.py",
-        old="        if present != _count_files(content):\n",
+        old="        if present != count_files(content):\n",
         new="        if False:\n",
         tests=(_SETS_VERIFICATION + "test_an_extra_file_among_the_listed_ones_is_found_also_when_another_is_missing",),
     ),
