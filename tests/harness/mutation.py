@@ -10,12 +10,14 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import takewhile
 from pathlib import Path
 
 from tests.harness import verdicts
+from tests.harness.descendants import Kept
 
 CHECKOUT = Path(__file__).parents[2]
 _SHOWN = 100  # characters of a change
@@ -88,10 +90,16 @@ class Workshop:
         _refuse_another_storekeeper(copy, environment)
         words = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", verdicts.__name__]
         words += [f"--basetemp={self._folder / 't'}", f"--timeout={_TEST_SECONDS}", *tests]
-        ended = subprocess.run(words, cwd=copy, env=environment, capture_output=True, text=True, check=False)
+        printed = self._folder / "printed"
+        Kept(partial(_printing_to, printed, words, copy, environment)).end()  # a copy without its guard may leave programs behind
         found = [Verdict(*json.loads(line)) for line in told.read_text(encoding="utf-8").splitlines()] if told.exists() else []
-        assert found, f"no test ran: {ended.stdout[-2000:]}{ended.stderr[-2000:]}"
+        assert found, f"no test ran: {printed.read_text(errors='replace')[-4000:]}"
         return found
+
+
+def _printing_to(printed: Path, words: Sequence[str], folder: Path, environment: Mapping[str, str]) -> None:
+    with open(printed, "wb") as out:
+        subprocess.run(words, cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=out, stderr=out, check=False)
 
 
 def replaced(source: str, guard: Guard) -> str:
