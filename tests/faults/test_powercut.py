@@ -69,8 +69,8 @@ def lab(power: PowerCut, tmp_path: Path) -> Iterator[Lab]:
 
 
 @contextmanager
-def _child(work: Callable[[Tell], None], acknowledged: Path) -> Iterator[None]:
-    """A child that works until it is killed, and says what was acknowledged on a disk that is not cut."""
+def _child(work: Callable[[Tell], None], acknowledged: Path) -> Iterator[int]:
+    """A child that works until it is killed, and says what was acknowledged on a disk that is not cut; its pid."""
     acknowledged.touch()
     pid = os.fork()
     if pid == 0:
@@ -82,7 +82,7 @@ def _child(work: Callable[[Tell], None], acknowledged: Path) -> Iterator[None]:
         finally:
             os._exit(1)
     try:
-        yield
+        yield pid
     finally:
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
@@ -96,16 +96,21 @@ def _cut_often(
     audit: Callable[[Path, list[str], list[str]], tuple[list[str], bool]],
     within_s: float = 0.15,
 ) -> Cuts:
-    """Cut at random moments while a child works. `audit` gets what a cut left, and what was told before it and just after it."""
+    """Cut at random moments while a child works. `audit` gets what a cut left, and what was told before it and just after it.
+
+    The child waits while a cut is audited: else each audit would have more to read than the one before.
+    """
     chance, found = random.Random(3), Cuts()
-    with _child(work, acknowledged):
+    with _child(work, acknowledged) as pid:
         while not acknowledged.read_text():
             time.sleep(0.02)
         for _ in range(cuts):
             time.sleep(chance.uniform(0, within_s))
             before = acknowledged.read_text().splitlines()
             left = power.cut()
+            os.kill(pid, signal.SIGSTOP)
             wrong, hit = audit(left, before, acknowledged.read_text().splitlines())
+            os.kill(pid, signal.SIGCONT)
             found.wrong += wrong
             found.hit += hit
     found.acknowledged = len(acknowledged.read_text().splitlines())
