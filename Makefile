@@ -21,7 +21,7 @@ demo: setup
 test: setup
 	$(BIN)/pytest $(PYTEST)
 
-# The fault campaign with its full counts; writes docs/faults.md from what it found. Takes more than an hour on two cores.
+# The fault campaign with its full counts; writes docs/faults.md from what it found. Takes about forty minutes on two cores.
 faults: setup
 	$(BIN)/pytest --full -m "fault or control" --faults-page docs/faults.md $(PYTEST)
 
