@@ -83,7 +83,6 @@ def test_a_state_without_room_is_said_in_a_sentence_and_nothing_is_begun(program
         assert program.run("backup", "demo").code == 0
 
 
-@pytest.mark.root
 def test_a_run_whose_record_cannot_be_finished_is_told_as_it_went(
     program: Program, capsys: pytest.CaptureFixture[str], monkeypatch
 ) -> None:

@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 
 from storekeeper.outcomes import Failed, StorekeeperError
-from storekeeper.restore.journal import Journal, Step, journals, unfinished
+from storekeeper.restore.journal import Journal, Step, unfinished
 from storekeeper.restore.walk import Walk
 from storekeeper.sets.repository import SetEntry
 from storekeeper.verbs.backup import backup
 from storekeeper.verbs.restore import RestoreRequest, restore
 from storekeeper.verbs.resume import resume
 from tests.harness.campaign import Campaign
-from tests.harness.restoring import FIRST, LIVE, two_sides
+from tests.harness.restoring import FIRST, LIVE, line_of_a_restore, lines_of, two_sides
 from tests.harness.stacks import Lab, in_child, killing, write_sqlite
 from tests.harness.trees import as_user
 
@@ -37,18 +37,9 @@ def killed(work: Callable[[], Any], line: int, *, after: bool = True) -> bool:
     return in_child(until) == -signal.SIGKILL
 
 
-def lines_of(lab: Lab, word: bytes = b"") -> list[int]:
-    """The numbers of the lines of the newest journal with this word."""
-    lines = journals(lab.context.state)[-1].path.read_bytes().splitlines()
-    return [number for number, line in enumerate(lines, 1) if word in line]
-
-
 def first_switch(lab: Lab, entry: SetEntry) -> int:
-    """The line of a whole restore that announces the second store's switch; the live data are `second` again."""
-    restore(lab.context, RestoreRequest(set=entry.id))
-    line = lines_of(lab, b'"step":"switching"')[1]
-    lab.write(LIVE)
-    return line
+    """The line of a whole restore that announces the second store's switch."""
+    return line_of_a_restore(lab, entry, "switching", 1)
 
 
 def is_whole(lab: Lab) -> bool:

@@ -16,7 +16,7 @@ from storekeeper.sets.repository import SetEntry
 from storekeeper.verbs.restore import restore
 from storekeeper.verbs.resume import resume
 from tests.harness.campaign import Campaign
-from tests.harness.restoring import FIRST, LIVE, breaking, running, to, two_sides, watch
+from tests.harness.restoring import FIRST, LIVE, breaking, line_of_a_restore, lines_of, running, to, two_sides, watch
 from tests.harness.stacks import Lab, in_child, killed_at_random, killing
 
 pytestmark = pytest.mark.lab(sqlites=2, services=2)
@@ -34,17 +34,13 @@ def killed_restore(lab: Lab, entry: SetEntry, number: int, *, after: bool, break
     return in_child(walk)
 
 
-def lines_of(lab: Lab) -> int:
-    return len(journals(lab.context.state)[-1].path.read_bytes().splitlines())
-
-
 @pytest.mark.fault("E-1")
 @pytest.mark.slow
 @pytest.mark.parametrize("after", [False, True], ids=["before the line", "after the line"])
 def test_kill_9_at_any_line_of_the_journal_leaves_every_store_on_the_same_side(lab: Lab, after: bool, campaign: Campaign) -> None:
     entry = two_sides(lab)
     restore(lab.context, to(entry))
-    steps, ended, mixed, kills = lines_of(lab), set(), [], 0
+    steps, ended, mixed, kills = len(lines_of(lab)), set(), [], 0
     for _ in range(campaign.trials(1, 3)):
         for number in range(1, steps + 1, campaign.trials(4, 1)):
             lab.write(LIVE)
@@ -134,9 +130,7 @@ def test_control_killing_a_restore_that_goes_store_by_store_without_a_journal_gi
 @pytest.mark.fault("E-1")
 def test_nothing_else_runs_until_an_interrupted_restore_is_ended_and_the_next_verb_ends_it_first(lab: Lab) -> None:
     entry = two_sides(lab)
-    restore(lab.context, to(entry))
-    switching = _line_of(lab, b'"switching"')
-    lab.write(LIVE)
+    switching = line_of_a_restore(lab, entry, "switching")
     killed_restore(lab, entry, switching + 1, after=False)
     with pytest.raises(Refused, match="is unfinished") as refused:
         restore(lab.context, to(entry, plan=True))
@@ -150,9 +144,7 @@ def test_nothing_else_runs_until_an_interrupted_restore_is_ended_and_the_next_ve
 @pytest.mark.fault("E-1")
 def test_services_that_a_reboot_started_in_the_middle_are_stopped_before_a_restore_goes_on(lab: Lab) -> None:
     entry = two_sides(lab)
-    restore(lab.context, to(entry))
-    switched = _line_of(lab, b'"switched"')
-    lab.write(LIVE)
+    switched = line_of_a_restore(lab, entry, "switched")
     assert killed_restore(lab, entry, switched, after=True) == -signal.SIGKILL
     assert running(lab) == [False, False]
     for service in lab.services:
@@ -162,8 +154,3 @@ def test_services_that_a_reboot_started_in_the_middle_are_stopped_before_a_resto
     assert seen == [[False, False]]
     assert lab.all_hold(FIRST)
     assert running(lab) == [True, True]
-
-
-def _line_of(lab: Lab, word: bytes) -> int:
-    lines = journals(lab.context.state)[-1].path.read_bytes().splitlines()
-    return next(number for number, line in enumerate(lines, 1) if word in line)

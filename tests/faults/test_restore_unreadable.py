@@ -136,7 +136,8 @@ def test_when_the_old_side_is_gone_the_way_back_uses_the_raw_copy_and_nothing_el
     entry, main = begin(lab, leave_log_and_break)
     broken = files_of(main)
     safety = restore(lab.context, accepting(entry)).result["safety_set"]
-    let_old_sides_expire(lab)
+    lab.write("third")
+    assert let_old_sides_expire(lab) == 1
     assert not [path for path in (lab.root / "live").iterdir() if path.name.startswith(".")]
     with pytest.raises(Refused, match=f"set {safety} of demo is incomplete"):
         restore(lab.context, RestoreRequest(set=safety))

@@ -48,7 +48,7 @@ def test_a_chroma_directory_whose_database_is_cut_is_kept_raw_replaced_and_broug
     restore(vectors.context, RestoreRequest(back=True))
     assert bytes_below(live) == broken
     restore(vectors.context, accepting(entry, "vectors"))
-    let_old_sides_expire(vectors)
+    assert let_old_sides_expire(vectors) == 2
     restore(vectors.context, RestoreRequest(back=True))
     assert bytes_below(live) == broken
     assert vectors.readers["main"]() == "second"

@@ -7,11 +7,12 @@ from typing import Any
 
 from storekeeper.host import clock
 from storekeeper.outcomes import Failed, Severity
+from storekeeper.restore.journal import journals
 from storekeeper.restore.kept import expire_old_sides
 from storekeeper.sets.publishing import take_set
 from storekeeper.sets.repository import SetEntry
 from storekeeper.verbs.report import Report
-from storekeeper.verbs.restore import RestoreRequest
+from storekeeper.verbs.restore import RestoreRequest, restore
 from tests.harness.stacks import Lab
 
 FIRST, LIVE = "first", "second"
@@ -35,6 +36,20 @@ def two_sides(lab: Lab) -> SetEntry:
     entry = lab.take(FIRST)
     lab.write(LIVE)
     return entry
+
+
+def lines_of(lab: Lab, word: bytes = b"") -> list[int]:
+    """The numbers of the lines of the newest journal with this word."""
+    lines = journals(lab.context.state)[-1].path.read_bytes().splitlines()
+    return [number for number, line in enumerate(lines, 1) if word in line]
+
+
+def line_of_a_restore(lab: Lab, entry: SetEntry, step: str, which: int = 0) -> int:
+    """The line at which a whole restore wrote this step for one of its stores; LIVE is live again."""
+    restore(lab.context, to(entry))
+    line = lines_of(lab, f'"step":"{step}"'.encode())[which]
+    lab.write(LIVE)
+    return line
 
 
 def breaking(lab: Lab, name: str, method: str = "switch", times: int = 1_000) -> None:
@@ -69,7 +84,7 @@ def running(lab: Lab) -> list[bool]:
     return [service.is_running() for service in lab.services]
 
 
-def let_old_sides_expire(lab: Lab) -> None:
-    """A newer proven set, and the time that they are kept for is over."""
+def let_old_sides_expire(lab: Lab) -> int:
+    """There is a newer proven set, and the time that they are kept for is over. Of how many restores they are gone."""
     record_proof(lab, take_set(lab.context, purpose="backup"))
-    assert expire_old_sides(lab.context, clock.now() + timedelta(days=8))
+    return len(expire_old_sides(lab.context, clock.now() + timedelta(days=8)))

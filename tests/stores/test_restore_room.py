@@ -13,7 +13,7 @@ from storekeeper.restore.journal import Step, journals
 from storekeeper.restore.reserve import Reserve
 from storekeeper.verbs.restore import RestoreRequest, restore
 from tests.harness.mounts import disk, fill
-from tests.harness.restoring import to
+from tests.harness.restoring import to, two_sides
 from tests.harness.stacks import Lab, digest_of_tree, make_lab
 
 pytestmark = pytest.mark.lab(sqlites=1, services=1)
@@ -25,29 +25,32 @@ def small(tmp_path: Path) -> Iterator[Path]:
         yield mounted
 
 
+@pytest.fixture
+def crowded(small: Path) -> Iterator[Lab]:
+    """All of a stack, its sets and its state on a file system with little room."""
+    made = make_lab(small, sqlites=1, services=1)
+    yield made
+    made.close()
+
+
 @pytest.mark.fault("E-3")
 @pytest.mark.root
-def test_too_little_room_is_refused_before_anything_with_what_is_needed_and_where_to_stage(small: Path) -> None:
-    lab = make_lab(small, sqlites=1, services=1)
-    entry = lab.take("first")
-    lab.write("second")
+def test_too_little_room_is_refused_before_anything_with_what_is_needed_and_where_to_stage(small: Path, crowded: Lab) -> None:
+    entry = two_sides(crowded)
     fill(small, 60_000)
-    before = digest_of_tree(lab.root / "live")
+    before = digest_of_tree(crowded.root / "live")
     with pytest.raises(Refused, match=rf"restore needs [0-9.]+ [kM]B on {small}, which has [0-9.]+ kB") as refused:
-        restore(lab.context, to(entry))
+        restore(crowded.context, to(entry))
     assert "--stage-dir DIRECTORY" in str(refused.value.next)
-    assert digest_of_tree(lab.root / "live") == before
-    assert len(lab.context.sets.entries()) == 1
-    lab.close()
+    assert digest_of_tree(crowded.root / "live") == before
+    assert len(crowded.context.sets.entries()) == 1
 
 
 @pytest.mark.fault("E-3")
 @pytest.mark.root
-def test_a_disk_that_fills_up_while_staging_leaves_live_data_untouched_and_no_stage(small: Path) -> None:
-    lab = make_lab(small, sqlites=1, services=1)
-    entry = lab.take("first")
-    lab.write("second")
-    store = lab.context.stores["papers"]
+def test_a_disk_that_fills_up_while_staging_leaves_live_data_untouched_and_no_stage(small: Path, crowded: Lab) -> None:
+    entry = two_sides(crowded)
+    store = crowded.context.stores["papers"]
     real = store.stage
 
     def stage(*words: Any) -> Any:
@@ -56,12 +59,13 @@ def test_a_disk_that_fills_up_while_staging_leaves_live_data_untouched_and_no_st
 
     store.stage = stage  # type: ignore[method-assign]
     with pytest.raises(Failed, match="the live data was not touched"):
-        restore(lab.context, to(entry))
+        restore(crowded.context, to(entry))
     (small / "filler").unlink()
-    assert lab.all_hold("second")
-    assert [path.name for path in (lab.root / "live").iterdir()] == ["main.db", "papers"] or not list((lab.root / "live").rglob(".*"))
-    assert lab.services[0].is_running()
-    lab.close()
+    assert crowded.all_hold("second")
+    assert [path.name for path in (crowded.root / "live").iterdir()] == ["main.db", "papers"] or not list(
+        (crowded.root / "live").rglob(".*")
+    )
+    assert crowded.services[0].is_running()
 
 
 @pytest.fixture
@@ -69,9 +73,7 @@ def nearly_full(small: Path, tmp_path: Path) -> Iterator[Lab]:
     """Restored once, with a file system of live data that has no room to keep what is live now; the repository is elsewhere."""
     (tmp_path / "disk" / "state").mkdir(parents=True, mode=0o700)
     lab = make_lab(small, sqlites=1, services=1, disk=tmp_path / "disk")
-    entry = lab.take("first")
-    lab.write("second")
-    restore(lab.context, to(entry))
+    restore(lab.context, to(two_sides(lab)))
     lab.write("third")
     fill(small, 16_384)
     yield lab

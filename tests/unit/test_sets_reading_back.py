@@ -40,21 +40,6 @@ def test_a_missing_right_to_read_is_unknown_and_not_damage(sets: StackSets, sour
     assert (verdict.outcome, verdict.state) == (Outcome.UNKNOWN, "verified")
 
 
-def test_a_disk_that_cannot_read_a_file_is_damage(sets: StackSets, source: Path, monkeypatch: pytest.MonkeyPatch):
-    entry = publish(sets, source)
-    manifest = entry.manifest
-    assert manifest is not None
-
-    def broken(descriptor: int, count: int) -> bytes:
-        raise OSError(5, "Input/output error")
-
-    with monkeypatch.context() as patched:
-        patched.setattr("storekeeper.sets.artefacts.os.read", broken)
-        faults = check_artefacts(entry.path, manifest, Progress())
-    assert {fault.kind for fault in faults} == {"unreadable"}
-    assert "cannot be read: Input/output error" in faults[0].message
-
-
 def test_threads_that_hash_ahead_find_the_same_faults_in_the_same_order(sets: StackSets, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     sizes = random.Random(7)
     tree = write_source(tmp_path / "many", {f"{number:03}.bin": sizes.randbytes(sizes.randrange(1, 9000)) for number in range(60)})
@@ -80,17 +65,22 @@ def test_threads_that_hash_ahead_find_the_same_faults_in_the_same_order(sets: St
     assert [fault.path for fault in found[0].faults] == sorted(fault.path for fault in found[0].faults)
 
 
-def test_a_large_file_that_a_disk_cannot_read_is_damage(sets: StackSets, source: Path, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize(
+    ("large", "call"),
+    [(1 << 30, "storekeeper.sets.artefacts.os.read"), (0, "storekeeper.host.hashing.os.readv")],
+    ids=["at once", "ahead, in a thread"],
+)
+def test_a_file_that_a_disk_cannot_read_is_damage(sets: StackSets, source: Path, large: int, call: str, monkeypatch: pytest.MonkeyPatch):
     entry = publish(sets, source)
     manifest = entry.manifest
     assert manifest is not None
 
-    def broken(descriptor: int, buffers: Any) -> int:
+    def broken(*_: Any) -> Any:
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr(artefacts, "_LARGE", 0)
+    monkeypatch.setattr(artefacts, "_LARGE", large)
     with monkeypatch.context() as patched:
-        patched.setattr("storekeeper.host.hashing.os.readv", broken)
+        patched.setattr(call, broken)
         faults = check_artefacts(entry.path, manifest, Progress())
     assert {fault.kind for fault in faults} == {"unreadable"}
     assert "cannot be read: Input/output error" in faults[0].message
