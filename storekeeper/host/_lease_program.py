@@ -13,13 +13,13 @@ import signal
 import stat
 import sys
 from collections.abc import Iterator
+from typing import BinaryIO
 
 
 def main() -> None:
     signal.signal(signal.SIGIO, signal.SIG_IGN)  # sent to the holder of a lease when somebody opens the file meanwhile
-    paths = sys.stdin.buffer.read().split(b"\0")[:-1]
     try:
-        answer = next((path for path in regular_files(paths) if not is_free(path)), None)
+        answer = next((path for path in regular_files(names_of(sys.stdin.buffer)) if not is_free(path)), None)
     except OSError as error:
         say(b"unknown", os.fsencode(f"{os.fsdecode(error.filename or b'a file')}: {error.strerror}"))
         return
@@ -30,7 +30,14 @@ def say(*words: bytes) -> None:
     sys.stdout.buffer.write(b"".join(word + b"\0" for word in words))
 
 
-def regular_files(paths: list[bytes]) -> Iterator[bytes]:
+def names_of(stream: BinaryIO) -> Iterator[bytes]:
+    rest = b""
+    while piece := stream.read(1 << 16):
+        *whole, rest = (rest + piece).split(b"\0")
+        yield from whole
+
+
+def regular_files(paths: Iterator[bytes]) -> Iterator[bytes]:
     for path in paths:
         try:
             mode = os.stat(path).st_mode

@@ -13,6 +13,7 @@ import stat
 import sys
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from storekeeper.host import processes
@@ -25,6 +26,7 @@ _SHOWN = 5
 _LEASE_PROGRAM = Path(__file__).with_name("_lease_program.py")
 
 Identity = tuple[int, int]  # device and inode
+AnyPath = str | Path  # plain text where there may be very many: pathlib remembers the parts of each
 
 
 @dataclass(frozen=True)
@@ -36,21 +38,21 @@ class Holder:
     path: Path
 
 
-def holders_of(paths: Iterable[Path], *, except_pids: Collection[int] = ()) -> list[Holder]:
+def holders_of(paths: Iterable[AnyPath], *, except_pids: Collection[int] = ()) -> list[Holder]:
     """Who has anything open at or below these paths, by process and file; a working directory does not count.
 
-    `family()` gives the processes of this program, for `except_pids`. Paths that do not exist have no holders. Raises Unknown when a
-    part of the tree cannot be looked at, or when some process cannot be and no lease shows that the files are free: a lease sees
-    every process, also in another container, but not one that has only a directory open.
+    The paths are gone through once, and once more where a process cannot be looked at. `family()` gives the processes of this program,
+    for `except_pids`. Paths that do not exist have no holders. Raises Unknown when a part of the tree cannot be looked at, or when some
+    process cannot be and no lease shows that the files are free: a lease sees every process, also in another container, but not one
+    that has only a directory open.
     """
-    asked = tuple(paths)
     opened, hidden = _opened_by_all(frozenset(except_pids))
     found = sorted(
-        {Holder(pid, _program(pid), path) for path, identity in _tree(asked) for pid in opened.get(identity, ())},
+        {Holder(pid, _program(pid), Path(path)) for path, identity in _tree(paths) for pid in opened.get(identity, ())},
         key=lambda holder: (holder.pid, holder.path),
     )
     if hidden and not found:
-        _refuse_unless_free(asked, hidden)
+        _refuse_unless_free(paths, hidden)
     return found
 
 
@@ -107,12 +109,14 @@ def _mapped(pid: int) -> Iterator[Identity]:
                 yield os.makedev(int(found[1], 16), int(found[2], 16)), int(found[3])
 
 
-def _refuse_unless_free(paths: tuple[Path, ...], hidden: list[int]) -> None:
+def _refuse_unless_free(paths: Iterable[AnyPath], hidden: list[int]) -> None:
     """Raises Unknown unless the kernel gave a lease on every file at or below the paths."""
-    names = b"".join(os.fsencode(path) + b"\0" for path in paths)
     command = Command([sys.executable, "-I", _LEASE_PROGRAM], keeps_locks=False)
     try:
-        said = processes.run(command, input=names).stdout.split(b"\0")[:-1]
+        with open(os.memfd_create("paths"), "w+b") as names:
+            names.writelines(os.fsencode(path) + b"\0" for path in paths)
+            names.seek(0)
+            said = processes.run(command, stdin=names).stdout.split(b"\0")[:-1]
     except ProgramFailed as error:
         said = [b"unknown", os.fsencode(error.message)]
     if said == [b"free"]:
@@ -123,7 +127,7 @@ def _refuse_unless_free(paths: tuple[Path, ...], hidden: list[int]) -> None:
     raise Unknown(f"whether somebody has {_listed(paths)} open cannot be seen: {_reason(hidden)}, and {what}", next="run as root")
 
 
-def _tree(paths: Iterable[Path]) -> Iterator[tuple[Path, Identity]]:
+def _tree(paths: Iterable[AnyPath]) -> Iterator[tuple[AnyPath, Identity]]:
     """All files and directories at or below the paths. What is a link leads elsewhere and is not followed, except at the top."""
     for path in paths:
         try:
@@ -137,23 +141,24 @@ def _tree(paths: Iterable[Path]) -> Iterator[tuple[Path, Identity]]:
             yield from _below(path)
 
 
-def _below(directory: Path) -> Iterator[tuple[Path, Identity]]:
+def _below(directory: AnyPath) -> Iterator[tuple[str, Identity]]:
     def refuse(error: OSError) -> None:
         if not isinstance(error, FileNotFoundError):
             raise _unseen(directory, error) from error
 
     for folder, folders, files in os.walk(directory, onerror=refuse):
         for name in (*folders, *files):
+            path = os.path.join(folder, name)
             try:
-                status = os.lstat(os.path.join(folder, name))
+                status = os.lstat(path)
             except FileNotFoundError:
                 continue
             except OSError as error:
                 raise _unseen(directory, error) from error
-            yield Path(folder, name), (status.st_dev, status.st_ino)
+            yield path, (status.st_dev, status.st_ino)
 
 
-def _unseen(path: Path, error: OSError) -> Unknown:
+def _unseen(path: AnyPath, error: OSError) -> Unknown:
     return Unknown(f"whether somebody has {path} open cannot be seen: {error.filename}: {error.strerror}", next="run as root")
 
 
@@ -196,8 +201,9 @@ def _others_are_invisible() -> bool:
     return os.geteuid() != 0 and not os.path.exists("/proc/1/stat")
 
 
-def _listed(paths: Iterable[Path]) -> str:
-    return ", ".join(str(path) for path in paths)
+def _listed(paths: Iterable[AnyPath]) -> str:
+    shown = [str(path) for path in islice(paths, _SHOWN + 1)]
+    return ", ".join(shown) if len(shown) <= _SHOWN else f"{', '.join(shown[:_SHOWN])} and more"
 
 
 def _reason(hidden: list[int]) -> str:

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+_AT_ONCE = 10_000  # names that are held while a directory is emptied
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -147,11 +148,25 @@ def _remove_names(tree: Tree, directory: str, device: int) -> list[str]:
         raise OSError(errno.EXDEV, "something is mounted here", directory)
     if status.st_mode & 0o700 != 0o700:
         os.fchmod(descriptor, 0o700)
-    with os.scandir(descriptor) as names:
-        found = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in names]
-    for name, is_directory in found:
-        if not is_directory:
+    while True:
+        files, directories = _some_names(descriptor)
+        for name in files:
             os.unlink(name, dir_fd=descriptor)
-        elif os.geteuid() != 0:
+        if len(files) < _AT_ONCE:
+            break
+    if os.geteuid() != 0:
+        for name in directories:
             os.chmod(name, 0o700, dir_fd=descriptor)  # else its own owner could not open it
-    return [joined(directory, name) for name, is_directory in found if is_directory]
+    return [joined(directory, name) for name in directories]
+
+
+def _some_names(descriptor: int) -> tuple[list[str], list[str]]:
+    """Names of files, at most so many that memory stays flat; and of all directories, where these were all files."""
+    files: list[str] = []
+    directories: list[str] = []
+    with os.scandir(descriptor) as names:
+        for entry in names:
+            (directories if entry.is_dir(follow_symlinks=False) else files).append(entry.name)
+            if len(files) == _AT_ONCE:
+                break
+    return files, directories

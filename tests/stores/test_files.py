@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from storekeeper.host import tree as host_tree
 from storekeeper.host.tree import Tree, opened, remove
 from storekeeper.outcomes import Failed, Severity
 from storekeeper.sets.comparison import refuse_difference
@@ -275,6 +276,18 @@ def test_memory_stays_flat_whatever_the_number_of_files(tmp_path: Path) -> None:
 
     peak(50)
     assert peak(2000) < peak(200) + 700_000
+
+
+def test_a_directory_with_more_names_than_are_held_at_once_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host_tree, "_AT_ONCE", 3)
+    root = tmp_path / "live"
+    for folder in ("", "a", "a/b", "c"):
+        (root / folder).mkdir()
+        for number in range(10):
+            (root / folder / f"file-{number}").touch()
+    (root / "c").chmod(0o500)
+    remove(root)
+    assert not root.exists()
 
 
 def StoreFolder_of(directory: Path):  # noqa: N802

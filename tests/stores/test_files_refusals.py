@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import subprocess
+import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -295,6 +296,24 @@ def test_what_cannot_be_seen_counts_as_used_unless_a_person_says_that_nobody_doe
     with pytest.raises(Refused, match="pid 1 may not be read; what cannot be seen counts as used") as refused:
         store.foresee(folder, record, None)
     assert refused.value.next == "--nobody-uses papers"
+
+
+def test_very_many_entries_are_looked_at_without_being_held(tmp_path: Path) -> None:
+    """Half a kilobyte of each stayed while holders were looked for, and twice that in what pathlib remembers of their names."""
+    root = tmp_path / "live"
+    root.mkdir()
+    first = root / "first"
+    first.touch()
+    for number in range(5_000):
+        os.link(first, root / f"paper-{number:05}.pdf")
+    covered = foreseeing.Covered(root, Scope())
+    foreseeing.refuse_holders(covered, nobody_uses=True, name="papers")  # what is loaded at the first time stays
+    tracemalloc.start()
+    foreseeing.refuse_mounts(covered)
+    foreseeing.refuse_holders(covered, nobody_uses=True, name="papers")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 500_000, peak
 
 
 @needs_root

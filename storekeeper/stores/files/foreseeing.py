@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from storekeeper.host.holders import family, holders_of
@@ -60,11 +61,19 @@ class Survey:
                 self._lacking.append(f"{shown(entry['path'])}, which {why}")
 
 
-def covered_now(root: Path, scope: Scope) -> list[Path]:
-    """The live entries that a switch would move."""
-    if scope.include:
-        return [root / entry for entry in scope.include]
-    return [root / name for name in sorted(os.listdir(root)) if not scope.leaves_out(name)] if root.is_dir() else []
+@dataclass(frozen=True)
+class Covered:
+    """The paths of the live entries that a switch would move, in no order; looked up anew each time, since a root may have very many."""
+
+    root: Path
+    scope: Scope
+
+    def __iter__(self) -> Iterator[str]:
+        if self.scope.include:
+            yield from (f"{self.root}/{entry}" for entry in self.scope.include)
+        elif self.root.is_dir():
+            with os.scandir(self.root) as entries:
+                yield from (entry.path for entry in entries if not self.scope.leaves_out(entry.name))
 
 
 def refuse_links(root: Path, scope: Scope) -> None:
@@ -87,7 +96,7 @@ def refuse_read_only(places: Sequence[Place]) -> None:
                 raise Refused(f"this user may not change {directory}")
 
 
-def refuse_mounts(paths: Sequence[Path]) -> None:
+def refuse_mounts(paths: Iterable[str]) -> None:
     """Raises Refused: what is mounted cannot be moved aside with the directory that it is mounted in."""
     found = mounts_in(paths, itself=True)
     if found:
@@ -96,7 +105,7 @@ def refuse_mounts(paths: Sequence[Path]) -> None:
         )
 
 
-def users(paths: Sequence[Path], surroundings: Surroundings, name: str) -> list[Problem]:
+def users(paths: Iterable[str], surroundings: Surroundings, name: str) -> list[Problem]:
     """A warning where a process has a covered file open that may end with the services. Raises Refused where nothing is stopped, and
     as `holder` does."""
     who = holder(paths, nobody_uses=surroundings.nobody_uses, name=name)
@@ -107,7 +116,7 @@ def users(paths: Sequence[Path], surroundings: Surroundings, name: str) -> list[
     raise _in_use(who)
 
 
-def refuse_holders(paths: Sequence[Path], *, nobody_uses: bool, name: str) -> None:
+def refuse_holders(paths: Iterable[str], *, nobody_uses: bool, name: str) -> None:
     """Raises Refused with the pid where a process has a covered file open, and as `holder` does."""
     who = holder(paths, nobody_uses=nobody_uses, name=name)
     if who is not None:
@@ -118,7 +127,7 @@ def _in_use(who: str) -> Refused:
     return Refused(f"{who}, which would go on using the old files: stop it, or declare its service")
 
 
-def holder(paths: Sequence[Path], *, nobody_uses: bool, name: str) -> str | None:
+def holder(paths: Iterable[str], *, nobody_uses: bool, name: str) -> str | None:
     """Who has a covered file open, in words; None when nobody has. Raises Refused where that cannot be seen, unless a person said
     that nobody uses it."""
     try:
@@ -138,6 +147,6 @@ def holder(paths: Sequence[Path], *, nobody_uses: bool, name: str) -> str | None
 
 def mounts_inside(root: Path, scope: Scope) -> list[str]:
     """Mount points among what is covered, below the root, as a backup warns of them."""
-    entries = [root / entry for entry in scope.include] if scope.include else [root]
+    entries = [f"{root}/{entry}" for entry in scope.include] if scope.include else [str(root)]
     found = [str(mount.relative_to(root)) for mount in mounts_in(entries, itself=bool(scope.include))]
     return [inner for inner in found if not any(scope.leaves_out(each) for each in (inner, *parents_of(inner)))]

@@ -121,9 +121,8 @@ def _one(tree: Tree, scope: Scope, path: str) -> Iterator[Found]:
 def _keys(tree: Tree, scope: Scope, directory: str) -> Iterator[str]:
     """The names of a directory in order; one that is to be entered comes again with a `/`, where its contents belong."""
     steps = scope.steps(directory)
-    keys = list(_keys_above(tree, scope, directory, steps) if steps is not None else _keys_of(tree, scope, directory))
-    keys.sort(key=order_of)
-    return iter(keys)
+    keys = _keys_above(tree, scope, directory, steps) if steps is not None else _keys_of(tree, scope, directory)
+    return map(os.fsdecode, sorted(map(order_of, keys)))  # as bytes, which sort as they are: these are all that is held of a directory
 
 
 def _keys_of(tree: Tree, scope: Scope, directory: str) -> Iterator[str]:

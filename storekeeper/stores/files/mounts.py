@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 
-def mounts_in(paths: Collection[Path], *, itself: bool) -> list[Path]:
+def mounts_in(paths: Iterable[str], *, itself: bool) -> list[Path]:
     """What is mounted below these paths, or on them (`itself`)."""
-    wanted = set(paths)
-    return sorted(mount for mount in set(_mounts()) if (itself and mount in wanted) or not wanted.isdisjoint(mount.parents))
+    below: dict[str, set[Path]] = {}
+    for mount in set(_mounts()):
+        for place in (*([mount] if itself else []), *mount.parents):
+            below.setdefault(str(place), set()).add(mount)
+    return sorted({mount for path in paths for mount in below.get(path, ())})
 
 
 def mount_of(path: Path) -> Path:

@@ -167,7 +167,7 @@ class FilesStore:
         found = places(self._name, self._root, scope, "00000000", stage_dir)
         foreseeing.refuse_links(self._root, scope)
         foreseeing.refuse_read_only(found)
-        live = foreseeing.covered_now(self._root, scope)
+        live = foreseeing.Covered(self._root, scope)
         foreseeing.refuse_mounts(live)
         survey = foreseeing.Survey(folder, scope, found, rights)
         survey.refuse(self._name)
@@ -245,7 +245,7 @@ class FilesStore:
     def _refuse_holders(self, found: Sequence[Place]) -> None:
         """Before anything has moved, and after what is declared has been stopped."""
         scope = Scope(self._scope.include, found[0].restore["exclude"])
-        live = foreseeing.covered_now(self._root, scope)
+        live = foreseeing.Covered(self._root, scope)
         foreseeing.refuse_holders(live, nobody_uses=self._surroundings.nobody_uses, name=self._name)
 
     def _rights(self) -> Rights:

@@ -26,7 +26,7 @@ from storekeeper.stores.files.entries import Entry
 from storekeeper.stores.files.listing import shown
 from storekeeper.stores.files.places import Place
 from storekeeper.stores.files.rights import Rights
-from storekeeper.stores.files.scope import Scope, order_of
+from storekeeper.stores.files.scope import Scope
 from storekeeper.stores.protocol import SwitchLog
 
 IN, BACK = "in", "back"
@@ -109,21 +109,26 @@ class Switching:
         return Sides(self._place.live / name, incoming, outgoing)
 
     def _moves(self, direction: str) -> Iterator[tuple[str, int | None, int | None]]:
-        names = {*os.listdir(self._place.new if direction == IN else self._place.old), *self._live_names()}
-        for name in sorted(names, key=order_of):
+        """In no order, and no name is held: a root may have very many."""
+        with os.scandir(self._place.new if direction == IN else self._place.old) as incoming:
+            for entry in incoming:
+                sides = self._sides(entry.name, direction)
+                yield entry.name, inode_of(sides.incoming), inode_of(sides.live)
+        for name in self._live_names():
             sides = self._sides(name, direction)
             if inode_of(sides.incoming) is None:
                 self._keep_excluded(name, sides)
-            yield name, inode_of(sides.incoming), inode_of(sides.live)
+                yield name, inode_of(sides.incoming), inode_of(sides.live)
 
     def _live_names(self) -> Iterator[str]:
         """The covered entries that are live now."""
         if not self._place.live.is_dir():
             return
-        for name in os.listdir(self._place.live):
-            path = joined(self._place.parent, name)
-            if not self._scope.leaves_out(path) and (not self._scope.include or path in self._scope.include):
-                yield name
+        with os.scandir(self._place.live) as entries:
+            for entry in entries:
+                path = joined(self._place.parent, entry.name)
+                if not self._scope.leaves_out(path) and (not self._scope.include or path in self._scope.include):
+                    yield entry.name
 
     def _keep_excluded(self, name: str, sides: Sides) -> None:
         """What goes out without a replacement leaves an empty directory behind for the excluded entries in it, if there are any."""
