@@ -36,7 +36,7 @@ docs: setup
 	$(BIN)/python -m storekeeper.stack.reference
 	$(BIN)/python -m storekeeper.cli.reference
 
-# Measures the parts in PARTS, else all, and writes docs/benchmarks.md. All of them take about two hours.
+# Measures the parts in PARTS, else all, and writes docs/benchmarks.md. All of them take an hour.
 bench: setup
 	$(BIN)/python -m benchmarks.all $(PARTS)
 
