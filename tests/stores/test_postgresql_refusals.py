@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -179,6 +180,7 @@ def test_a_server_that_hangs_in_the_middle_of_a_dump_fails_the_store_and_leaves_
 
         def stop(*words: Any) -> Multiset:
             """Stop every process of the server that works for us, as a hung disk would; what pg_dump waits for, nothing else waits for."""
+            wait_for_backends(hung, 2 if what == "pg_dump" else 1)  # ours, and that of pg_dump, which connects meanwhile
             stopped.extend(stop_backends(hung))
             return Multiset() if what == "pg_dump" else of_table(*words)
 
@@ -194,13 +196,25 @@ def test_a_server_that_hangs_in_the_middle_of_a_dump_fails_the_store_and_leaves_
     assert subprocess.run(["pgrep", "-f", f"pg_dump.*{held.snapshot}"], capture_output=True, check=False).returncode == 1
 
 
+def wait_for_backends(server: Server, count: int) -> None:
+    deadline = time.monotonic() + 10
+    while len(backends(server)) < count:
+        assert time.monotonic() < deadline, f"there are not {count} backends"
+        time.sleep(0.01)
+
+
 def stop_backends(server: Server) -> list[int]:
-    """SIGSTOP for the server's backends, found by their parent."""
-    found = subprocess.run(["pgrep", "-P", str(server.pid), "-f", "postgres postgres"], capture_output=True, text=True, check=False).stdout
-    pids = [int(pid) for pid in found.split()]
+    """SIGSTOP for the server's backends."""
+    pids = backends(server)
     for pid in pids:
         os.kill(pid, signal.SIGSTOP)
     return pids
+
+
+def backends(server: Server) -> list[int]:
+    """The processes of the server that work for somebody, found by their parent."""
+    found = subprocess.run(["pgrep", "-P", str(server.pid), "-f", "postgres postgres"], capture_output=True, text=True, check=False).stdout
+    return [int(pid) for pid in found.split()]
 
 
 @pytest.mark.fault("A13")
