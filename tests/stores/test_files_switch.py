@@ -100,7 +100,7 @@ def test_a_half_finished_switch_is_never_discarded(tmp_path: Path) -> None:
         with pytest.raises(Failed, match="not finished"):
             discard(case.place)
     case.store.switch(case.place, Journal())
-    assert case.side(killed=True) == "new"
+    assert case.side() == "new"
 
 
 def test_a_removal_killed_half_way_is_ended_by_the_next_and_never_switched_back_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from functools import partial
+from heapq import merge
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from storekeeper.stores.files.entries import Entry
 from storekeeper.stores.files.listing import shown
 from storekeeper.stores.files.places import Place
 from storekeeper.stores.files.rights import Rights
-from storekeeper.stores.files.scope import Scope
+from storekeeper.stores.files.scope import Scope, order_of
 from storekeeper.stores.protocol import SwitchLog
 
 IN, BACK = "in", "back"
@@ -109,16 +110,14 @@ class Switching:
         return Sides(self._place.live / name, incoming, outgoing)
 
     def _moves(self, direction: str) -> Iterator[tuple[str, int | None, int | None]]:
-        """In no order, and no name is held: a root may have very many."""
-        with os.scandir(self._place.new if direction == IN else self._place.old) as incoming:
-            for entry in incoming:
-                sides = self._sides(entry.name, direction)
-                yield entry.name, inode_of(sides.incoming), inode_of(sides.live)
-        for name in self._live_names():
+        """In order, and each name is held once, as bytes: a root may have very many."""
+        coming = sorted(os.listdir(os.fsencode(self._place.new if direction == IN else self._place.old)))
+        going = sorted(order_of(name) for name in self._live_names() if inode_of(self._sides(name, direction).incoming) is None)
+        for name in map(os.fsdecode, merge(coming, going)):
             sides = self._sides(name, direction)
             if inode_of(sides.incoming) is None:
                 self._keep_excluded(name, sides)
-                yield name, inode_of(sides.incoming), inode_of(sides.live)
+            yield name, inode_of(sides.incoming), inode_of(sides.live)
 
     def _live_names(self) -> Iterator[str]:
         """The covered entries that are live now."""
