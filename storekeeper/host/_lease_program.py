@@ -2,7 +2,8 @@
 
 The kernel gives a write lease (fcntl(2), F_SETLEASE) only on a file that nobody else has open or mapped, in whatever process
 or container, and only on a regular file. In a process of its own, because closing a file drops this process's locks on it.
-Paths are read, and the answer is written, with a NUL after each; the answer is `free`, `open` and the path, or `unknown` and why.
+Paths are read, and the answer is written, with a NUL after each; the answer is `free` and how many paths that were, `open` and the path,
+or `unknown` and why.
 """
 
 from __future__ import annotations
@@ -18,26 +19,36 @@ from typing import BinaryIO
 
 def main() -> None:
     signal.signal(signal.SIGIO, signal.SIG_IGN)  # sent to the holder of a lease when somebody opens the file meanwhile
+    names = Names(sys.stdin.buffer)
     try:
-        answer = next((path for path in regular_files(names_of(sys.stdin.buffer)) if not is_free(path)), None)
+        answer = next((path for path in regular_files(names) if not is_free(path)), None)
     except OSError as error:
         say(b"unknown", os.fsencode(f"{os.fsdecode(error.filename or b'a file')}: {error.strerror}"))
         return
-    say(b"free") if answer is None else say(b"open", answer)
+    say(b"free", b"%d" % names.count) if answer is None else say(b"open", answer)
 
 
 def say(*words: bytes) -> None:
     sys.stdout.buffer.write(b"".join(word + b"\0" for word in words))
 
 
-def names_of(stream: BinaryIO) -> Iterator[bytes]:
-    rest = b""
-    while piece := stream.read(1 << 16):
-        *whole, rest = (rest + piece).split(b"\0")
-        yield from whole
+class Names:
+    """The paths on a stream, and how many were whole."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self.count = 0
+        self._stream = stream
+
+    def __iter__(self) -> Iterator[bytes]:
+        rest = b""
+        while piece := self._stream.read(1 << 16):
+            *whole, rest = (rest + piece).split(b"\0")
+            for path in whole:
+                self.count += 1
+                yield path
 
 
-def regular_files(paths: Iterator[bytes]) -> Iterator[bytes]:
+def regular_files(paths: Names) -> Iterator[bytes]:
     for path in paths:
         try:
             mode = os.stat(path).st_mode

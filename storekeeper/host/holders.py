@@ -111,17 +111,19 @@ def _mapped(pid: int) -> Iterator[Identity]:
 
 def _refuse_unless_free(paths: Iterable[AnyPath], hidden: list[int]) -> None:
     """Raises Unknown unless the kernel gave a lease on every file at or below the paths."""
-    command = Command([sys.executable, "-I", _LEASE_PROGRAM], keeps_locks=False)
+    command, count = Command([sys.executable, "-I", _LEASE_PROGRAM], keeps_locks=False), 0
     try:
         with open(os.memfd_create("paths"), "w+b") as names:
-            names.writelines(os.fsencode(path) + b"\0" for path in paths)
+            for path in paths:
+                names.write(os.fsencode(path) + b"\0")
+                count += 1
             names.seek(0)
             said = processes.run(command, stdin=names).stdout.split(b"\0")[:-1]
     except ProgramFailed as error:
         said = [b"unknown", os.fsencode(error.message)]
-    if said == [b"free"]:
+    if said == [b"free", b"%d" % count]:  # fewer would mean that some were not looked at
         return
-    what = os.fsdecode(said[1]) if len(said) == 2 else "the leases were not understood"
+    what = os.fsdecode(said[1]) if len(said) == 2 and said[0] != b"free" else "the leases were not understood"
     if said[:1] == [b"open"]:
         raise Unknown(f"{what} is open in a process that cannot be looked at: {_reason(hidden)}", next="run as root, outside any container")
     raise Unknown(f"whether somebody has {_listed(paths)} open cannot be seen: {_reason(hidden)}, and {what}", next="run as root")

@@ -9,11 +9,14 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import IO
 
 import pytest
 
 from storekeeper.host import holders as module
+from storekeeper.host import processes
 from storekeeper.host.holders import family, holders_of
+from storekeeper.host.processes import Command, Finished
 from storekeeper.outcomes import Unknown
 
 OPEN = "import sys; held = open(sys.argv[1], 'rb')"
@@ -203,6 +206,24 @@ def test_a_holder_that_cannot_be_looked_at_is_not_nobody(open_tree: Path, start:
 def test_files_that_nobody_has_open_are_free_although_some_processes_are_hidden(open_tree: Path) -> None:
     with as_nobody():
         assert holders_of([open_tree / "data"]) == []
+
+
+@AS_ROOT
+@pytest.mark.parametrize("kept", [0, 20], ids=["nothing", "half a path"])
+def test_paths_that_did_not_reach_the_program_that_asks_for_leases_are_not_free(
+    open_tree: Path, start: Start, monkeypatch: pytest.MonkeyPatch, kept: int
+) -> None:
+    """Root holds the file, and what was to be asked is cut off on its way: without the count that was an answer of nobody."""
+    start(OPEN, open_tree / "data" / "a" / "file")
+    run = processes.run
+
+    def cut_off(command: Command, *, stdin: IO[bytes]) -> Finished:
+        os.ftruncate(stdin.fileno(), kept)
+        return run(command, stdin=stdin)
+
+    monkeypatch.setattr(processes, "run", cut_off)
+    with as_nobody(), pytest.raises(Unknown, match="the leases were not understood"):
+        holders_of([open_tree / "data"])
 
 
 @AS_ROOT
