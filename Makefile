@@ -48,9 +48,12 @@ packages:
 	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends postgresql zstd strace faketime libfaketime rsync attr \
 		debootstrap systemd-container iproute2 iptables openssh-client
 
-# Writes the lock file anew; uv is the one tool that is not in it.
+# Writes the lock files anew: of this checkout, and of what a release holds on a host, by extra; uv is the one tool that is not in them.
+LOCK := uv pip compile pyproject.toml --generate-hashes --universal --python-version 3.11 --quiet --no-header
 lock:
-	uv pip compile pyproject.toml --all-extras --generate-hashes --universal --python-version 3.11 --quiet --no-header -o requirements.lock
+	$(LOCK) --all-extras -o requirements.lock
+	$(LOCK) --constraint requirements.lock -o operations/locks/core.txt
+	$(LOCK) --constraint requirements.lock --extra postgresql -o operations/locks/postgresql.txt
 
 clean:
 	rm -rf .venv .demo .mypy_cache .pytest_cache .ruff_cache build *.egg-info

@@ -1,4 +1,4 @@
-"""Make a host what its inventory declares: directories, configuration, stack files and schedules. A second run changes nothing.
+"""Make a host what its inventory declares: program, directories, configuration, stack files, schedules. A second run changes nothing.
 
 pyinfra INVENTORY deploys/site.py
 """
@@ -8,7 +8,7 @@ from io import StringIO
 from pyinfra import host
 from pyinfra.operations import files
 
-from operations import declared
+from operations import declared, release
 from operations.program import Program
 from operations.schedule import cron_lines, owner_of
 
@@ -21,6 +21,17 @@ scratch = declared.place(host, "storekeeper_scratch")
 schedules = declared.place(host, "storekeeper_cron")
 schedules_owner = owner_of(schedules, owner)
 stacks = declared.stacks(host)
+
+if declared.brings_program(host):
+    release.installed(
+        name="Program",
+        kinds=sorted({store.kind for each in stacks for store in each.stack.stores.values()}),
+        root=declared.place(host, "storekeeper_releases"),
+        python=declared.place(host, "storekeeper_python"),
+        version=declared.text(host, "storekeeper_release"),
+        wheelhouse=declared.flag(host, "storekeeper_wheelhouse"),
+        _sudo=sudo,
+    )
 
 for purpose, directory, user, mode in host.loop(
     (

@@ -14,12 +14,14 @@ from storekeeper.outcomes import Refused
 from storekeeper.stack.loader import check_text
 from storekeeper.stack.model import Stack
 
-from .program import CONFIG, PROGRAM
+from .program import CONFIG, RELEASES
+from .release import PYTHON
 from .sets import span
 
 # What holds where an inventory says nothing: `inventories/group_data/all.py` explains each.
 DEFAULTS = {
-    "storekeeper_program": PROGRAM,
+    "storekeeper_releases": RELEASES,
+    "storekeeper_python": PYTHON,
     "storekeeper_config": CONFIG,
     "storekeeper_repository": "/var/backups/storekeeper",
     "storekeeper_state": "/var/lib/storekeeper",
@@ -27,6 +29,7 @@ DEFAULTS = {
     "storekeeper_cron": "/etc/cron.d",
     "storekeeper_user": "root",
 }
+
 
 _NOT_GIVEN = object()
 
@@ -80,6 +83,11 @@ def place(target: Host, key: str) -> str:
     if not isinstance(given, str) or not re.fullmatch(r"/[^\x00-\x1f\x7f-\x9f]+", given) or PurePosixPath(given).parts.count(".."):
         raise SystemExit(f"{target.name}: {key} takes an absolute path, not {given!r}")
     return given.rstrip("/")
+
+
+def brings_program(target: Host) -> bool:
+    """Whether the program is put on the host as a release: not where an inventory says where it is already."""
+    return target.data.get("storekeeper_program", _NOT_GIVEN) is _NOT_GIVEN
 
 
 def user(target: Host) -> str:

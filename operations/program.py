@@ -12,7 +12,8 @@ from pyinfra import host, logger
 from pyinfra.api import FunctionCommand, Host, OperationValueError, QuoteString, State, StringCommand
 from pyinfra.connectors.util import CommandOutput, OutputLine
 
-PROGRAM = "/opt/storekeeper/current/bin/storekeeper"
+RELEASES = "/opt/storekeeper"
+PROGRAM = f"{RELEASES}/current/bin/storekeeper"
 CONFIG = "/etc/storekeeper"
 _SCHEMA = 1  # of the documents that are understood here
 _ACCEPTED = (0, 4)  # ok, and ok with warnings that a person is told
@@ -22,14 +23,17 @@ _LONGEST = 4096  # bytes of one word: no path, name or set is longer
 
 @dataclass(frozen=True)
 class Program:
-    """Where the host program and its configuration are on a host: host data `storekeeper_program`, `storekeeper_config`."""
+    """Where the host program and its configuration are on a host: host data `storekeeper_program`, else the current one of
+    `storekeeper_releases`, and `storekeeper_config`.
+    """
 
     path: str = PROGRAM
     config: str = CONFIG
 
     @classmethod
     def of(cls, target: Host) -> Program:
-        return cls(target.data.get("storekeeper_program", PROGRAM), target.data.get("storekeeper_config", CONFIG))
+        released = f"{target.data.get('storekeeper_releases', RELEASES)}/current/bin/storekeeper"
+        return cls(target.data.get("storekeeper_program", released), target.data.get("storekeeper_config", CONFIG))
 
     def words(self, verb: str, *arguments: str) -> tuple[str, ...]:
         """The argument list of a verb that answers with a document. Raises OperationValueError for a word that no verb takes."""

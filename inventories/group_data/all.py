@@ -1,7 +1,13 @@
 """Every key that the deploys read, with its default. An inventory, another group or `--data` overrides them."""
 
-# The host program, and the directory of its configuration on the host.
-storekeeper_program = "/opt/storekeeper/current/bin/storekeeper"
+# The host program: the directory of its releases, and the interpreter (3.11 or later, with venv) that they are made with.
+storekeeper_releases = "/opt/storekeeper"
+storekeeper_python = "/usr/bin/python3"
+storekeeper_wheelhouse = False  # True sends the packages along, for a host that reaches no package index
+# storekeeper_release = "VERSION-HASH"   a release that is on the host, to go back to it; else the one of this checkout
+# storekeeper_program = "/PATH"          where the program is, where something else puts it there: then nothing is released
+
+# The directory of the program's configuration on the host.
 storekeeper_config = "/etc/storekeeper"
 
 # Where sets, the program's own state, and scratch copies of proofs are kept on the host.

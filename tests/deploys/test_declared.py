@@ -133,7 +133,12 @@ def test_files_in_the_systems_own_directory_of_schedules_belong_to_root_whoever_
 def test_the_documented_defaults_are_the_ones_that_hold():
     documented = runpy.run_path(str(CHECKOUT / "inventories/group_data/all.py"))
     assert {key: documented[key] for key in declared.DEFAULTS} == declared.DEFAULTS
-    assert {key for key in documented if key.startswith("storekeeper_")} == {*declared.DEFAULTS, "storekeeper_sudo", "storekeeper_stacks"}
+    assert {key for key in documented if key.startswith("storekeeper_")} == {
+        *declared.DEFAULTS,
+        "storekeeper_sudo",
+        "storekeeper_stacks",
+        "storekeeper_wheelhouse",
+    }
 
 
 def test_an_inventory_without_the_documented_defaults_means_the_same():
