@@ -59,9 +59,11 @@ class Desk:
 
     def recorded(self) -> AbstractContextManager[jobs.Job]:
         """The run's record, open until it is finished."""
+        from storekeeper.cli.following import job_id_of  # noqa: PLC0415
         from storekeeper.verbs.directories import jobs_folder  # noqa: PLC0415
 
-        return jobs.recorded(jobs_folder(self.places, self.stack_name), self.words.verb.name, self.stack_name, self.words.arguments())
+        verb, arguments = self.words.verb.name, self.words.arguments()
+        return jobs.recorded(jobs_folder(self.places, self.stack_name), verb, self.stack_name, arguments, job_id_of(verb))
 
     def call(self) -> Report:
         return CALLS[self.words.verb.name](self)
@@ -189,8 +191,10 @@ def _pin(desk: Desk) -> Report:
 
 
 def _jobs(desk: Desk) -> Report:
-    from storekeeper.verbs.jobs import list_jobs  # noqa: PLC0415
+    from storekeeper.verbs.jobs import list_jobs, stop_job  # noqa: PLC0415
 
+    if desk.words.stop is not None:
+        return stop_job(desk.places, desk.words.stack, desk.words.stop)
     return list_jobs(desk.places, desk.words.stack)
 
 

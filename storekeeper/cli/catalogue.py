@@ -81,6 +81,8 @@ GLOBAL_OPTIONS = (
     Option(("--json",), "print one JSON document on standard output"),
     Option(("--color",), "colour: auto, always or never (NO_COLOR is honoured)", Takes.TEXT, "WHEN", ("auto", "always", "never")),
     Option(("-q", "--quiet"), "print nothing but what went wrong, for cron"),
+    Option(("--job",), "carry it out as a job that goes on when you are gone, and follow it"),
+    Option(("--heard",), "the answer of such a job, for whoever could not wait for it"),
     Option(("--debug",), "print the traceback of an error"),
     Option(("-h", "--help"), "explain the program, or a verb"),
 )
@@ -240,9 +242,9 @@ VERBS = (
     ),
     Verb(
         "jobs",
-        "Show the running and past runs on this host.",
+        "Show the running and past runs on this host, or end one that runs.",
         (ANY_STACK,),
-        (),
+        (Option(("--stop",), "ask this run to end, and wait until it has", Takes.TEXT, "ID"),),
         {0: "shown", 1: "failed", 2: _DONE[2], 3: "the records could not be read"},
         (("storekeeper jobs", "of every stack"), ("storekeeper jobs maestro --json", "of one, for programs")),
     ),

@@ -15,10 +15,10 @@ from storekeeper.cli.words import Globals
 class Console:
     """Prints in the way that was asked for. A reader that went away (a closed pipe, a lost wire) ends nothing."""
 
-    def __init__(self, options: Globals) -> None:
+    def __init__(self, options: Globals, *, in_job: bool = False) -> None:
         self.json = options.json
         self.debug = options.debug
-        self.quiet = options.quiet or (_is_discarded(sys.stdout) and not sys.stderr.isatty())
+        self.quiet = options.quiet or (_is_discarded(sys.stdout) and not sys.stderr.isatty() and not in_job)
         self.paint_out = Paint(_coloured(options.color, sys.stdout), options.unusual_config)
         self.paint_err = Paint(_coloured(options.color, sys.stderr), options.unusual_config)
 
@@ -48,6 +48,11 @@ class Console:
         """A line of no lasting worth: not printed when only what went wrong is wanted."""
         if not self.quiet:
             self.complain(text)
+
+    def tell(self, lines: str) -> None:
+        """Whole lines of what something tells while it goes on."""
+        if not self.quiet:
+            print_to(sys.stderr, lines, end="")
 
     def complain(self, text: str) -> None:
         print_to(sys.stderr, text)

@@ -18,6 +18,7 @@ from storekeeper.cli.document import Begun, Document, exit_code, to_texts
 from storekeeper.cli.signals import Ears, Stopped, listening
 from storekeeper.cli.words import HelpAsked, Usage, VersionAsked, Words, guess, read
 from storekeeper.host import jobs
+from storekeeper.host.jobs import VARIABLE as JOB_VARIABLE
 from storekeeper.outcomes import Outcome, Problem, Severity, StorekeeperError, said_by_the_system
 
 # What a host can refuse, and what shows the reason.
@@ -44,14 +45,17 @@ def answer(argv: Sequence[str]) -> int:
         options, verb = guess(argv)
         document = Begun(verb, None).ended(Outcome.REFUSED, None, [error.problem()])
         return _present(document, Console(options), is_usage=True)
-    console = Console(words.options)
+    is_job = JOB_VARIABLE in os.environ
+    console = Console(words.options, in_job=is_job)
     if words.shell is not None:
         from storekeeper.cli.completion import bash_script  # noqa: PLC0415
 
         return _print(bash_script())
-    console.log(f"configuration {words.options.config}")
+    if not is_job:
+        console.log(f"configuration {words.options.config}")
     with listening() as ears:
-        return _present(_carried_out(words, console, ears), console)
+        document = _carried_out(words, console, ears)
+        return exit_code(document) if is_job else _present(document, console)  # who follows a job has its answer from the record
 
 
 def _carried_out(words: Words, console: Console, ears: Ears) -> Document:
@@ -88,7 +92,9 @@ class _Run:
             return self._begun.ended(Outcome.FAILED, None, [self._refused_by_the_host(error) or self._crash(error)])
 
     def _stopped(self, stopped: Stopped) -> Document:
-        problem = Problem(f"{self._words.verb.name} was stopped by {stopped.name} before its end", next=self._again())
+        verb = self._words.verb.name
+        said = f"nobody follows the {verb} any more ({stopped.name}); it goes on" if self._words.options.job else None
+        problem = Problem(said or f"{verb} was stopped by {stopped.name} before its end", next=self._again())
         return self._begun.ended(Outcome.FAILED, None, [problem])
 
     def recorded(self, document: Document) -> Document:
@@ -106,6 +112,10 @@ class _Run:
         from storekeeper.cli.calls import Desk  # noqa: PLC0415 the words are read, and perhaps refused, before anything heavy is loaded
 
         desk = Desk(self._words, self._console)
+        if self._words.options.job or self._words.options.heard:
+            from storekeeper.cli import following  # noqa: PLC0415
+
+            return (following.followed if self._words.options.job else following.heard)(desk, self._begun)
         desk.confirm()
         if self._words.verb.job and not self._words.only_looks:
             self._job = until_recorded.enter_context(desk.recorded())

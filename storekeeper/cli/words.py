@@ -41,6 +41,8 @@ class Globals:
     json: bool = False
     color: str = "auto"
     quiet: bool = False
+    job: bool = False
+    heard: bool = False
     debug: bool = False
 
     @property
@@ -70,6 +72,7 @@ class Words:
     read_subset: tuple[int, int] | None = None
     dry_run: bool = False
     live: bool = False
+    stop: str | None = None
     yes: bool = False
     confirm: str | None = None
 
@@ -144,13 +147,15 @@ def _checked(verb: Verb, found: dict[str, Any]) -> Words:
     """The rules that argparse has no words for."""
     if "config" not in found:
         found["config"] = _directory_of_the_environment()
-    options = Globals(**{name: found.pop(name) for name in ("config", "json", "color", "quiet", "debug") if name in found})
+    options = Globals(**{name: found.pop(name) for name in ("config", "json", "color", "quiet", "job", "heard", "debug") if name in found})
     typed: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in found.items()}
     words = Words(verb, options, **typed)
     if verb.name == "restore" and (words.set is None) == (not words.back):
         raise Usage("restore takes a set, or --back", next=f"storekeeper restore {words.stack} latest --plan")
     if verb.name == "verify" and words.set is not None and words.all:
         raise Usage("verify takes a set, or --all", next=f"storekeeper verify {words.stack} --all")
+    if (options.job or options.heard) and (not verb.job or words.only_looks):
+        raise Usage(f"{verb.name} is no job here: it is over at once", next=f"storekeeper {verb.name} --help")
     return words
 
 

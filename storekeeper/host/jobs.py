@@ -2,6 +2,8 @@
 
 A record lives at STATE/jobs/<stack>/<id>.json, beside a lock that is held while the run lives: a run that was killed shows
 as interrupted, never as running. The lock is not passed on to programs, which may outlive the run.
+
+A run that outlives whoever started it tells what it does in <id>.log, and has <id>.heard once its answer has reached somebody.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from typing import Any
 
 from storekeeper.host import clock, durable, formats, locks
 
+VARIABLE = "STOREKEEPER_JOB"  # in the environment of a program that outlives whoever started it: the name of its run
 KEPT = 200  # records of a stack; the oldest finished ones go first
 SCHEMA = 1
 STEPS: Mapping[int, formats.Step] = {}  # from each older schema to the next
@@ -61,6 +64,16 @@ class Record:
     interrupted: bool
 
     @property
+    def log(self) -> Path:
+        """What it tells while it runs; only one that outlives whoever started it has this file."""
+        return _log_path(self.path)
+
+    @property
+    def heard(self) -> bool:
+        """Whether somebody has had its answer, or was there to see it."""
+        return not self.log.exists() or _heard_path(self.path).exists()
+
+    @property
     def running(self) -> bool:
         return self.document is None and not self.interrupted
 
@@ -84,12 +97,32 @@ class Record:
         return str(problems[0]["message"]) if problems else None
 
 
+def new_id(verb: str) -> str:
+    """The name of a run: when, what, and four random bytes."""
+    return f"{clock.now().strftime(clock.SET_STAMP)}-{verb}-{os.urandom(4).hex()}"
+
+
+def make_log(folder: Path, job_id: str) -> Path:
+    """An empty log for a run that is about to begin. Raises FileExistsError."""
+    path = _log_path(folder / f"{job_id}.json")
+    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
+    return path
+
+
+def hear(record: Record) -> None:
+    """Write down, durably, that its answer has reached somebody."""
+    durable.write_file(_heard_path(record.path), b"")
+
+
 @contextmanager
-def recorded(folder: Path, verb: str, stack: str, arguments: Mapping[str, Any]) -> Iterator[Job]:
-    """Record a run in a stack's folder of jobs (an existing private directory) while the block runs; the block finishes it."""
+def recorded(folder: Path, verb: str, stack: str, arguments: Mapping[str, Any], job_id: str | None = None) -> Iterator[Job]:
+    """Record a run in a stack's folder of jobs (an existing private directory) while the block runs; the block finishes it.
+
+    `job_id` is the name that whoever started it has given it.
+    """
     _make_room(folder)
     started = clock.now()
-    path = folder / f"{started.strftime(clock.SET_STAMP)}-{verb}-{os.urandom(4).hex()}.json"
+    path = folder / f"{job_id or new_id(verb)}.json"
     record = {
         "schema": SCHEMA,
         "id": path.stem,
@@ -119,6 +152,11 @@ def records(folder: Path) -> list[Record]:
         return []
     found = (_read(folder / name) for name in names)
     return sorted((record for record in found if record is not None), key=lambda record: record.started)
+
+
+def find(folder: Path, job_id: str) -> Record | None:
+    """One run of a stack; None where there is no record of it. Raises as `records` does."""
+    return _read(folder / f"{job_id}.json")
 
 
 def _read(path: Path) -> Record | None:
@@ -163,7 +201,7 @@ def _make_room(folder: Path) -> None:
             continue
         if record is None or record.running:
             continue
-        for path in (record.path, record.path.with_suffix(".traceback"), _lock_path(record.path)):
+        for path in (record.path, record.path.with_suffix(".traceback"), record.log, _heard_path(record.path), _lock_path(record.path)):
             path.unlink(missing_ok=True)
 
 
@@ -173,3 +211,11 @@ def _is_record(name: str) -> bool:
 
 def _lock_path(path: Path) -> Path:
     return path.with_suffix(".lock")
+
+
+def _log_path(path: Path) -> Path:
+    return path.with_suffix(".log")
+
+
+def _heard_path(path: Path) -> Path:
+    return path.with_suffix(".heard")

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+import signal
+import time
 from pathlib import Path
 from typing import Any
 
-from storekeeper.host import jobs
-from storekeeper.outcomes import Refused, Unknown
+from storekeeper.host import clock, jobs
+from storekeeper.outcomes import Failed, Refused, Unknown
 from storekeeper.stack.config import Places, stack_names
 from storekeeper.verbs.report import Report
+
+_PATIENCE_S = 120.0  # a restore that is told to end goes back first
 
 
 def list_jobs(places: Places, stack: str | None) -> Report:
@@ -22,6 +26,24 @@ def list_jobs(places: Places, stack: str | None) -> Report:
     names = [stack] if stack is not None else _recorded_stacks(places)
     found = [record for name in names for record in records_of(places, name)]
     return Report({"jobs": [_described(record) for record in sorted(found, key=lambda record: record.started)]})
+
+
+def stop_job(places: Places, stack: str | None, job_id: str) -> Report:
+    """Ask a run to end, and wait until it has: its own words are its answer. Raises Refused for one that does not run."""
+    names = [stack] if stack is not None else _recorded_stacks(places)
+    record = next((record for name in names for record in records_of(places, name) if record.id == job_id), None)
+    if record is None:
+        raise Refused(f"there is no record of the run {job_id[:80]!r}", next="storekeeper jobs")
+    if not record.running:
+        raise Refused(f"the run {record.id} has ended ({record.outcome})", next=f"storekeeper jobs {record.stack}")
+    os.kill(record.pid, signal.SIGTERM)
+    deadline = clock.monotonic() + _PATIENCE_S
+    while record is not None and record.running:
+        if clock.monotonic() > deadline:
+            raise Failed(f"the run {job_id} (pid {record.pid}) was asked to end and still runs", next=f"storekeeper jobs {record.stack}")
+        time.sleep(0.1)
+        record = jobs.find(places.state / "jobs" / record.stack, job_id)
+    return Report({"jobs": [_described(record)] if record is not None else []})
 
 
 def records_of(places: Places, stack: str) -> list[jobs.Record]:
