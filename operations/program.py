@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
 from pyinfra import host, logger
 from pyinfra.api import FunctionCommand, Host, OperationValueError, QuoteString, State, StringCommand
+from pyinfra.api.arguments import ConnectorArguments
 from pyinfra.connectors.util import CommandOutput, OutputLine
 
 RELEASES = "/opt/storekeeper"
@@ -17,6 +18,7 @@ PROGRAM = f"{RELEASES}/current/bin/storekeeper"
 CONFIG = "/etc/storekeeper"
 _SCHEMA = 1  # of the documents that are understood here
 _ACCEPTED = (0, 4)  # ok, and ok with warnings that a person is told
+_SUCCESS: ConnectorArguments = {"_success_exit_codes": list(_ACCEPTED)}
 _OUTCOME_COLOURS = {"ok": "green", "warning": "yellow", "unknown": "yellow"}
 _LONGEST = 4096  # bytes of one word: no path, name or set is longer
 
@@ -35,12 +37,16 @@ class Program:
         released = f"{target.data.get('storekeeper_releases', RELEASES)}/current/bin/storekeeper"
         return cls(target.data.get("storekeeper_program", released), target.data.get("storekeeper_config", CONFIG))
 
-    def words(self, verb: str, *arguments: str) -> tuple[str, ...]:
-        """The argument list of a verb that answers with a document. Raises OperationValueError for a word that no verb takes."""
+    def words(self, verb: str, *arguments: str, option: str | None = None) -> tuple[str, ...]:
+        """The argument list of a verb that answers with a document. Raises OperationValueError for a word that no verb takes.
+
+        `option` is one of the program's own, before the verb.
+        """
         for what, path in (("storekeeper_program", self.path), ("storekeeper_config", self.config)):
             if not PurePosixPath(value(what, path)).is_absolute():
                 raise OperationValueError(f"{what} is no absolute path: {path!r}")
-        return (self.path, "--config", self.config, "--json", verb, *(_word(f"a word of {verb}", word) for word in arguments))
+        own = ["--json"] if option is None else ["--json", option]
+        return (self.path, "--config", self.config, *own, verb, *(_word(f"a word of {verb}", word) for word in arguments))
 
 
 def value(what: str, given: object) -> str:
@@ -73,8 +79,7 @@ class Verb(StringCommand):
     """
 
     def __init__(self, verb: str, *arguments: str) -> None:
-        words = Program.of(host).words(verb, *arguments)
-        super().__init__(*(QuoteString(word) for word in words), _success_exit_codes=list(_ACCEPTED))
+        super().__init__(*_quoted(Program.of(host).words(verb, *arguments)), **_SUCCESS)
 
     def execute(self, state: State, host: Host, connector_arguments: Any) -> tuple[bool, CommandOutput]:
         status, output = super().execute(state, host, connector_arguments)
@@ -82,8 +87,39 @@ class Verb(StringCommand):
         if document is None:
             return False, output
         tell(host, document)
-        said = [OutputLine("stdout", line) for line in output.stdout_lines] if status else []
-        return status, CommandOutput(said)
+        return status, _answered(output) if status else CommandOutput([])
+
+
+class JobVerb(StringCommand):
+    """A long verb, which goes on whatever happens to the wire: it is a job of the host, started or found, and followed here.
+
+    What it tells while it works is printed as it comes. Then its answer is fetched, by which the host knows that it was heard: a run
+    whose answer got lost on the way is not run again, but answers whoever asks next.
+    """
+
+    def __init__(self, verb: str, *arguments: str) -> None:
+        program = Program.of(host)
+        super().__init__(*_quoted(program.words(verb, *arguments, option="--job")), ">/dev/null", **_SUCCESS)
+        self._fetch = StringCommand(*_quoted(program.words(verb, *arguments, option="--heard")), **_SUCCESS)
+
+    def execute(self, state: State, host: Host, connector_arguments: Any) -> tuple[bool, CommandOutput]:
+        known = {**connector_arguments, **self.connector_arguments, "print_input": state.print_input}
+        followed, said = host.run_shell_command(self, print_output=True, **known)
+        heard, output = host.run_shell_command(self._fetch, **known)
+        document = parse_document(output.stdout_lines)
+        if document is None or "job" not in document:
+            return False, said  # refused before there was a job, or cut off: why has been printed
+        tell(host, document)
+        return followed and heard, _answered(output) if followed else CommandOutput([])
+
+
+def _answered(output: CommandOutput) -> CommandOutput:
+    """What a person is not shown again: the document alone."""
+    return CommandOutput([OutputLine("stdout", line) for line in output.stdout_lines])
+
+
+def _quoted(words: Sequence[str]) -> Iterator[QuoteString]:
+    return (QuoteString(word) for word in words)
 
 
 def unread(what: str) -> FunctionCommand:

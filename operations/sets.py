@@ -15,14 +15,15 @@ from pyinfra import host
 from pyinfra.api import FunctionCommand, OperationValueError, operation
 
 from .facts.sets import Sets, ask
-from .program import Verb, unread, value
+from .program import JobVerb, Verb, unread, value
 
 _UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+Commands = Generator[Verb | JobVerb | FunctionCommand, None, None]
 _USABLE = ("verified", "proven")
 
 
 @operation(is_idempotent=False)
-def backup(stack: str) -> Generator[Verb, None, None]:
+def backup(stack: str) -> Commands:
     """
     Take, verify and publish one backup set of a stack, whatever sets there are.
 
@@ -34,11 +35,11 @@ def backup(stack: str) -> Generator[Verb, None, None]:
 
         sets.backup(name="Back up maestro", stack="maestro")
     """
-    yield Verb("backup", value("stack", stack))
+    yield JobVerb("backup", value("stack", stack))
 
 
 @operation()
-def recent(stack: str, within: str = "26h", proven: bool = False) -> Generator[Verb | FunctionCommand, None, None]:
+def recent(stack: str, within: str = "26h", proven: bool = False) -> Commands:
     """
     Take a backup set only where the stack has no usable one that is young enough. Where that cannot be told, the host fails.
 
@@ -63,13 +64,13 @@ def recent(stack: str, within: str = "26h", proven: bool = False) -> Generator[V
     if newest is not None and timedelta() <= (age := _age(listed, newest["time"])) <= limit:
         host.noop(f"newest {newest['state']} set {newest['id']} of {stack} is {_spoken(age)} old, within {within}")
         return
-    yield Verb("backup", stack)
+    yield JobVerb("backup", stack)
     if proven:
-        yield Verb("prove", stack)
+        yield JobVerb("prove", stack)
 
 
 @operation(is_idempotent=False)
-def verify(stack: str, set: str | None = None, all: bool = False) -> Generator[Verb, None, None]:
+def verify(stack: str, set: str | None = None, all: bool = False) -> Commands:
     """
     Read a set back and decode it in full.
 
@@ -85,11 +86,11 @@ def verify(stack: str, set: str | None = None, all: bool = False) -> Generator[V
     """
     if set is not None and all:
         raise OperationValueError("give a set or all, not both")
-    yield Verb("verify", value("stack", stack), *_named(set), *(["--all"] if all else []))
+    yield JobVerb("verify", value("stack", stack), *_named(set), *(["--all"] if all else []))
 
 
 @operation()
-def prove(stack: str, set: str | None = None, within: str | None = None) -> Generator[Verb | FunctionCommand, None, None]:
+def prove(stack: str, set: str | None = None, within: str | None = None) -> Commands:
     """
     Restore a set into a scratch place and compare what came out with what went in.
 
@@ -115,7 +116,7 @@ def prove(stack: str, set: str | None = None, within: str | None = None) -> Gene
         if newest is not None and timedelta() <= (age := _age(listed, newest["proven_at"])) <= limit:
             host.noop(f"set {newest['id']} of {stack} was proven {_spoken(age)} ago, within {within}")
             return
-    yield Verb("prove", value("stack", stack), *_named(set))
+    yield JobVerb("prove", value("stack", stack), *_named(set))
 
 
 @operation(is_idempotent=False)
@@ -130,7 +131,7 @@ def restore(
     stage_dir: str | None = None,
     plan: bool = False,
     confirm: str | None = None,
-) -> Generator[Verb, None, None]:
+) -> Commands:
     """
     Put all stores of a stack back to a set, or none; or return from the last restore.
 
@@ -152,11 +153,11 @@ def restore(
         sets.restore(name="Put maestro back", stack="maestro", set="latest", confirm="maestro@prod-ai-1")
     """
     words = restore_words(stack, set, back, only, nobody_uses, no_owners, accept_unreadable, stage_dir, plan, confirm)
-    yield Verb("restore", value("stack", stack), *words)
+    yield (Verb if plan else JobVerb)("restore", value("stack", stack), *words)
 
 
 @operation()
-def prune(stack: str, dry_run: bool = False, confirm: str | None = None) -> Generator[Verb, None, None]:
+def prune(stack: str, dry_run: bool = False, confirm: str | None = None) -> Commands:
     """
     Remove the sets that the stack's retention keeps no longer. Only verified sets count, and the newest survivor is read first.
 
@@ -171,7 +172,7 @@ def prune(stack: str, dry_run: bool = False, confirm: str | None = None) -> Gene
         sets.prune(name="Remove old sets", stack="maestro")
     """
     words = ["--dry-run"] if dry_run else ["--confirm", value("confirm", confirm)] if confirm is not None else []
-    yield Verb("prune", value("stack", stack), *words)
+    yield (Verb if dry_run else JobVerb)("prune", value("stack", stack), *words)
 
 
 def restore_words(

@@ -287,7 +287,10 @@ def document_schema(verb: str) -> Schema:
         "result": or_null({"anyOf": RESULTS[verb], "description": "by verb, see below"}, "the verb could not answer; `problems` says why"),
         "problems": several(PROBLEM, "what a person should know; the gravest is not always the first"),
     }
-    return record(shell, f"what `storekeeper {verb} --json` prints")
+    found = record(shell, f"what `storekeeper {verb} --json` prints")
+    if BY_NAME[verb].job:
+        found["properties"]["job"] = text("with `--job` and `--heard`, the run whose answer this is")
+    return found
 
 
 def usage_schema() -> Schema:

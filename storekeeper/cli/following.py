@@ -64,6 +64,6 @@ def _start(desk: Desk, job_id: str, log: Path) -> None:
 
 def _answer(record: jobs.Record, begun: Begun) -> Document:
     if record.document is not None:
-        return dict(record.document)
+        return {**record.document, "job": record.id}
     problem = Problem(f"{record.verb} {record.message}", next=f"storekeeper jobs {record.stack}")
-    return begun.ended(Outcome.FAILED, None, [problem])
+    return {**begun.ended(Outcome.FAILED, None, [problem]), "job": record.id}

@@ -28,6 +28,11 @@ PROGRAM = "/opt/sk/bin/storekeeper"
 TYPED = f"{PROGRAM} --config /etc/storekeeper --json"  # how every verb begins on a fake host
 
 
+def followed(words: str) -> str:
+    """How a long verb is typed: as a job, whose answer is fetched afterwards."""
+    return f"{TYPED} --job {words} >/dev/null"
+
+
 def recorded(name: str) -> Any:
     return json.loads((RECORDED / f"{name}.json").read_text(encoding="utf-8"))
 
@@ -42,8 +47,9 @@ def code(name: str) -> int:
 
 
 def verb(name: str) -> dict[str, Any]:
-    """What a host answers to a verb typed by an operation: pyinfra calls 0 and 4 success when it was told to."""
-    return {"stdout": printed(name), "success": code(name) in (0, 4), "stderr": ["progress that nobody needs"]}
+    """What a host answers to a verb typed by an operation, job or not: pyinfra calls 0 and 4 success when it was told to."""
+    document = {**recorded(name), "job": "20260101T000000Z-verb-00000000"}
+    return {"stdout": [json.dumps(document)], "success": code(name) in (0, 4), "stderr": ["progress that nobody needs"]}
 
 
 def answer(*names: str) -> list[str]:

@@ -13,7 +13,7 @@ from pyinfra.api import OperationValueError
 
 from operations import sets
 from operations.program import tell
-from tests.deploys.fake import END, PROGRAM, TYPED, answer, fake_host, recorded, verb
+from tests.deploys.fake import END, PROGRAM, TYPED, answer, fake_host, followed, recorded, verb
 
 LIST = f"{TYPED} list demo; "
 
@@ -48,7 +48,8 @@ LIST = f"{TYPED} list demo; "
 )
 def test_an_operation_types_one_verb_and_nothing_else(operation, arguments, typed):
     with fake_host() as fake:
-        assert fake.commands(operation, stack="demo", **arguments) == [f"{TYPED} {typed}"]
+        is_short = "--plan" in typed or "--dry-run" in typed
+        assert fake.commands(operation, stack="demo", **arguments) == [f"{TYPED} {typed}" if is_short else followed(typed)]
         assert fake.typed == []
 
 
@@ -109,7 +110,7 @@ def test_a_hostile_value_reaches_the_program_as_the_one_word_it_is(field, value,
     operation, arguments = FIELDS[field](value)
     with fake_host(storekeeper_program=echo) as fake:
         (command,) = fake.commands(operation, **arguments)
-    words = _shell(command, tmp_path)
+    words = _shell(command.removesuffix(" >/dev/null"), tmp_path)
     assert words.count(value) == 1
     assert not (tmp_path / "MARK").exists()
 
@@ -205,7 +206,7 @@ def test_a_set_that_is_not_young_is_followed_by_a_new_one(listed, seconds, argum
     answered = _aged(listed, seconds) if "proven" not in arguments else _aged(listed, 3600)
     with fake_host({LIST: answered}) as fake:
         typed = fake.commands(sets.recent, stack="demo", **arguments)
-    assert typed == [f"{TYPED} {each} demo" for each in (["backup", "prove"] if "proven" in arguments else ["backup"])]
+    assert typed == [followed(f"{each} demo") for each in (["backup", "prove"] if "proven" in arguments else ["backup"])]
 
 
 def test_a_damaged_set_is_none_that_counts_however_young():
@@ -219,25 +220,25 @@ def test_a_damaged_set_is_none_that_counts_however_young():
 def test_only_a_proven_set_counts_where_that_is_asked_for():
     with fake_host({LIST: _aged("list-unproven", 60)}) as fake:
         assert fake.commands(sets.recent, stack="demo", within="26h") == []
-        assert fake.commands(sets.recent, stack="demo", within="26h", proven=True) == [f"{TYPED} backup demo", f"{TYPED} prove demo"]
+        assert fake.commands(sets.recent, stack="demo", within="26h", proven=True) == [followed("backup demo"), followed("prove demo")]
 
 
 def test_a_stack_without_any_set_gets_its_first():
     with fake_host({LIST: answer("list-empty"), "backup demo": verb("backup")}) as fake:
         assert fake.execute(sets.recent, stack="demo") == [True]
-        assert fake.typed[-1] == f"{TYPED} backup demo"
+        assert fake.typed[-2:] == [followed("backup demo"), f"{TYPED} --heard backup demo"]
 
 
 def test_a_recent_proof_is_left_at_that_and_its_age_is_said():
     with fake_host({LIST: _aged("list-proven", 3 * 86400, "proven_at")}) as fake:
         assert fake.commands(sets.prove, stack="demo", within="7d") == []
         assert re.search(r"noop: set \S+-000001 of demo was proven 72 h 0 min ago, within 7d", fake.said.text)
-        assert fake.commands(sets.prove, stack="demo", within="2d") == [f"{TYPED} prove demo"]
+        assert fake.commands(sets.prove, stack="demo", within="2d") == [followed("prove demo")]
 
 
 def test_a_verified_set_is_no_proof():
     with fake_host({LIST: _aged("list-unproven", 60)}) as fake:
-        assert fake.commands(sets.prove, stack="demo", within="7d") == [f"{TYPED} prove demo"]
+        assert fake.commands(sets.prove, stack="demo", within="7d") == [followed("prove demo")]
 
 
 UNREADABLE = {
@@ -266,7 +267,7 @@ def test_sets_that_could_not_be_read_fail_that_host_only_and_are_never_taken_for
 def test_control_with_a_default_of_no_sets_a_missing_program_would_look_like_a_host_without_backups(monkeypatch):
     monkeypatch.setattr(sets, "ask", lambda *_, **__: {"started": "2026-11-21T12:00:00Z", "result": {"sets": []}})
     with fake_host() as fake:
-        assert fake.commands(sets.recent, stack="demo") == [f"{TYPED} backup demo"]
+        assert fake.commands(sets.recent, stack="demo") == [followed("backup demo")]
 
 
 @pytest.mark.parametrize(
@@ -337,4 +338,4 @@ def test_a_name_of_a_file_cannot_drive_the_terminal():
 def test_a_verb_is_typed_as_its_words_and_not_as_a_sentence():
     with fake_host({"backup demo": verb("backup")}) as fake:
         fake.execute(sets.backup, stack="demo")
-        assert shlex.split(fake.typed[-1])[-6:] == [PROGRAM, "--config", "/etc/storekeeper", "--json", "backup", "demo"]
+        assert shlex.split(fake.typed[-1])[-7:] == [PROGRAM, "--config", "/etc/storekeeper", "--json", "--heard", "backup", "demo"]

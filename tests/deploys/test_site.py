@@ -126,7 +126,8 @@ def test_a_host_that_a_limit_leaves_out_and_a_dry_run_change_nothing(site):
     assert site.deploy("site", "--dry").code == 0
     assert tree(site.root) == before
     text = (site.control / "inventory.py").read_text()
-    (site.control / "inventory.py").write_text(text + "\nothers = [('@fake/other', {'fake_delay': 0, 'fake_delay_jitter': 0})]\n")
+    other = {"fake_delay": 0, "fake_delay_jitter": 0, "storekeeper_program": "/opt/sk"}
+    (site.control / "inventory.py").write_text(f"{text}\nothers = [('@fake/other', {other!r})]\n")
     assert "@local" not in _well(site.deploy("site", "--limit", "@fake/other")).said
     assert tree(site.root) == before
 

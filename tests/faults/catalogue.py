@@ -36,6 +36,7 @@ CASES: dict[str, str] = {
     "A15": "Row security, large objects or a schema hide rows from the role",
     "A16": "A dump of 0 or 20 bytes with exit code 0; a store that shrank",
     "A17": "Tables, collections and documents come and go during the backup",
+    "A22": "The caller dies, or the wire is cut, in the middle of a backup",
     "A23": "The repository and its staging are on different file systems",
     "A24": "The repository is not mounted",
     "A25": "The repository is read-only, of another owner, open to others, or a link",
