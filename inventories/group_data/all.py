@@ -32,6 +32,7 @@ storekeeper_stacks = {}
 #   no_owners=A,B     restore: stores to restore without the owners of their files
 #   accept_unreadable=A,B   restore: stores that cannot be read, of which a raw copy is kept
 #   stage_dir=DIR     restore: where to stage, instead of beside the live data
+#   stop=JOB      jobs: ask this run to end
 #   report=FILE   status: where to write the report on this machine
 #   plan=yes      prune: say which sets would go
 #   plan=yes      restore: say what would happen and change nothing

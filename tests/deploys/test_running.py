@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sqlite3
 import subprocess
 import sys
@@ -220,3 +221,29 @@ def test_a_host_without_stacks_is_told_so(tmp_path):
     site = Site(tmp_path)
     for which in ("backup", "prove", "verify", "prune"):
         assert "no stack is declared for this host: nothing is done" in _well(site.deploy(which)).said
+
+
+def test_the_runs_of_a_host_are_printed_with_how_they_ended(site):
+    assert site.deploy("backup").code == 0
+    (site.live() / "main.db").write_bytes(b"no database" * 1000)
+    assert site.deploy("backup").code == 1
+    shown = site.deploy("jobs")
+    assert shown.code == 0, shown.said
+    runs = re.findall(r"(ok|failed)  backup demo  since \S+Z  [0-9.]+ s", shown.said)
+    assert runs == ["ok", "failed"]
+    [job] = re.findall(r"failed  backup demo .*  ([0-9TZ]+-backup-[0-9a-f]{8})", shown.said)
+    refused = site.deploy("jobs", stop=job)
+    assert refused.code == 1
+    assert f"the run {job} has ended (failed)" in refused.said
+
+
+def test_a_deploy_whose_answer_was_lost_is_answered_by_the_run_that_it_began(site):
+    """The first follows as a deploy does, and never fetches the answer."""
+    words = f"{sys.prefix}/bin/storekeeper --config {site.root}/etc --json --job backup demo"
+    lost = subprocess.run(words.split(), capture_output=True, text=True, check=True)
+    job = json.loads(lost.stdout)["job"]
+    assert site.deploy("backup").code == 0
+    assert len(list((site.root / "state/jobs/demo").glob("*.json"))) == 1, "nothing ran twice"
+    assert (site.root / f"state/jobs/demo/{job}.heard").exists()
+    assert site.deploy("backup").code == 0
+    assert len(list((site.root / "state/jobs/demo").glob("*.json"))) == 2

@@ -1,0 +1,16 @@
+"""Print the running and past runs of each host; with `stop=JOB`, ask that run to end and wait until it has.
+
+pyinfra INVENTORY deploys/jobs.py --data stack=maestro
+pyinfra INVENTORY deploys/jobs.py --limit HOST --data stop=20260101T030000Z-backup-0a1b2c3d
+"""
+
+from pyinfra import host
+
+from operations import declared, jobs
+
+sudo = declared.sudo(host)
+stopped = declared.text(host, "stop")
+if stopped is not None:
+    jobs.stop(name=f"End {stopped}", job=stopped, _sudo=sudo)
+else:
+    jobs.show(name="Runs", stack=declared.text(host, "stack"), _sudo=sudo)
