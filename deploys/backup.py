@@ -5,9 +5,10 @@ pyinfra INVENTORY deploys/backup.py --data stack=maestro --data within=26h
 
 from pyinfra import host
 
-from operations import declared, sets
+from operations import declared, preflight, sets
 
 sudo = declared.sudo(host)
+preflight.ready(name="Preflight", **declared.ground(host), _sudo=sudo)
 within = declared.within(host)
 for stack in host.loop(declared.chosen_stacks(host)):
     if within:

@@ -6,9 +6,10 @@ pyinfra INVENTORY deploys/jobs.py --limit HOST --data stop=20260101T030000Z-back
 
 from pyinfra import host
 
-from operations import declared, jobs
+from operations import declared, jobs, preflight
 
 sudo = declared.sudo(host)
+preflight.ready(name="Preflight", **declared.ground(host), _sudo=sudo)
 stopped = declared.text(host, "stop")
 if stopped is not None:
     jobs.stop(name=f"End {stopped}", job=stopped, _sudo=sudo)

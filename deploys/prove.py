@@ -5,9 +5,10 @@ pyinfra INVENTORY deploys/prove.py --data stack=maestro --data within=7d
 
 from pyinfra import host
 
-from operations import declared, sets
+from operations import declared, preflight, sets
 
 sudo = declared.sudo(host)
+preflight.ready(name="Preflight", **declared.ground(host), _sudo=sudo)
 chosen = declared.chosen_set(host)
 within = declared.within(host)
 if chosen and within:

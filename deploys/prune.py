@@ -6,9 +6,10 @@ pyinfra INVENTORY deploys/prune.py --data stack=maestro --data confirm=maestro@p
 
 from pyinfra import host
 
-from operations import declared, sets
+from operations import declared, preflight, sets
 
 sudo = declared.sudo(host)
+preflight.ready(name="Preflight", **declared.ground(host), _sudo=sudo)
 for stack in host.loop(declared.chosen_stacks(host)):
     dry_run, confirm = declared.flag(host, "plan"), declared.text(host, "confirm")
     sets.prune(name=f"Prune {stack}", stack=stack, dry_run=dry_run, confirm=confirm, _sudo=sudo)

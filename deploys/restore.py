@@ -7,7 +7,7 @@ pyinfra INVENTORY deploys/restore.py --data stack=maestro --data set=latest --da
 from pyinfra import host
 from pyinfra.api import OperationValueError
 
-from operations import declared, sets
+from operations import declared, preflight, sets
 
 stacks = declared.chosen_stacks(host)
 if len(stacks) != 1:
@@ -28,4 +28,6 @@ try:
     sets.restore_words(**wanted)  # before any host is touched, not when its turn comes
 except OperationValueError as error:
     raise SystemExit(f"{error}") from error
-sets.restore(name=f"{'Plan the restore of' if wanted['plan'] else 'Restore'} {stacks[0]}", **wanted, _sudo=declared.sudo(host))
+sudo = declared.sudo(host)
+preflight.ready(name="Preflight", **declared.ground(host), _sudo=sudo)
+sets.restore(name=f"{'Plan the restore of' if wanted['plan'] else 'Restore'} {stacks[0]}", **wanted, _sudo=sudo)

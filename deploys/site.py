@@ -8,7 +8,7 @@ from io import StringIO
 from pyinfra import host
 from pyinfra.operations import files
 
-from operations import declared, release
+from operations import declared, preflight, release
 from operations.program import Program
 from operations.schedule import cron_lines, owner_of
 
@@ -21,6 +21,8 @@ scratch = declared.place(host, "storekeeper_scratch")
 schedules = declared.place(host, "storekeeper_cron")
 schedules_owner = owner_of(schedules, owner)
 stacks = declared.stacks(host)
+
+preflight.ready(name="Preflight", **declared.ground(host), _sudo=sudo)
 
 if declared.brings_program(host):
     release.installed(

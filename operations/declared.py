@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from pyinfra import logger
 from pyinfra.api import Host, OperationValueError
@@ -83,6 +84,17 @@ def place(target: Host, key: str) -> str:
     if not isinstance(given, str) or not re.fullmatch(r"/[^\x00-\x1f\x7f-\x9f]+", given) or PurePosixPath(given).parts.count(".."):
         raise SystemExit(f"{target.name}: {key} takes an absolute path, not {given!r}")
     return given.rstrip("/")
+
+
+def ground(target: Host) -> dict[str, Any]:
+    """What `preflight.ready` asks of a host: its places with room, its interpreter, and root where the program runs as root."""
+    return {
+        "places": [
+            place(target, key) for key in ("storekeeper_config", "storekeeper_state", "storekeeper_repository", "storekeeper_scratch")
+        ],
+        "python": place(target, "storekeeper_python") if brings_program(target) else None,
+        "root": user(target) == "root",
+    }
 
 
 def brings_program(target: Host) -> bool:

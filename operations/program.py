@@ -124,11 +124,16 @@ def _quoted(words: Sequence[str]) -> Iterator[QuoteString]:
 
 def unread(what: str) -> FunctionCommand:
     """A command that fails its own host because `what`, on which the decision rests, could not be read. Nothing is typed."""
-    return FunctionCommand(_say_unread, (what,), {})
+    return refused(f"{what} could not be read, so nothing was decided")
 
 
-def _say_unread(state: State, host: Host, what: str) -> bool:  # noqa: ARG001 pyinfra looks for both names
-    host.log_styled(f"{what} could not be read, so nothing was decided", fg="red", log_func=logger.error)
+def refused(sentence: str) -> FunctionCommand:
+    """A command that fails its own host with a sentence. Nothing is typed."""
+    return FunctionCommand(say, (sentence,), {})
+
+
+def say(state: State, host: Host, sentence: str) -> bool:  # noqa: ARG001 pyinfra looks for both names
+    host.log_styled(one_line(sentence), fg="red", log_func=logger.error)
     return False
 
 

@@ -15,13 +15,13 @@ from collections.abc import Generator, Sequence
 from functools import cache
 from pathlib import Path
 
-from pyinfra import host, logger
+from pyinfra import host
 from pyinfra.api import FileUploadCommand, FunctionCommand, Host, OperationValueError, State, StringCommand, operation
 from pyinfra.api.facts import get_fact
 
 from .facts.release import Found, Releases
 from .packing import FLOOR, Release, download, pack, platforms
-from .program import RELEASES, one_line, unread, value
+from .program import RELEASES, refused, say, unread, value
 
 PYTHON = "/usr/bin/python3"
 _TEMPLATES = Path(__file__).resolve().parent.parent / "templates"
@@ -69,9 +69,12 @@ def installed(
         host.noop(f"release {wanted} is current")
         return
     if wanted not in found.complete:
-        refusal = _refusal(found, wanted, root, python, known=release is not None, wheelhouse=wheelhouse)
-        if refusal or release is None:
-            yield FunctionCommand(_say, (refusal,), {})
+        if release is None:
+            there = ", ".join(found.complete) or "none"
+            yield refused(f"there is no release {wanted} below {root}/releases to go back to; there is {there}")
+            return
+        if (why := _refusal(found, python, wheelhouse=wheelhouse)) is not None:
+            yield refused(why)
             return
         yield from _make(release, found, root, python, wheelhouse=wheelhouse)
     link = shlex.quote(f"{root}/current")
@@ -81,11 +84,8 @@ def installed(
         yield StringCommand("rm -rf " + " ".join(shlex.quote(f"{root}/releases/{each}") for each in gone))
 
 
-def _refusal(found: Found, wanted: str, root: str, python: str, *, known: bool, wheelhouse: bool) -> str | None:
+def _refusal(found: Found, python: str, *, wheelhouse: bool) -> str | None:
     """Why a release cannot be made, in a sentence with what to do; None when it can."""
-    if not known:
-        there = ", ".join(found.complete) or "none"
-        return f"there is no release {wanted} below {root}/releases to go back to; there is {there}"
     if found.python is None:
         return f"{python} does not run: install Python {FLOOR[0]}.{FLOOR[1]} or later (apt-get install python3 python3-venv)"
     if found.python < FLOOR:
@@ -131,7 +131,7 @@ def _pack(state: State, host: Host, archive: Path, release: Release, python: Seq
             try:
                 download(release, python, tags, wheels)
             except RuntimeError as error:
-                return _say(state, host, f"the packages of {release.name} could not be fetched on this machine: {error}")
+                return say(state, host, f"the packages of {release.name} could not be fetched on this machine: {error}")
         with tarfile.open(archive.with_suffix(".new"), "w") as tar:
             _add(tar, "release.sh", (_TEMPLATES / "release.sh").read_bytes())
             _add(tar, release.wheel_name, release.wheel)
@@ -147,8 +147,3 @@ def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
     entry = tarfile.TarInfo(name)
     entry.size, entry.mode = len(content), 0o644
     tar.addfile(entry, io.BytesIO(content))
-
-
-def _say(state: State, host: Host, sentence: str) -> bool:  # noqa: ARG001 pyinfra looks for both names
-    host.log_styled(one_line(sentence), fg="red", log_func=logger.error)
-    return False

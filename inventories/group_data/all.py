@@ -7,6 +7,9 @@ storekeeper_wheelhouse = False  # True sends the packages along, for a host that
 # storekeeper_release = "VERSION-HASH"   a release that is on the host, to go back to it; else the one of this checkout
 # storekeeper_program = "/PATH"          where the program is, where something else puts it there: then nothing is released
 
+# A host whose key is not the one in known_hosts is not talked to.
+ssh_strict_host_key_checking = "yes"
+
 # The directory of the program's configuration on the host.
 storekeeper_config = "/etc/storekeeper"
 
