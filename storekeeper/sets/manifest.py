@@ -85,7 +85,12 @@ def read_manifest(path: Path, *, expect_id: str | None = None, expect_stack: str
 
     Raises BadManifest, or NewerFormat with both schema numbers.
     """
-    document = _parse(_read(path))
+    return checked(_read(path), expect_id=expect_id, expect_stack=expect_stack)
+
+
+def checked(data: bytes, *, expect_id: str | None = None, expect_stack: str | None = None) -> Manifest:
+    """As `read_manifest`, of a manifest that came some other way."""
+    document = _parse(data)
     schema = _schema(document)
     formats.refuse_newer(schema, SCHEMA, what=MANIFEST)  # before the seal, which a newer one may compute in another way
     if document.get("seal") != _seal({key: value for key, value in document.items() if key != "seal"}):

@@ -16,11 +16,10 @@ from storekeeper import __version__
 from storekeeper.host import clock, durable, space
 from storekeeper.outcomes import Failed, Problem, Severity, said_by_the_system
 from storekeeper.sets import room, shrinkage
-from storekeeper.sets.artefacts import Findings, look_around
 from storekeeper.sets.context import Context
 from storekeeper.sets.manifest import Manifest
 from storekeeper.sets.point import Point, naming, one_point
-from storekeeper.sets.readahead import ReadAhead
+from storekeeper.sets.readingback import read_back
 from storekeeper.sets.repository import Partial, SetEntry
 from storekeeper.stores.folder import StoreFolder
 from storekeeper.stores.protocol import Hold, Look, Store
@@ -83,7 +82,7 @@ def _take(context: Context, purpose: str, accept_shrink: frozenset[str], accept_
             state="verified" if is_complete else "incomplete",
             problems=tuple(warnings),
         )
-        making.read_back(manifest)
+        read_back(partial.path, manifest, context.stores, context.progress)
         context.progress.step(None, "publishing")
         return partial.publish(manifest)
 
@@ -139,20 +138,6 @@ class _Making:
             details=details,
         )
 
-    def read_back(self, manifest: Manifest) -> None:
-        """Compare every byte of each store on disk with what was written, then decode it in full, unless it is a raw copy.
-
-        Raises Failed for the first fault.
-        """
-        _refuse_faults(look_around(self._partial.path, manifest))
-        with ReadAhead(self._partial.path, manifest, self._context.progress) as ahead:
-            for name in ahead.order:
-                _refuse_faults(ahead.findings(name))
-                if not manifest.stores[name].is_raw:
-                    self._context.progress.step(name, "decoding")
-                    with naming(name):
-                        self._context.stores[name].verify(self._partial.path / name, manifest.stores[name])
-
     def _begin_dump(self, name: str, hold: Hold) -> bool:
         """Whether it goes on by itself while other stores are dumped."""
         self._folders[name] = self._folder(name, self._previous)
@@ -195,11 +180,6 @@ class _Making:
         work = self._partial.path / _WORK / name
         durable.ensure_directory(work)
         return work
-
-
-def _refuse_faults(findings: Findings) -> None:
-    for fault in findings.faults:
-        raise Failed(f"the set could not be read back: {fault.message}", store=fault.store)
 
 
 def _preflight(context: Context, stores: Mapping[str, Store], previous: SetEntry | None) -> dict[str, Found]:

@@ -118,14 +118,14 @@ def _seconds_of_pg_dump(entry: SetEntry) -> float:
 def test_control_whoever_does_not_ask_how_pg_dump_ended_publishes_half_a_dump(
     tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def only_sums(making: Any, manifest: Manifest) -> None:
-        assert check_artefacts(making._partial.path, manifest, Progress()) == []
+    def only_sums(folder: Path, manifest: Manifest, *_: Any) -> None:
+        assert check_artefacts(folder, manifest, Progress()) == []
 
     with laboratory(tmp_path, server, "half") as lab:
         copy = programs_with(lab.context.scratch / "bin", '{real} "$@" | head -c 20000; kill -9 $$')
         lab.context.stores["rows"]._declared = server.declared("half", programs=copy)  # type: ignore[attr-defined]
         monkeypatch.setattr(processes._Running, "finish", lambda self: self.process.wait())
-        monkeypatch.setattr(publishing._Making, "read_back", only_sums)
+        monkeypatch.setattr(publishing, "read_back", only_sums)
         entry = take_set(lab.context, purpose="backup")
         monkeypatch.undo()
         assert entry.state == "verified"

@@ -7,6 +7,7 @@ import errno
 import os
 import random
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +16,6 @@ from storekeeper.host import durable
 from storekeeper.host.progress import Progress
 from storekeeper.sets import publishing
 from storekeeper.sets.artefacts import check_artefacts
-from storekeeper.sets.manifest import Manifest
 from storekeeper.sets.publishing import take_set
 from storekeeper.sets.repository import SetEntry
 from tests.harness.campaign import Campaign
@@ -135,12 +135,12 @@ def test_control_a_program_that_does_not_look_at_what_fsync_answers_publishes_a_
 def test_control_a_program_that_does_not_look_at_what_write_answers_publishes_half_a_set(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     """A disk that was full from some byte on, for a program that goes on and does not read back what it wrote."""
 
-    def careless(making: Any, manifest: Manifest) -> None:
-        largest = max((path for path in making._partial.path.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
+    def careless(folder: Path, *_: Any) -> None:
+        largest = max((path for path in folder.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
         largest.chmod(0o600)
         os.truncate(largest, largest.stat().st_size // 2)
 
-    monkeypatch.setattr(publishing._Making, "read_back", careless)
+    monkeypatch.setattr(publishing, "read_back", careless)
     entry = take_set(lab.context, purpose="backup")
     assert entry.state == "verified"
     assert entry.manifest is not None

@@ -76,7 +76,7 @@ def test_control_what_a_kill_leaves_would_be_an_invalid_set_had_it_a_name(lab: L
         os.kill(os.getpid(), signal.SIGKILL)
 
     def take() -> None:
-        publishing.ReadAhead = killed_before_the_manifest  # type: ignore[assignment]
+        publishing.read_back = killed_before_the_manifest
         take_set(lab.context, purpose="backup")
 
     assert in_child(take) == -signal.SIGKILL
@@ -125,32 +125,32 @@ def test_a_living_run_is_not_swept_by_another(lab: Lab) -> None:
 def test_bytes_that_rot_between_write_and_read_back_are_found_and_nothing_is_published(
     lab: Lab, monkeypatch: pytest.MonkeyPatch, campaign: Campaign
 ) -> None:
-    count, read_back, found = campaign.trials(10, 200), publishing._Making.read_back, 0
+    count, read_back, found = campaign.trials(10, 200), publishing.read_back, 0
     for seed in range(count):
-        monkeypatch.setattr(publishing._Making, "read_back", _after_rot(read_back, seed))
+        monkeypatch.setattr(publishing, "read_back", _after_rot(read_back, seed))
         with contextlib.suppress(Failed):
             take_set(lab.context, purpose="backup")
         found += not lab.context.sets.entries() and not _partials(lab)
     campaign.found(count, "bits that flipped between write and read-back", f"{found} found, and nothing published")
     assert found == count
-    monkeypatch.setattr(publishing._Making, "read_back", _after_rot(read_back, 0))
+    monkeypatch.setattr(publishing, "read_back", _after_rot(read_back, 0))
     with pytest.raises(Failed, match="could not be read back"):
         take_set(lab.context, purpose="backup")
 
 
 @pytest.mark.control("A8")
 def test_control_without_the_read_back_the_rotten_set_is_published(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(publishing._Making, "read_back", _after_rot(lambda *_: None, 1))
+    monkeypatch.setattr(publishing, "read_back", _after_rot(lambda *_: None, 1))
     take_set(lab.context, purpose="backup")
     assert _faults(lab.context.sets)
 
 
 def _after_rot(then: Callable[..., None], seed: int) -> Callable[..., None]:
-    def rot(making: Any, manifest: Any) -> None:
+    def rot(folder: Path, *rest: Any) -> None:
         chance = random.Random(seed)
-        files = sorted(path for path in making._partial.path.rglob("*") if path.is_file() and path.stat().st_size)
+        files = sorted(path for path in folder.rglob("*") if path.is_file() and path.stat().st_size)
         flip(chance.choice(files), chance=chance)
-        then(making, manifest)
+        then(folder, *rest)
 
     return rot
 
