@@ -20,6 +20,7 @@ _ELEMENT = re.compile(r"(?:(\*)|([0-9]{1,2})(?:-([0-9]{1,2}))?)(?:/([0-9]{1,2}))
 _DAY = timedelta(days=1)
 # A Sunday the 29th of February comes 40 years after the one before when a year such as 2100 lies between them.
 _LONGEST_WAIT = 41 * 366
+_REACHES = (3, 40, 800, _LONGEST_WAIT)  # days that are looked through backwards, one after the other
 _RARE_DAYS = (date(2060, 1, 1), date(2140, 1, 1))
 _PLAIN_DAYS = (date(2060, 1, 1), date(2060, 1, 22))
 
@@ -76,6 +77,16 @@ class CronTime:
                 if run > after:
                     return run.astimezone(zone)
         raise ValueError(f"{self.text} never comes")
+
+    def latest_until(self, moment: datetime, zone: tzinfo | None = None) -> datetime | None:
+        """The last run up to `moment`, as `next_after` counts; None where the last 41 years have none."""
+        zone = zone or local_zone()
+        last = moment.astimezone(zone).date() + _DAY
+        for reach in _REACHES:
+            until = [run for day in self._days_from(last - reach * _DAY, last + _DAY) for run in self._runs_on(day, zone) if run <= moment]
+            if until:
+                return max(until).astimezone(zone)
+        return None
 
     def gap(self) -> timedelta:
         """The longest time between two runs, as a clock on the wall counts it: a change of the clock may add its hour."""

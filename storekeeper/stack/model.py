@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from storekeeper.stack.schedule import Schedules
+from storekeeper.stack.schedule import Scheduler, Schedules
 from storekeeper.stack.types import (
     AbsolutePath,
     Declared,
@@ -145,14 +145,15 @@ class Stack(Declared):
     ] = ()
     backup: Annotated[BackupModel, Field(description="how sets are taken and kept")] = BackupModel()
     restore: Annotated[RestoreModel, Field(description="how long the way back stays open")] = RestoreModel()
-    schedule: Annotated[Schedules, Field(description="which verbs run when, in the host's time zone")] = ()
+    schedule: Annotated[Schedules, Field(description="which verbs run when")] = ()
+    scheduler: Annotated[Scheduler, Field(description="what starts them")] = Scheduler()
     ping: Annotated[
         HttpUrl | None, Field(description="an address that is called after each backup, with `/fail` after one that failed")
     ] = None
 
     @model_validator(mode="after")
     def _does_not_contradict_itself(self) -> Stack:
-        found = [*_secrets_that_cron_has_not(self), *_stores_that_overlap(self)]
+        found = [*_secrets_that_cron_has_not(self), *_zones_that_cron_has_not(self), *_stores_that_overlap(self)]
         if found:
             text = "; ".join(f"{'.'.join(path)}: {sentence}" for path, sentence in found)
             raise PydanticCustomError(CONTRADICTIONS, "{text}", {"text": text, "found": found})
@@ -172,6 +173,11 @@ def _secrets_that_cron_has_not(stack: Stack) -> Iterator[Contradiction]:
                 yield ("stores", name, "password", "env"), "cron has no such environment: a stack with a schedule needs file"
             if store.admin and store.admin.password and store.admin.password.env:
                 yield ("stores", name, "admin", "password", "env"), "cron has no such environment: a stack with a schedule needs file"
+
+
+def _zones_that_cron_has_not(stack: Stack) -> Iterator[Contradiction]:
+    if stack.scheduler.by == "cron" and stack.scheduler.zone is not None:
+        yield ("scheduler", "zone"), "cron counts in the host's own zone: declare `by: systemd`, or no zone"
 
 
 def _stores_that_overlap(stack: Stack) -> Iterator[Contradiction]:

@@ -11,8 +11,10 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import timedelta, tzinfo
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from storekeeper import __version__
 from storekeeper.host import durable
@@ -34,12 +36,14 @@ class OutlineEntry:
 
 @dataclass(frozen=True)
 class Outline:
-    """A stack's name, its stores with their kinds in the order declared, its services and its schedule."""
+    """A stack's name, its stores with their kinds in the order declared, its services, its schedule and what starts it."""
 
     name: str
     stores: Mapping[str, str]
     services: tuple[str, ...]
     schedule: tuple[OutlineEntry, ...]
+    zone: tzinfo | None  # in which its times are meant; the host's own where it is None
+    spread: timedelta
 
 
 def outline(places: Places, name: str) -> Outline:
@@ -78,6 +82,8 @@ def _check(data: bytes, file: Path) -> Outline:
         stores={name: store.kind for name, store in stack.stores.items()},
         services=tuple(service.systemd for service in stack.services),
         schedule=tuple(OutlineEntry(entry.verb, entry.arguments, entry.at) for entry in stack.schedule),
+        zone=ZoneInfo(stack.scheduler.zone) if stack.scheduler.zone else None,
+        spread=stack.scheduler.spread or timedelta(),
     )
 
 
@@ -87,6 +93,8 @@ def _to_json(made: Outline) -> dict[str, Any]:
         "stores": [[name, kind] for name, kind in made.stores.items()],
         "services": list(made.services),
         "schedule": [{"verb": entry.verb, "arguments": list(entry.arguments), "at": entry.at.text} for entry in made.schedule],
+        "zone": str(made.zone) if made.zone else None,
+        "spread_s": int(made.spread.total_seconds()),
     }
 
 
@@ -99,4 +107,6 @@ def _from_json(document: Mapping[str, Any]) -> Outline:
             OutlineEntry(str(entry["verb"]), tuple(str(word) for word in entry["arguments"]), CronTime.parse(entry["at"]))
             for entry in document["schedule"]
         ),
+        zone=ZoneInfo(document["zone"]) if document["zone"] else None,
+        spread=timedelta(seconds=int(document["spread_s"])),
     )

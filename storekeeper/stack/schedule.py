@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from datetime import timedelta
+from typing import Annotated, Literal
+from zoneinfo import ZoneInfo
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, PlainValidator, WithJsonSchema
 
 from storekeeper.stack.cron import CronTime
-from storekeeper.stack.types import Declared, Matching, expected
+from storekeeper.stack.types import Declared, Duration, Matching, expected
 
 VERBS = ("backup", "verify", "prove", "prune", "status", "list", "doctor")
+LONGEST_SPREAD = timedelta(hours=1)
 # Verbs of the contract that a later version schedules.
-LATER_VERBS = ("check", "repair", "due", "maintain", "measure", "report", "migrate", "query", "history")
+LATER_VERBS = ("check", "repair", "maintain", "measure", "report", "migrate", "query", "history")
 
 
 def _verb(text: str) -> str:
@@ -47,8 +50,36 @@ Time = Annotated[
 ]
 
 
+def _zone(name: str) -> str:
+    try:
+        ZoneInfo(name)
+    except (KeyError, ValueError, OSError):
+        raise expected("a time zone that this machine knows, such as Europe/Berlin") from None
+    return name
+
+
+def _spread(span: timedelta) -> timedelta:
+    if span > LONGEST_SPREAD:
+        raise expected("at most 1h")
+    return span
+
+
+class Scheduler(Declared):
+    """What starts the verbs of a schedule."""
+
+    by: Annotated[Literal["cron", "systemd"], Field(description="a file in /etc/cron.d, or a timer for each entry")] = "cron"
+    zone: Annotated[
+        Annotated[str, Matching(r"[A-Za-z0-9_+/-]{1,60}", "a time zone such as Europe/Berlin"), AfterValidator(_zone)] | None,
+        Field(description="the zone in which times are meant, with systemd only; the host's when left out"),
+    ] = None
+    spread: Annotated[
+        Annotated[Duration, AfterValidator(_spread)] | None,
+        Field(description="start later by up to this, at most 1h, always the same on a host: so that hosts do not start at once"),
+    ] = None
+
+
 class ScheduleEntry(Declared):
-    """One verb, with its arguments after the stack's name, and when it runs in the host's own zone."""
+    """One verb, with its arguments after the stack's name, and when it runs."""
 
     verb: Annotated[Verb, Field(description="the verb")]
     arguments: Annotated[tuple[Argument, ...], Field(description="what is typed after the stack's name")] = ()

@@ -141,7 +141,9 @@ def _seconds(declared: Outline | None, verb: str) -> int | None:
 
 def _next_run(declared: Outline | None, now: datetime) -> str | None:
     """When the next scheduled backup begins; None where none is scheduled."""
-    runs = [entry.at.next_after(now) for entry in declared.schedule if entry.verb == "backup"] if declared is not None else []
+    runs = (
+        [entry.at.next_after(now, declared.zone) for entry in declared.schedule if entry.verb == "backup"] if declared is not None else []
+    )
     return clock.rfc3339(min(runs)) if runs else None
 
 
