@@ -63,11 +63,11 @@ def hold_new(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def hold_directory(path: Path, *, shared: bool = False) -> Iterator[bool]:
-    """Hold a directory itself; yields False, without waiting, when somebody has it in a way that conflicts."""
+def hold_directory(path: Path, *, shared: bool = False, within: float = 0.0) -> Iterator[bool]:
+    """Hold a directory itself; yields False when somebody has it in a way that conflicts, and keeps it for so many seconds."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
     try:
-        if not _try(descriptor, fcntl.LOCK_SH if shared else fcntl.LOCK_EX):
+        if not _try_for(within, descriptor, fcntl.LOCK_SH if shared else fcntl.LOCK_EX):
             yield False
             return
         with _registered(descriptor):

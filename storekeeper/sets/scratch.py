@@ -9,35 +9,42 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from storekeeper.host import durable, locks
-from storekeeper.outcomes import Failed, Refused
+from storekeeper.outcomes import Refused, Unknown
 from storekeeper.sets.context import Context
 
+_TURN = 60.0  # seconds; a turn is taken for moments, or for as long as it takes to remove what a killed run left
 _NOTED = "scratch"  # in the stack's state: one empty file for each directory
 
 
 @contextmanager
 def scratch_directory(context: Context) -> Iterator[Path]:
-    """An empty directory, 0700, that is this run's own while the block runs. Raises Refused where it cannot be made."""
+    """An empty directory, 0700, that is this run's own while the block runs.
+
+    Raises Refused where it cannot be made, Unknown while another run sweeps for longer than a minute.
+    """
     noted = context.state / _NOTED
     durable.ensure_directory(noted)
-    sweep(context)
     name = f"storekeeper-{context.stack.stack}-{secrets.token_hex(4)}"
-    durable.write_file(noted / name, b"")
     path = context.scratch / name
-    try:
-        durable.make_directory(path)
-    except OSError as error:
-        (noted / name).unlink()
-        raise Refused(
-            f"{context.scratch} cannot hold a scratch copy: {error.strerror}", next="set `scratch:` in storekeeper.yml"
-        ) from error
-    with locks.hold_directory(path) as held:
-        if not held:
-            raise Failed(f"{path} was locked by somebody else as soon as it was made")
+    with ExitStack() as held:
+        with locks.hold_directory(noted, within=_TURN) as turn:  # so no sweep ever sees one between its making and its lock
+            if not turn:
+                raise Unknown(f"{noted} has been locked by another run for {_TURN:g} s", next="storekeeper jobs")
+            sweep(context)
+            durable.write_file(noted / name, b"")
+            try:
+                durable.make_directory(path)
+            except OSError as error:
+                (noted / name).unlink()
+                raise Refused(
+                    f"{context.scratch} cannot hold a scratch copy: {error.strerror}", next="set `scratch:` in storekeeper.yml"
+                ) from error
+            if not held.enter_context(locks.hold_directory(path)):
+                raise Unknown(f"{path} was locked by somebody else as soon as it was made")
         try:
             yield path
         finally:
@@ -51,9 +58,9 @@ def sweep(context: Context) -> list[str]:
     for name in sorted(os.listdir(noted)):
         path = context.scratch / name
         if not path.is_dir() or path.is_symlink():
-            (noted / name).unlink()
+            (noted / name).unlink(missing_ok=True)
             continue
-        with locks.hold_directory(path) as dead:
+        with suppress(FileNotFoundError), locks.hold_directory(path) as dead:  # a living run may remove its own just now
             if dead:
                 _forget(path, noted / name)
                 swept.append(name)

@@ -24,6 +24,7 @@ from storekeeper.stores.protocol import Facts, SwitchLog
 _LONGEST_NAME = 63  # bytes, NAMEDATALEN - 1
 _TRIES = 3  # each waits 5 s for sessions to go
 _END_SECONDS = 10.0
+_DROP_SECONDS = 300.0  # it waits for a checkpoint, and for every process of the server: one that hangs would keep it for ever
 _OURS = re.compile(r".*_(side|old)_[0-9a-f]{8}")
 
 
@@ -72,8 +73,10 @@ class Sides:
             raise Refused(f"{name} is not a database that a restore made")
         with self.admin.session(self.maintenance) as connection:
             if name in _present(connection):
-                _allow(connection, name, allowed=False)
+                if not _is_half_dropped(connection, name):
+                    _allow(connection, name, allowed=False)
                 _end_sessions(connection, [name])
+                connection.execute(f"set statement_timeout = '{_DROP_SECONDS:g}s'")
                 connection.execute(sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(name)))
 
     def _swap(self, connection: Connection, moves: Sequence[tuple[str, str]], log: SwitchLog, *, absent: bool) -> None:
@@ -116,6 +119,11 @@ def _derived(database: str, ending: str) -> str:
 
 def _present(connection: Connection) -> set[str]:
     return {name for (name,) in rows(connection, "select datname from pg_database")}
+
+
+def _is_half_dropped(connection: Connection, name: str) -> bool:
+    """A drop that was cut off leaves it so: nobody is let in, and it cannot be altered, only dropped."""
+    return bool(rows(connection, "select from pg_database where datname = %s and datconnlimit = -2", (name,)))
 
 
 def _allow(connection: Connection, name: str, *, allowed: bool) -> None:

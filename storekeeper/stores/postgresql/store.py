@@ -75,6 +75,7 @@ class PostgresqlStore:
     def inspect(self) -> Inspection:
         try:
             with self._access.session(self._declared.database, _COUNT_SECONDS) as connection:
+                connection.execute(f"set lock_timeout = '{_LOOK_SECONDS:g}s'")  # a table may be locked for as long as somebody likes
                 return Inspection(server_version(connection), value(connection, _SIZE), catalogue.counts(connection))
         except StorekeeperError as error:
             raise Unknown(error.message, next=error.next) from error
