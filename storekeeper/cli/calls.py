@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -12,9 +12,10 @@ from storekeeper.cli import confirm
 from storekeeper.cli.console import Console
 from storekeeper.cli.document import Begun
 from storekeeper.cli.progress import LineProgress, PlainProgress
-from storekeeper.cli.words import Words
+from storekeeper.cli.words import Words, read
 from storekeeper.host import jobs
 from storekeeper.host.progress import Progress
+from storekeeper.outcomes import Refused
 from storekeeper.stack.config import load_places
 from storekeeper.verbs.report import Report
 
@@ -108,7 +109,7 @@ class Desk:
             return Progress()
         if self.console.redraws:
             return LineProgress(_write)
-        return PlainProgress(_write, f"{self.stack_name}: {self.words.verb.name}")
+        return PlainProgress(_write, self.stack_name, self.words.verb.name)
 
 
 def _write(text: str) -> None:
@@ -181,6 +182,26 @@ def _prune(desk: Desk) -> Report:
         return prune(context, records_of(desk.places, desk.stack_name), dry_run=words.dry_run, confirmed=confirmed)
 
 
+def _send(desk: Desk) -> Report:
+    from storekeeper.verbs.passing import send_set  # noqa: PLC0415
+
+    if sys.stdout.isatty():
+        raise Refused("a set is no text for a terminal", next=f"storekeeper send {desk.stack_name} >FILE")
+    with desk.context(lock=False, in_background=True) as context:
+        report = send_set(context, desk.words.set, sys.stdout.buffer.write)
+        sys.stdout.buffer.flush()
+        return report
+
+
+def _receive(desk: Desk) -> Report:
+    from storekeeper.verbs.passing import receive_set  # noqa: PLC0415
+
+    if sys.stdin.isatty():
+        raise Refused("a set comes on standard input", next=f"storekeeper receive {desk.stack_name} <FILE")
+    with desk.context(lock=True, may_create=True, in_background=True) as context:
+        return receive_set(context, sys.stdin.buffer)
+
+
 def _pin(desk: Desk) -> Report:
     from storekeeper.verbs.directories import locked_sets  # noqa: PLC0415
     from storekeeper.verbs.pin import pin, unpin  # noqa: PLC0415
@@ -196,6 +217,31 @@ def _jobs(desk: Desk) -> Report:
     if desk.words.stop is not None:
         return stop_job(desk.places, desk.words.stack, desk.words.stop)
     return list_jobs(desk.places, desk.words.stack)
+
+
+def _due(desk: Desk) -> Report:
+    from storekeeper.cli import following  # noqa: PLC0415
+    from storekeeper.stack.outline import outline  # noqa: PLC0415
+    from storekeeper.verbs import due  # noqa: PLC0415
+    from storekeeper.verbs.directories import jobs_folder, state_of  # noqa: PLC0415
+    from storekeeper.verbs.following import Wanted  # noqa: PLC0415
+
+    def words_of(verb: str, arguments: Sequence[str]) -> Words:
+        return replace(read([verb, desk.stack_name, *arguments]), options=desk.words.options)
+
+    def run(entry: due.Entry) -> jobs.Record:
+        record = following.run_to_its_end(Desk(words_of(entry.declared.verb, entry.declared.arguments), desk.console))
+        jobs.hear(record)
+        return record
+
+    declared = outline(desk.places, desk.stack_name)
+    entries = []
+    for each in declared.schedule:
+        words = words_of(each.verb, each.arguments)
+        if words.verb.job and not words.only_looks:  # what leaves no record is not missed either
+            entries.append(due.Entry(each, Wanted(each.verb, words.arguments())))
+    state, folder = state_of(desk.places, desk.stack_name), jobs_folder(desk.places, desk.stack_name)
+    return due.due(state, folder, entries, declared.zone, declared.spread, run)
 
 
 def _status(desk: Desk) -> Report:
@@ -218,9 +264,12 @@ CALLS: Mapping[str, Callable[[Desk], Report]] = {
     "restore": _restore,
     "resume": _resume,
     "prune": _prune,
+    "send": _send,
+    "receive": _receive,
     "pin": _pin,
     "unpin": _pin,
     "jobs": _jobs,
+    "due": _due,
     "status": _status,
     "doctor": _doctor,
 }

@@ -17,6 +17,7 @@ class Takes(Enum):
     DIRECTORY = "directory"
     STORE = "store"
     SUBSET = "subset"
+    SECONDS = "seconds"
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,7 @@ class Verb:
     examples: tuple[tuple[str, str], ...]  # a command, and what it is for
     job: bool = False
     changes_live: bool = False
+    streams: bool = False  # what it is for goes through standard input or output as bytes
 
     @property
     def usage(self) -> str:
@@ -81,6 +83,7 @@ GLOBAL_OPTIONS = (
     Option(("--json",), "print one JSON document on standard output"),
     Option(("--color",), "colour: auto, always or never (NO_COLOR is honoured)", Takes.TEXT, "WHEN", ("auto", "always", "never")),
     Option(("-q", "--quiet"), "print nothing but what went wrong, for cron"),
+    Option(("--spread",), "wait first, up to so many seconds, always as long on a host: for cron", Takes.SECONDS, "SECONDS"),
     Option(("--job",), "carry it out as a job that goes on when you are gone, and follow it"),
     Option(("--heard",), "the answer of such a job, for whoever could not wait for it"),
     Option(("--debug",), "print the traceback of an error"),
@@ -92,6 +95,8 @@ _CONFIRM = Option(("--confirm",), "the same from afar, naming what is meant", Ta
 _NOBODY_USES = Option(("--nobody-uses",), "the store's files are in no other program's use", Takes.STORE, "STORE", repeats=True)
 _NO_OWNERS = Option(("--no-owners",), "restore the store without its owners and modes", Takes.STORE, "STORE", repeats=True)
 
+_BUSY_SET = "the set is being removed"
+_DONE_UNKNOWN = "something could not be found out"
 _DONE = {0: "done", 1: "failed", 2: "wrong usage or refused, nothing was changed", 75: "another run is at it"}
 
 VERBS = (
@@ -133,7 +138,7 @@ VERBS = (
             Option(("--all",), "every set of the stack"),
             Option(("--read-subset",), "read part n of t parts of each set", Takes.SUBSET, "n/t"),
         ),
-        {0: "good", 1: "a store of a set is bad", 2: _DONE[2], 3: "could not be tried", 4: "good, with warnings"},
+        {0: "good", 1: "a store of a set is bad", 2: _DONE[2], 3: "could not be tried", 4: "good, with warnings", 75: _BUSY_SET},
         (("storekeeper verify maestro", "the newest set"), ("storekeeper verify maestro --all", "every set, as a weekly job")),
         job=True,
     ),
@@ -148,6 +153,7 @@ VERBS = (
             2: _DONE[2],
             3: "could not be tried here; the answer says what is missing",
             4: "proven, with warnings",
+            75: _BUSY_SET,
         },
         (("storekeeper prove maestro", "the newest set"), ("storekeeper prove maestro 20250109_030000", "the set of that time (UTC)")),
         job=True,
@@ -219,6 +225,30 @@ VERBS = (
         job=True,
     ),
     Verb(
+        "send",
+        "Write a set to standard output, for `receive` on another host.",
+        (STACK, ANY_SET),
+        (),
+        {0: "sent", 1: "failed", 2: _DONE[2], 3: "something could not be found out", 75: _BUSY_SET},
+        (
+            ("storekeeper send maestro latest >set", "the newest good set, into a file"),
+            ("storekeeper send maestro | ssh standby storekeeper receive maestro", "to another host"),
+        ),
+        streams=True,
+    ),
+    Verb(
+        "receive",
+        "Take a set from standard input, compare and decode all of it, and publish it here.",
+        (STACK,),
+        (),
+        {0: "published", 1: "cut off, altered or not readable: nothing is kept of it", 2: _DONE[2], 3: _DONE_UNKNOWN, 75: _DONE[75]},
+        (
+            ("storekeeper receive maestro <set", "from a file"),
+            ("ssh prod storekeeper send maestro | storekeeper receive maestro", "from another host"),
+        ),
+        streams=True,
+    ),
+    Verb(
         "pin",
         "Keep a set whatever the rules say.",
         (STACK, SET),
@@ -247,6 +277,20 @@ VERBS = (
         (Option(("--stop",), "ask this run to end, and wait until it has", Takes.TEXT, "ID"),),
         {0: "shown", 1: "failed", 2: _DONE[2], 3: "the records could not be read"},
         (("storekeeper jobs", "of every stack"), ("storekeeper jobs maestro --json", "of one, for programs")),
+    ),
+    Verb(
+        "due",
+        "Carry out once what the schedule asked for while this host was off, asleep or busy.",
+        (STACK,),
+        (),
+        {
+            0: "nothing is owed any more",
+            1: "failed",
+            2: _DONE[2],
+            3: "the records could not be read",
+            4: "what was missed ran, and did not end well",
+        },
+        (("storekeeper due maestro", "each hour, from cron"), ("storekeeper due maestro --json", "the same, for programs")),
     ),
     Verb(
         "status",

@@ -18,7 +18,8 @@ class Console:
     def __init__(self, options: Globals, *, in_job: bool = False) -> None:
         self.json = options.json
         self.debug = options.debug
-        self.quiet = options.quiet or (_is_discarded(sys.stdout) and not sys.stderr.isatty() and not in_job)
+        is_heard = in_job or options.job or sys.stderr.isatty()  # what a job tells is what its follower came for
+        self.quiet = options.quiet or (_is_discarded(sys.stdout) and not is_heard)
         self.paint_out = Paint(_coloured(options.color, sys.stdout), options.unusual_config)
         self.paint_err = Paint(_coloured(options.color, sys.stderr), options.unusual_config)
 

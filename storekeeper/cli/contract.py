@@ -232,6 +232,23 @@ JOBS = record(
     }
 )
 
+DUE = record(
+    {
+        "runs": several(
+            record(
+                {
+                    "id": text("the run's id"),
+                    "verb": text("the verb"),
+                    "arguments": several(text("what stands after the stack's name in the schedule")),
+                    "planned": moment("when it should have run"),
+                    "outcome": or_null(one_of([str(each) for each in EXIT_CODES], "how it ended"), "it is running"),
+                }
+            ),
+            "what was missed and ran now",
+        )
+    }
+)
+
 MISSING = record(
     {
         "what": text("what is missing"),
@@ -256,9 +273,12 @@ RESULTS: dict[str, list[Schema]] = {
         record({"ended": {"type": "null", "description": "no restore was open"}}),
     ],
     "prune": [record({**PRUNED, "dry_run": flag("whether nothing was removed")})],
+    "send": [record({"set": SET})],
+    "receive": [record({"set": SET})],
     "pin": [PINNED],
     "unpin": [PINNED],
     "jobs": [JOBS],
+    "due": [DUE],
     "status": [STATUS],
     "doctor": [record({"missing": several(MISSING)})],
 }

@@ -28,17 +28,22 @@ def followed(desk: Desk, begun: Begun) -> Document:
     Raises Busy, Refused or Failed where there is none to follow. Who is told to end meanwhile leaves the job alone.
     """
     desk.confirm()
+    record = run_to_its_end(desk)
+    document = _answer(record, begun)
+    if not desk.console.json:
+        jobs.hear(record)
+    return document
+
+
+def run_to_its_end(desk: Desk) -> jobs.Record:
+    """As `followed`, with the record of the run."""
     folder = jobs_folder(desk.places, desk.stack_name)
     try:
         job_id, is_new = following.found_or_started(folder, _wanted(desk), lambda name, log: _start(desk, name, log))
     except OSError as error:
         raise Failed(f"the job could not be started: {error}") from error
     desk.console.log(f"job {job_id} {'has begun' if is_new else 'is what was asked for already'}")
-    record = following.follow(folder, job_id, desk.console.tell)
-    document = _answer(record, begun)
-    if not desk.console.json:
-        jobs.hear(record)
-    return document
+    return following.follow(folder, job_id, desk.console.tell)
 
 
 def heard(desk: Desk, begun: Begun) -> Document:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import shlex
 import sys
+import time
 import traceback
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -56,6 +58,13 @@ def answer(argv: Sequence[str]) -> int:
     with listening() as ears:
         document = _carried_out(words, console, ears)
         return exit_code(document) if is_job else _present(document, console)  # who follows a job has its answer from the record
+
+
+def _wait_a_little(words: Words) -> None:
+    """So that hosts with one schedule do not all begin at once: each waits its own part of the spread, and the same each time."""
+    if words.options.spread:
+        own = hashlib.sha256("\0".join([os.uname().nodename, words.verb.name, words.stack or ""]).encode()).digest()
+        time.sleep(words.options.spread * int.from_bytes(own[:4]) / (1 << 32))
 
 
 def _carried_out(words: Words, console: Console, ears: Ears) -> Document:
@@ -111,6 +120,7 @@ class _Run:
     def _done(self, until_recorded: ExitStack) -> Document:
         from storekeeper.cli.calls import Desk  # noqa: PLC0415 the words are read, and perhaps refused, before anything heavy is loaded
 
+        _wait_a_little(self._words)
         desk = Desk(self._words, self._console)
         if self._words.options.job or self._words.options.heard:
             from storekeeper.cli import following  # noqa: PLC0415

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
-from storekeeper.cli.render.layout import WIDTH, size, span
+from storekeeper.cli.render.layout import WIDTH, Paint, size, span
 from storekeeper.host import clock
 from storekeeper.host.progress import Progress
 
@@ -73,9 +74,10 @@ class LineProgress(Progress):
 class PlainProgress(Progress):
     """A line at each step and at the end, and one every five minutes of a step that takes long."""
 
-    def __init__(self, write: Callable[[str], None], subject: str, remind: float = _REMIND) -> None:
+    def __init__(self, write: Callable[[str], None], stack: str, verb: str, remind: float = _REMIND) -> None:
         self._write = write
-        self._subject = subject
+        self._stack = stack
+        self._subject = f"{stack}: {verb}"
         self._remind = remind
         self._step: _Step | None = None
         self._since = clock.monotonic()
@@ -91,6 +93,12 @@ class PlainProgress(Progress):
     def advance(self, count: int) -> None:
         if self._step is not None:
             self._step.done += count
+
+    def foresee(self, plan: Mapping[str, Any]) -> None:
+        from storekeeper.cli.document import host_name  # noqa: PLC0415
+        from storekeeper.cli.render.restore import foreseen  # noqa: PLC0415
+
+        self._write("\n".join([*foreseen(plan, f"{self._stack} on {host_name()}", Paint()), ""]))
 
     def end(self) -> None:
         if not self._ended.is_set():

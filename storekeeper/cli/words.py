@@ -41,6 +41,7 @@ class Globals:
     json: bool = False
     color: str = "auto"
     quiet: bool = False
+    spread: int = 0
     job: bool = False
     heard: bool = False
     debug: bool = False
@@ -136,7 +137,7 @@ def guess(argv: Sequence[str]) -> tuple[Globals, str | None]:
     color = next((way for way in ("always", "never") if f"--color={way}" in words or _follows(words, "--color", way)), "auto")
     quiet = "--quiet" in words or "-q" in words
     verb = next((word for word in words if word in BY_NAME), None)
-    return Globals(Path(config), "--json" in words, color, quiet, "--debug" in words), verb
+    return Globals(Path(config), "--json" in words, color, quiet, debug="--debug" in words), verb
 
 
 def _follows(words: Sequence[str], option: str, value: str) -> bool:
@@ -147,13 +148,17 @@ def _checked(verb: Verb, found: dict[str, Any]) -> Words:
     """The rules that argparse has no words for."""
     if "config" not in found:
         found["config"] = _directory_of_the_environment()
-    options = Globals(**{name: found.pop(name) for name in ("config", "json", "color", "quiet", "job", "heard", "debug") if name in found})
+    options = Globals(
+        **{name: found.pop(name) for name in ("config", "json", "color", "quiet", "spread", "job", "heard", "debug") if name in found}
+    )
     typed: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in found.items()}
     words = Words(verb, options, **typed)
     if verb.name == "restore" and (words.set is None) == (not words.back):
         raise Usage("restore takes a set, or --back", next=f"storekeeper restore {words.stack} latest --plan")
     if verb.name == "verify" and words.set is not None and words.all:
         raise Usage("verify takes a set, or --all", next=f"storekeeper verify {words.stack} --all")
+    if verb.name == "send" and options.json:
+        raise Usage("send writes the set itself to standard output, where a document has no place", next="storekeeper send --help")
     if (options.job or options.heard) and (not verb.job or words.only_looks):
         raise Usage(f"{verb.name} is no job here: it is over at once", next=f"storekeeper {verb.name} --help")
     return words
@@ -225,7 +230,7 @@ def _add_option(parser: _Parser, option: Option) -> None:
     if option.takes is Takes.NOTHING:
         parser.add_argument(*option.flags, action="store_true", default=argparse.SUPPRESS)
         return
-    reader = {Takes.DIRECTORY: _directory, Takes.SUBSET: _subset}.get(option.takes, str)
+    reader = {Takes.DIRECTORY: _directory, Takes.SUBSET: _subset, Takes.SECONDS: _seconds}.get(option.takes, str)
     keywords: dict[str, Any] = {"action": "append"} if option.repeats else {}
     parser.add_argument(*option.flags, type=reader, metavar=option.metavar, choices=option.choices or None, **keywords)
 
@@ -251,6 +256,12 @@ def _subset(text: str) -> tuple[int, int]:
     if not found or not 1 <= int(found[1]) <= int(found[2]):
         raise argparse.ArgumentTypeError(f"expected n/t with n from 1 to t, such as 1/7, found {_short(text)!r}")
     return int(found[1]), int(found[2])
+
+
+def _seconds(text: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,4}", text) or int(text) > 3600:
+        raise argparse.ArgumentTypeError(f"expected seconds, at most 3600, found {_short(text)!r}")
+    return int(text)
 
 
 def _nearest(word: str) -> str:

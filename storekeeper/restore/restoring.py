@@ -33,6 +33,7 @@ def restore_set(context: Context, plan: Plan, request: RestoreRequest, *, undoes
     whose kept sides are gone, where this set is its safety set.
     """
     refuse_damaged(context, plan.entry)
+    context.progress.foresee(plan.to_json())
     safety, live = take_safety_set(context, f"restore of {plan.entry.id}", plan.live, request)
     facts = {"set": plan.entry.id, "stores": list(plan.foreseen), "undoes": undoes.token if undoes else None}
     journal = begin(context, RESTORE, safety, live, facts)

@@ -56,10 +56,11 @@ def _to_old_sides(context: Context, request: RestoreRequest, change: Journal) ->
     found = space.check(needs, purpose="restore --back", next=f"storekeeper prune {context.stack.stack}")
     said = f"it goes back to the old sides of the restore of {change.begun['set']} at {spoken_time(change.begun_at)}"
     notes = [Problem(said, Severity.INFO)]
+    each = {name: _foreseen(live.word(name), store, sum(back[name].values())) for name, store in stores.items()}
+    plan = {"set": None, "stores": each, "services": Stoppable.of(context, stores).running(), "space": told_space(found)}
     if request.plan:
-        each = {name: _foreseen(live.word(name), store, sum(back[name].values())) for name, store in stores.items()}
-        plan = {"set": None, "stores": each, "services": Stoppable.of(context, stores).running(), "space": told_space(found)}
         return Restored({"plan": plan}, tuple(notes))
+    context.progress.foresee(plan)
     safety, live = take_safety_set(context, "return to the old sides", live, request)
     if live.raw:
         return _past_unreadable(context, request, change, live)

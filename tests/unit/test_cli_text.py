@@ -217,7 +217,7 @@ def test_wrapping_keeps_the_lines_that_the_writer_broke():
 
 def test_progress_elsewhere_is_a_line_a_step_and_one_at_the_end():
     lines: list[str] = []
-    progress = PlainProgress(lines.append, "demo: backup")
+    progress = PlainProgress(lines.append, "demo", "backup")
     progress.step("main", "dumping", 2_900_000_000)
     for _ in range(10_000):
         progress.advance(1000)
@@ -237,7 +237,7 @@ def test_a_step_that_takes_long_is_reminded_of():
         if "10 kB" in line:
             reminded.set()
 
-    progress = PlainProgress(write, "demo: backup", remind=0.01)
+    progress = PlainProgress(write, "demo", "backup", remind=0.01)
     progress.step("main", "dumping", 20_000)
     progress.advance(10_000)
     assert reminded.wait(30)

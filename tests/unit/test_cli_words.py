@@ -167,10 +167,20 @@ def test_the_examples_of_the_help_work_as_they_stand(tmp_path, monkeypatch):
     folder.mkdir()
     (folder / "storekeeper").write_text(f'#!/bin/sh\ncd {CHECKOUT} && exec {shlex.quote(sys.executable)} -m storekeeper "$@"\n')
     (folder / "storekeeper").chmod(0o755)
+    (folder / "ssh").write_text('#!/bin/sh\nshift\nexec "$@"\n')  # every host of an example is this one
+    (folder / "ssh").chmod(0o755)
     environment = {"PATH": f"{folder}:/usr/bin:/bin", "STOREKEEPER_CONFIG": str(program.config)}
     for command, _ in (example for verb in VERBS for example in verb.examples):
         here = command.replace("/etc/bash_completion.d", str(tmp_path))
-        done = subprocess.run(["bash", "-c", here], capture_output=True, text=True, check=False, env=environment, stdin=subprocess.DEVNULL)
+        done = subprocess.run(
+            ["bash", "-o", "pipefail", "-c", here],
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=tmp_path,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+        )
         assert done.returncode in (0, 4), f"{command}: {done.stdout}{done.stderr}"
 
 

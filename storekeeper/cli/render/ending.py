@@ -17,11 +17,13 @@ _RENDERERS = {
     "verify": sets.looks,
     "prove": sets.looks,
     "prune": sets.prune,
+    "receive": sets.received,
     "pin": sets.pin,
     "unpin": sets.pin,
     "restore": restore.restore,
     "resume": restore.resume,
     "jobs": host.jobs,
+    "due": host.due,
     "doctor": host.doctor,
     "status": status.status,
 }
@@ -29,7 +31,7 @@ _RENDERERS = {
 
 def present(document: Document, console: Console, *, is_usage: bool = False) -> None:
     """Print the text of a document; with `--json` only what went wrong, since the document has been printed."""
-    if not console.json and not console.quiet and document["result"] is not None:
+    if not console.json and not console.quiet and document["result"] is not None and document["verb"] in _RENDERERS:
         lines = _RENDERERS[document["verb"]](document, console.paint_out)
         console.answer(printable_lines(lines))
     if document["verb"] in _SPEAK_FOR_THEMSELVES and document["result"] is not None and not console.quiet:

@@ -32,6 +32,18 @@ def _run(job: dict[str, Any]) -> list[Cell | str]:
     ]
 
 
+def due(document: Document, paint: Paint) -> list[str]:
+    """What was missed, and how it ended now."""
+    found = document["result"]["runs"]
+    if not found:
+        return [f"{document['stack']}: nothing is owed"]
+    rows: list[list[Cell | str]] = [
+        [short_time(run["planned"]), " ".join([run["verb"], *run["arguments"]]), Cell(run["outcome"] or "running", run["outcome"])]
+        for run in found
+    ]
+    return table([["missed (UTC)", "verb", "outcome"], *rows], paint)
+
+
 def doctor(document: Document, paint: Paint) -> list[str]:
     """What is missing, each with the command that mends it."""
     missing = document["result"]["missing"]

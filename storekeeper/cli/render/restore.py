@@ -19,8 +19,11 @@ def restore(document: Document, paint: Paint) -> list[str]:
 
 def plan(document: Document, paint: Paint) -> list[str]:
     """What a restore would change and need: nothing was changed yet."""
-    found = document["result"]["plan"]
-    where = f"{document['stack']} on {document['host']}"
+    return foreseen(document["result"]["plan"], f"{document['stack']} on {document['host']}", paint)
+
+
+def foreseen(found: Mapping[str, Any], where: str, paint: Paint) -> list[str]:
+    """As `plan`, of the plan alone."""
     lines = [paint(f"{where}: restore of {found['set'] or 'the old sides'}, nothing was changed yet", "bold"), ""]
     rows: list[list[Cell | str]] = []
     for name, store in found["stores"].items():

@@ -30,6 +30,14 @@ def backup(document: Document, paint: Paint) -> list[str]:
     return lines
 
 
+def received(document: Document, paint: Paint) -> list[str]:
+    """The set that came from elsewhere, and its name here."""
+    made, stack = document["result"]["set"], document["stack"]
+    what = f"set {made['id']} was received and is {made['state']}, {size(made['bytes'])} in {span(document['seconds'])}"
+    command = f"storekeeper prove {stack} {made['id']}"
+    return [_headline(document, paint, what), f"  kept in {made['path']}", f"  not proven here yet: {paint.command(command)}"]
+
+
 def _headline(document: Document, paint: Paint, what: str) -> str:
     return f"{paint.state(document['outcome'])}  {document['stack']}: {what}"
 
