@@ -23,6 +23,7 @@ wanted = {
     "stage_dir": declared.text(host, "stage_dir"),
     "plan": declared.flag(host, "plan"),
     "confirm": declared.text(host, "confirm"),
+    "source": declared.text(host, "from"),
 }
 try:
     sets.restore_words(**wanted)  # before any host is touched, not when its turn comes

@@ -3,14 +3,12 @@
 pyinfra INVENTORY deploys/site.py
 """
 
-from io import StringIO
-
+from pyinfra import config as pyinfra_config
 from pyinfra import host
-from pyinfra.operations import files
+from pyinfra.operations import files, systemd
 
-from operations import declared, preflight, release
+from operations import declared, entries, preflight, release, schedule, secrets
 from operations.program import Program
-from operations.schedule import cron_lines, owner_of
 
 sudo = declared.sudo(host)
 owner = declared.user(host)
@@ -19,10 +17,25 @@ state = declared.place(host, "storekeeper_state")
 repository = declared.place(host, "storekeeper_repository")
 scratch = declared.place(host, "storekeeper_scratch")
 schedules = declared.place(host, "storekeeper_cron")
-schedules_owner = owner_of(schedules, owner)
+schedules_owner = schedule.owner_of(schedules, owner)
+units = declared.place(host, "storekeeper_units")
 stacks = declared.stacks(host)
+logs = declared.logs(host)
+wanted_secrets = declared.put_secrets(host)
+timers = [(stack, timer) for stack in stacks for timer in schedule.timers(stack.stack, Program.of(host))]
+crons = {stack.name: lines for stack in stacks if (lines := schedule.cron_lines(stack.stack, Program.of(host), host.name))}
 
-preflight.ready(name="Preflight", **declared.ground(host), _sudo=sudo)
+preflight.ready(
+    name="Preflight",
+    **declared.ground(host),
+    puts=[config, state, repository, *([declared.place(host, "storekeeper_releases")] if declared.brings_program(host) else [])],
+    cron=bool(crons) and schedules == schedule.SYSTEM,
+    systemd=bool(timers),
+    _sudo=sudo,
+)
+
+if sudo:
+    files.directory(name="Directory of uploads", path=pyinfra_config.TEMP_DIR, mode="700", _sudo=False)
 
 if declared.brings_program(host):
     release.installed(
@@ -35,51 +48,112 @@ if declared.brings_program(host):
         _sudo=sudo,
     )
 
-for purpose, directory, user, mode in host.loop(
-    (
-        ("configuration", config, owner, "700"),
-        ("stack files", f"{config}/stacks", owner, "700"),
-        ("state", state, owner, "700"),
-        ("repository", repository, owner, "700"),
-        ("schedules", schedules, schedules_owner, "755"),
-    )
-):
-    files.directory(name=f"Directory of the {purpose}", path=directory, user=user, mode=mode, _sudo=sudo)
+directories = {
+    "configuration": (config, owner, "700"),
+    "stack files": (f"{config}/stacks", owner, "700"),
+    **({"secrets": (f"{config}/secrets", owner, "700")} if wanted_secrets else {}),
+    "state": (state, owner, "700"),
+    "repository": (repository, owner, "700"),
+    "schedules": (schedules, schedules_owner, "755"),
+}
+files_of_stacks = {stack.name: f"{config}/stacks/{stack.name}.yml" for stack in stacks}
+files_of_cron = {name: f"{schedules}/{schedule.cron_file(name)}" for name in crons}
+files_of_units = [f"{units}/{timer.name}.{kind}" for _, timer in timers for kind in ("service", "timer")]
+files_of_logs = {name: f"/etc/logrotate.d/storekeeper-{name}" for name in logs}
+# Looked at in one round trip, however many stacks there are.
+among = [
+    *(path for path, _, _ in directories.values()),
+    f"{config}/storekeeper.yml",
+    *files_of_stacks.values(),
+    *files_of_cron.values(),
+    *files_of_units,
+    *files_of_logs.values(),
+]
 
-files.template(
+for purpose, (directory, user, mode) in host.loop(directories.items()):
+    entries.directory(name=f"Directory of the {purpose}", path=directory, user=user, mode=mode, among=among, _sudo=sudo)
+
+entries.template(
     name="Configuration",
     src="templates/storekeeper.yml.j2",
     dest=f"{config}/storekeeper.yml",
     user=owner,
     mode="600",
+    among=among,
     repository=repository,
     state=state,
     scratch=scratch,
     _sudo=sudo,
 )
 
+if wanted_secrets:
+    secrets.put(name="Secrets", directory=f"{config}/secrets", secrets=wanted_secrets, user=owner, _sudo=sudo)
+
 for stack in host.loop(stacks):
-    files.put(
+    entries.put(
         name=f"Stack file of {stack.name}",
-        src=StringIO(stack.text),
-        dest=f"{config}/stacks/{stack.name}.yml",
+        text=stack.text,
+        dest=files_of_stacks[stack.name],
         user=owner,
         mode="600",
+        among=among,
         _sudo=sudo,
     )
-    cron_file = f"{schedules}/storekeeper-{stack.name}"
-    lines = cron_lines(stack.stack, Program.of(host))
-    if lines:
-        files.template(
+    if stack.name in crons:
+        entries.template(
             name=f"Schedule of {stack.name}",
             src="templates/cron.j2",
-            dest=cron_file,
+            dest=files_of_cron[stack.name],
             user=schedules_owner,
             mode="644",
+            among=among,
             stack=stack.name,
-            lines=lines,
+            config=config,
+            lines=crons[stack.name],
             run_as=owner,
             _sudo=sudo,
         )
-    else:
-        files.file(name=f"No schedule of {stack.name}", path=cron_file, present=False, _sudo=sudo)
+
+written = []
+for stack, timer in host.loop(timers):
+    for kind in ("service", "timer"):
+        placed = entries.template(
+            name=f"{kind.capitalize()} {timer.name}",
+            src=f"templates/{kind}.j2",
+            dest=f"{units}/{timer.name}.{kind}",
+            user="root",
+            mode="644",
+            among=among,
+            stack=stack.name,
+            config=config,
+            timer=timer,
+            run_as=owner,
+            _sudo=sudo,
+        )
+        written.append(placed)
+if written:
+    systemd.daemon_reload(name="Units are read", _if=lambda: any(each.did_change() for each in written), _sudo=sudo)
+for _, timer in host.loop(timers):
+    systemd.service(name=f"Timer {timer.name} is on", service=f"{timer.name}.timer", running=True, enabled=True, _sudo=sudo)
+
+schedule.only(
+    name="No other schedules",
+    cron=[schedule.cron_file(name) for name in crons],
+    units=[timer.name for _, timer in timers],
+    config=config,
+    cron_directory=schedules,
+    unit_directory=units,
+    _sudo=sudo,
+)
+
+for name, log in host.loop(logs.items()):
+    entries.template(
+        name=f"Log rotation of {name}",
+        src="templates/logrotate.j2",
+        dest=files_of_logs[name],
+        user="root",
+        mode="644",
+        among=among,
+        log=log,
+        _sudo=sudo,
+    )

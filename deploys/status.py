@@ -7,4 +7,5 @@ from pyinfra import host
 
 from operations import declared, report
 
+declared.askable(host)
 report.write(name="Report", path=declared.text(host, "report") or "storekeeper-report.html", _sudo=declared.sudo(host))

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, TypeVar
 
 from pyinfra import logger
 from pyinfra.api import Host, OperationValueError
@@ -14,8 +14,12 @@ from pyinfra.api import Host, OperationValueError
 from storekeeper.outcomes import Refused
 from storekeeper.stack.loader import check_text
 from storekeeper.stack.model import Stack
+from storekeeper.stack.types import SecretReference
 
-from .program import CONFIG, RELEASES
+from . import layout, secrets
+from .postgresql import model
+from .program import CONFIG, RELEASES, one_line
+from .program import value as word
 from .release import PYTHON
 from .sets import span
 
@@ -28,11 +32,14 @@ DEFAULTS = {
     "storekeeper_state": "/var/lib/storekeeper",
     "storekeeper_scratch": "/var/tmp",  # noqa: S108 only a parent of private directories
     "storekeeper_cron": "/etc/cron.d",
+    "storekeeper_units": "/etc/systemd/system",
     "storekeeper_user": "root",
 }
 
+_SIGNS = {"storekeeper_releases": r"[A-Za-z0-9._+@/-]"}  # pip reads it too, and the first line of each program
 
 _NOT_GIVEN = object()
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
@@ -58,7 +65,7 @@ def stacks(target: Host) -> list[DeclaredStack]:
             problems.append(refusal.message)
             continue
         if stack.stack != name:
-            problems.append(f"{label}: declares the stack {stack.stack!r}, the inventory calls it {name!r}")
+            problems.append(f"{label}: declares the stack {stack.stack!r}, the inventory calls it {name!r:.80}")
         found.append(DeclaredStack(stack, text))
     if problems:
         raise SystemExit("\n".join(problems))
@@ -74,16 +81,26 @@ def chosen_stacks(target: Host) -> list[str]:
             target.log_styled("no stack is declared for this host: nothing is done", fg="yellow", log_func=logger.warning)
         return names
     if wanted not in names:
-        raise SystemExit(f"{target.name} has no stack {wanted!r}; it has {', '.join(names) or 'none'}")
+        raise SystemExit(f"{target.name} has no stack {wanted!r:.80}; it has {', '.join(names) or 'none'}")
     return [wanted]
 
 
 def place(target: Host, key: str) -> str:
     """A directory that an inventory declares, else its default. Raises SystemExit for anything but a plain absolute path."""
-    given = target.data.get(key, DEFAULTS[key])
-    if not isinstance(given, str) or not re.fullmatch(r"/[^\x00-\x1f\x7f-\x9f]+", given) or PurePosixPath(given).parts.count(".."):
-        raise SystemExit(f"{target.name}: {key} takes an absolute path, not {given!r}")
+    given = target.data.get(key, DEFAULTS.get(key))
+    signs = _SIGNS.get(key, r"[^\x00-\x1f\x7f-\x9f]")
+    if not isinstance(given, str) or not re.fullmatch(f"/{signs}{{1,4000}}", given) or PurePosixPath(given).parts.count(".."):
+        plain = " of letters, digits and ._+@-" if key in _SIGNS else ""
+        raise SystemExit(f"{target.name}: {key} takes an absolute path{plain}, not {given!r:.80}")
     return given.rstrip("/")
+
+
+def askable(target: Host) -> None:
+    """Raises SystemExit for a host whose program could not be asked how it is, by what is declared for it."""
+    ground(target)
+    given = target.data.get("storekeeper_patience", 1)
+    if not isinstance(given, int) or isinstance(given, bool) or given < 1:
+        raise SystemExit(f"{target.name}: storekeeper_patience takes a number of seconds, not {given!r:.80}")
 
 
 def ground(target: Host) -> dict[str, Any]:
@@ -97,16 +114,76 @@ def ground(target: Host) -> dict[str, Any]:
     }
 
 
+def postgresql(target: Host) -> model.Server | None:
+    """The PostgreSQL of host data `storekeeper_postgresql`; None where none is declared. Raises SystemExit with every mistake."""
+    given = target.data.get("storekeeper_postgresql", None)
+    return None if given is None else _checked(target, lambda: model.read(given, "storekeeper_postgresql"))
+
+
+def passwords(target: Host) -> dict[str, str]:
+    """The passwords of the declared roles, read from their references. Raises SystemExit that names what could not be read."""
+    server = postgresql(target)
+    roles = server.roles if server is not None else {}
+    return {name: _secret(target, role.password, f"the password of {name}") for name, role in roles.items() if role.password is not None}
+
+
+def put_secrets(target: Host) -> dict[str, str]:
+    """The secrets of host data `storekeeper_secrets` that go to the host, by the name of their file, read from their references."""
+    given = target.data.get("storekeeper_secrets", {})
+    references = _checked(target, lambda: layout.named(SecretReference, given, "storekeeper_secrets", layout.SECRETS))
+    return {name: _secret(target, reference, f"the secret {name}") for name, reference in references.items()}
+
+
+def _secret(target: Host, reference: SecretReference, label: str) -> str:
+    return _checked(target, lambda: secrets.read(reference, label))
+
+
+def provisions(target: Host) -> bool:
+    """Whether anything that `deploys/provision.py` makes is declared for a host."""
+    return any(target.data.get(f"storekeeper_{key}") for key in ("postgresql", "users", "directories"))
+
+
+def users(target: Host) -> dict[str, layout.User]:
+    """The users of services: host data `storekeeper_users`."""
+    return _checked(target, lambda: layout.named(layout.User, target.data.get("storekeeper_users", {}), "storekeeper_users", layout.USERS))
+
+
+def directories(target: Host) -> dict[str, layout.Directory]:
+    """The directories of host data `storekeeper_directories`, each before those in it."""
+    given = target.data.get("storekeeper_directories", {})
+    return _checked(target, lambda: layout.named(layout.Directory, given, "storekeeper_directories", layout.PATHS))
+
+
+def logs(target: Host) -> dict[str, layout.Log]:
+    """What is rotated: host data `storekeeper_logs`."""
+    return _checked(target, lambda: layout.named(layout.Log, target.data.get("storekeeper_logs", {}), "storekeeper_logs", layout.NAMES))
+
+
+def _checked(target: Host, read: Callable[[], Found]) -> Found:
+    try:
+        return read()
+    except ValueError as error:
+        raise SystemExit("\n".join(f"{target.name}: {line}" for line in str(error).splitlines())) from None
+
+
 def brings_program(target: Host) -> bool:
-    """Whether the program is put on the host as a release: not where an inventory says where it is already."""
-    return target.data.get("storekeeper_program", _NOT_GIVEN) is _NOT_GIVEN
+    """Whether the program is put on the host as a release: not where an inventory says where it is already.
+
+    Raises SystemExit where a release is asked for all the same: it would never be used.
+    """
+    is_elsewhere = target.data.get("storekeeper_program", _NOT_GIVEN) is not _NOT_GIVEN
+    if is_elsewhere:
+        place(target, "storekeeper_program")
+    if is_elsewhere and text(target, "storekeeper_release") is not None:
+        raise SystemExit(f"{target.name}: storekeeper_program says where the program is, so no storekeeper_release can be gone to")
+    return not is_elsewhere
 
 
 def user(target: Host) -> str:
     """The user that the program runs as. Raises SystemExit for what cannot be a user's name: it stands on a line of cron's."""
     given = target.data.get("storekeeper_user", DEFAULTS["storekeeper_user"])
     if not isinstance(given, str) or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.-]{0,31}", given):
-        raise SystemExit(f"{target.name}: storekeeper_user takes the name of a user, not {given!r}")
+        raise SystemExit(f"{target.name}: storekeeper_user takes the name of a user, not {given!r:.80}")
     return given
 
 
@@ -122,7 +199,7 @@ def flag(target: Host, key: str) -> bool:
         return True
     if value in ("no", "false", "0"):
         return False
-    raise SystemExit(f"--data {key}= takes yes or no, not {value!r}")
+    raise SystemExit(f"--data {key}= takes yes or no, not {value!r:.80}")
 
 
 def text(target: Host, key: str) -> str | None:
@@ -133,8 +210,11 @@ def text(target: Host, key: str) -> str | None:
     if isinstance(given, int) and not isinstance(given, bool):
         given = str(given)  # pyinfra reads digits as a number
     if not isinstance(given, str) or not given:
-        raise SystemExit(f"--data {key}= takes a word, not {given!r}")
-    return given
+        raise SystemExit(f"--data {key}= takes a word, not {given!r:.80}")
+    try:
+        return word(f"--data {key}=", given)
+    except OperationValueError as error:
+        raise SystemExit(f"{error}") from error
 
 
 def chosen_set(target: Host) -> str | None:
@@ -163,7 +243,7 @@ def names(target: Host, key: str) -> tuple[str, ...]:
 def _declared(target: Host) -> Mapping[str, str | Path]:
     found = target.data.get("storekeeper_stacks", {})
     if not isinstance(found, Mapping):
-        raise SystemExit(f"{target.name}: storekeeper_stacks takes names, each with its stack file, not {found!r}")
+        raise SystemExit(f"{target.name}: storekeeper_stacks takes names, each with its stack file, not {found!r:.80}")
     return found
 
 
@@ -172,6 +252,7 @@ def _read(source: str | Path, name: str) -> tuple[str, str]:
         path = Path(source)
         try:
             return path.read_text(encoding="utf-8"), str(path)
-        except OSError as error:
-            raise SystemExit(f"the stack file of {name} could not be read: {error.strerror}: {path}") from error
-    return source, f"stack {name}"
+        except (OSError, ValueError) as error:
+            why = error.strerror if isinstance(error, OSError) else error
+            raise SystemExit(f"the stack file of {name!r:.80} could not be read: {why}: {str(path)!r:.400}") from error
+    return source, f"stack {one_line(str(name))[:80]}"

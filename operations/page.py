@@ -16,9 +16,16 @@ _UNITS = {"chroma": "vectors", "files": "files"}  # what a store of a kind holds
 Json = Mapping[str, Any]
 
 
-def fleet(overviews: Mapping[str, Json | None], wanted: Mapping[str, Sequence[str]], made: datetime) -> dict[str, Any]:
-    """The whole report: hosts that need somebody first. `wanted` is what the inventory declares for each host."""
-    hosts = [_host(name, overview, wanted.get(name, ()), made) for name, overview in overviews.items()]
+def fleet(
+    overviews: Mapping[str, Json | None],
+    wanted: Mapping[str, Sequence[str]],
+    made: datetime,
+    heard: Mapping[str, str | None] | None = None,
+) -> dict[str, Any]:
+    """The whole report: hosts that need somebody first. `wanted` is what the inventory declares for each host, `heard` when each
+    answered last, as far as earlier reports know.
+    """
+    hosts = [_host(name, overview, wanted.get(name, ()), made, (heard or {}).get(name)) for name, overview in overviews.items()]
     hosts.sort(key=lambda host: (-_gravity(host["verdict"]), host["name"]))
     stacks = [stack for host in hosts for stack in host["stacks"]]
     return {
@@ -35,9 +42,10 @@ def _gravity(verdict: str) -> int:
     return ("ok", "attention", "unknown").index(verdict)
 
 
-def _host(name: str, overview: Json | None, wanted: Sequence[str], made: datetime) -> dict[str, Any]:
+def _host(name: str, overview: Json | None, wanted: Sequence[str], made: datetime, heard: str | None) -> dict[str, Any]:
     if overview is None:
-        return {"name": name, "is_read": False, "verdict": "unknown", "stacks": [], "at": None, "uname": None}
+        silent = f"it last answered {ago(heard, made)}" if heard is not None else "no earlier report has heard of it"
+        return {"name": name, "is_read": False, "verdict": "unknown", "stacks": [], "at": None, "uname": None, "silent": silent}
     status = overview["status"]
     found = status["result"]["stacks"]
     names = sorted({*found, *wanted})

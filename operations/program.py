@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -12,6 +13,11 @@ from pyinfra import host, logger
 from pyinfra.api import FunctionCommand, Host, OperationValueError, QuoteString, State, StringCommand
 from pyinfra.api.arguments import ConnectorArguments
 from pyinfra.connectors.util import CommandOutput, OutputLine
+
+from storekeeper.cli.render.layout import Paint
+from storekeeper.cli.render.restore import foreseen
+
+from . import leaving
 
 RELEASES = "/opt/storekeeper"
 PROGRAM = f"{RELEASES}/current/bin/storekeeper"
@@ -36,6 +42,16 @@ class Program:
     def of(cls, target: Host) -> Program:
         released = f"{target.data.get('storekeeper_releases', RELEASES)}/current/bin/storekeeper"
         return cls(target.data.get("storekeeper_program", released), target.data.get("storekeeper_config", CONFIG))
+
+    @property
+    def plain(self) -> str:
+        """How a shell script types the program, with its configuration."""
+        return " ".join(shlex.quote(word) for word in (self.path, "--config", self.config))
+
+    def typed(self, verb: str, *arguments: str) -> tuple[str, ...]:
+        """As `words`, for a verb whose standard output is no document."""
+        words = self.words(verb, *arguments, option="--quiet")
+        return tuple(word for word in words if word != "--json")
 
     def words(self, verb: str, *arguments: str, option: str | None = None) -> tuple[str, ...]:
         """The argument list of a verb that answers with a document. Raises OperationValueError for a word that no verb takes.
@@ -79,7 +95,7 @@ class Verb(StringCommand):
     """
 
     def __init__(self, verb: str, *arguments: str) -> None:
-        super().__init__(*_quoted(Program.of(host).words(verb, *arguments)), **_SUCCESS)
+        super().__init__(*quoted(Program.of(host).words(verb, *arguments)), **_SUCCESS)
 
     def execute(self, state: State, host: Host, connector_arguments: Any) -> tuple[bool, CommandOutput]:
         status, output = super().execute(state, host, connector_arguments)
@@ -99,12 +115,14 @@ class JobVerb(StringCommand):
 
     def __init__(self, verb: str, *arguments: str) -> None:
         program = Program.of(host)
-        super().__init__(*_quoted(program.words(verb, *arguments, option="--job")), ">/dev/null", **_SUCCESS)
-        self._fetch = StringCommand(*_quoted(program.words(verb, *arguments, option="--heard")), **_SUCCESS)
+        super().__init__(*quoted(program.words(verb, *arguments, option="--job")), ">/dev/null", **_SUCCESS)
+        self._what = " ".join([verb, *arguments[:1]])
+        self._fetch = StringCommand(*quoted(program.words(verb, *arguments, option="--heard")), **_SUCCESS)
 
     def execute(self, state: State, host: Host, connector_arguments: Any) -> tuple[bool, CommandOutput]:
         known = {**connector_arguments, **self.connector_arguments, "print_input": state.print_input}
-        followed, said = host.run_shell_command(self, print_output=True, **known)
+        with leaving.followed(host, self._what):
+            followed, said = host.run_shell_command(self, print_output=True, **known)
         heard, output = host.run_shell_command(self._fetch, **known)
         document = parse_document(output.stdout_lines)
         if document is None or "job" not in document:
@@ -118,18 +136,25 @@ def _answered(output: CommandOutput) -> CommandOutput:
     return CommandOutput([OutputLine("stdout", line) for line in output.stdout_lines])
 
 
-def _quoted(words: Sequence[str]) -> Iterator[QuoteString]:
+def quoted(words: Sequence[str]) -> Iterator[QuoteString]:
     return (QuoteString(word) for word in words)
 
 
-def unread(what: str) -> FunctionCommand:
-    """A command that fails its own host because `what`, on which the decision rests, could not be read. Nothing is typed."""
-    return refused(f"{what} could not be read, so nothing was decided")
-
-
-def refused(sentence: str) -> FunctionCommand:
+class Refusal(FunctionCommand):
     """A command that fails its own host with a sentence. Nothing is typed."""
-    return FunctionCommand(say, (sentence,), {})
+
+    def __init__(self, sentence: str) -> None:
+        super().__init__(say, (sentence,), {})
+        self.sentence = sentence
+
+
+def unread(what: str) -> Refusal:
+    """The refusal where `what`, on which the decision rests, could not be read."""
+    return Refusal(f"{what} could not be read, so nothing was decided")
+
+
+def refused(sentence: str) -> Refusal:
+    return Refusal(sentence)
 
 
 def say(state: State, host: Host, sentence: str) -> bool:  # noqa: ARG001 pyinfra looks for both names
@@ -159,7 +184,11 @@ def tell(target: Host, document: dict[str, Any]) -> None:
         target.log_styled(said, fg="yellow" if problem["severity"] == "warning" else None, log_func=log)
         if problem.get("next"):
             target.log(one_line(f"  next: {problem['next']}"), log_func=log)
-    back = (document.get("result") or {}).get("back")
+    result = document.get("result") or {}
+    if isinstance(result.get("plan"), dict):
+        for line in foreseen(result["plan"], f"{document['stack']} on {document['host']}", Paint())[1:]:
+            target.log(one_line(line), log_func=logger.info)
+    back = result.get("back")
     if back:
         target.log(one_line(f"  the way back: {back}"), log_func=logger.info)
 
@@ -179,24 +208,11 @@ def headline(document: dict[str, Any]) -> str:
     if isinstance(sets, list):
         words.append(", ".join(f"{each['id']} {each['state']}" for each in sets[-3:]) or "no set")
     if isinstance(result.get("plan"), dict):
-        words += _foreseen(result["plan"])
+        words.append(f"plan: {result['plan']['set'] or 'the old sides'}")
     if isinstance(result.get("removed"), list):
         words.append(f"{len(result['kept'])} kept, {len(result['removed'])} {'would be removed' if result.get('dry_run') else 'removed'}")
     words.append(f"{document['seconds']:.1f} s")
     return "  ".join(words)
-
-
-def _foreseen(plan: dict[str, Any]) -> list[str]:
-    """What a restore would do to each store, in numbers of what it holds."""
-    words = [f"plan: {plan['set'] or 'the old sides'}"]
-    for name, store in plan["stores"].items():
-        now, after = _total(store["counts_now"], store["now"]), _total(store["counts_after"], "as it was")
-        words.append(f"{name} {now} -> {after}")
-    return [*words, f"stops {', '.join(plan['services']) or 'nothing'}"]
-
-
-def _total(counts: dict[str, int] | None, otherwise: str) -> str:
-    return otherwise if counts is None else str(sum(count for name, count in counts.items() if name != "bytes"))
 
 
 def one_line(text: str) -> str:

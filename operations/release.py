@@ -102,9 +102,10 @@ def _make(release: Release, found: Found, root: str, python: str, *, wheelhouse:
     archive = _archive(release.name, found.python, tags if wheelhouse else None)
     incoming = f"{root}/.{release.name}"
     quoted, sent = shlex.quote(incoming), shlex.quote(f"{incoming}.tar")
-    yield StringCommand(f"mkdir -p {shlex.quote(root)}/releases && rm -rf {quoted} && mkdir -m 700 {quoted}")
+    yield StringCommand(f"umask 022 && mkdir -p {shlex.quote(root)}/releases && rm -rf {quoted} && mkdir -m 700 {quoted}")
     yield FunctionCommand(_pack, (archive, release, found.python, tags if wheelhouse else None), {})
-    yield FileUploadCommand(str(archive), f"{incoming}.tar")
+    # below the home of whoever logs in: pyinfra's own name for it in /tmp can be foreseen, and what is in it becomes root's program
+    yield FileUploadCommand(str(archive), f"{incoming}.tar", remote_temp_filename=f".storekeeper-{release.name}.tar")
     words = " ".join(shlex.quote(word) for word in ("sh", f"{incoming}/release.sh", root, release.name, python))
     yield StringCommand(f"tar -xf {sent} -C {quoted} --no-same-owner && {words} && rm -rf {quoted} {sent}")
 

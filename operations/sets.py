@@ -7,19 +7,27 @@ failure fails its own host and leaves the others alone. A value that could be re
 from __future__ import annotations
 
 import re
+import sys
+import threading
 from collections.abc import Generator, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from pyinfra import host
-from pyinfra.api import FunctionCommand, OperationValueError, operation
+from pyinfra import host, logger
+from pyinfra.api import FunctionCommand, Host, OperationValueError, State, operation
+from pyinfra.api.facts import get_fact
+from pyinfra.facts.server import Hostname
 
 from .facts.sets import Sets, ask
-from .program import JobVerb, Verb, unread, value
+from .page import spoken_size
+from .passage import taken
+from .program import JobVerb, Verb, one_line, refused, say, tell, unread, value
 
 _UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 Commands = Generator[Verb | JobVerb | FunctionCommand, None, None]
+_asking = threading.Lock()  # of one terminal
 _USABLE = ("verified", "proven")
+_COLOURS = {"proven": "green", "verified": "green", "incomplete": "yellow", "unprovable": "yellow"}
 
 
 @operation(is_idempotent=False)
@@ -67,6 +75,22 @@ def recent(stack: str, within: str = "26h", proven: bool = False) -> Commands:
     yield JobVerb("backup", stack)
     if proven:
         yield JobVerb("prove", stack)
+
+
+@operation(is_idempotent=False)
+def show(stack: str) -> Generator[FunctionCommand, None, None]:
+    """
+    Print the sets of a stack, oldest first, a line each.
+
+    + stack: the stack's name
+
+    **Example:**
+
+    .. code:: python
+
+        sets.show(name="Sets of maestro", stack="maestro")
+    """
+    yield FunctionCommand(_show, (value("stack", stack),), {})
 
 
 @operation(is_idempotent=False)
@@ -131,6 +155,7 @@ def restore(
     stage_dir: str | None = None,
     plan: bool = False,
     confirm: str | None = None,
+    source: str | None = None,
 ) -> Commands:
     """
     Put all stores of a stack back to a set, or none; or return from the last restore.
@@ -144,7 +169,8 @@ def restore(
     + accept_unreadable: stores that cannot be read, of which a raw copy is kept instead of a safety set
     + stage_dir: where to stage instead of beside the live data
     + plan: only say what would happen
-    + confirm: ``STACK@HOST``, needed for everything but a plan
+    + confirm: ``STACK@HOST``, needed for everything but a plan; where it is left out, the plan is shown and it is asked for on the terminal
+    + source: another host of the inventory, whose set is brought here first; its newest usable one when no set is given
 
     **Example:**
 
@@ -152,7 +178,21 @@ def restore(
 
         sets.restore(name="Put maestro back", stack="maestro", set="latest", confirm="maestro@prod-ai-1")
     """
-    words = restore_words(stack, set, back, only, nobody_uses, no_owners, accept_unreadable, stage_dir, plan, confirm)
+    wanted = (only, nobody_uses, no_owners, accept_unreadable, stage_dir)
+    restore_words(stack, set, back, *wanted, plan, confirm, source)
+    if source is not None:
+        if confirm is not None and (name := get_fact(host.state, host, Hostname, apply_failed_hosts=False)) != confirm.rpartition("@")[2]:
+            yield refused(f"confirm names {confirm}, this is {stack}@{name}: no set was brought here, and nothing was changed")
+            return
+        arrived: dict[str, str] = {}
+        yield taken(stack, source, set, arrived)
+        set = arrived["id"]  # noqa: A001 what it is called here
+    if not plan and confirm is None:
+        yield Verb("restore", value("stack", stack), *restore_words(stack, set, back, *wanted, plan=True, confirm=None))
+        typed: list[str] = []
+        yield FunctionCommand(_ask, (stack, typed), {})
+        confirm = typed[0]
+    words = restore_words(stack, set, back, *wanted, plan, confirm)
     yield (Verb if plan else JobVerb)("restore", value("stack", stack), *words)
 
 
@@ -186,11 +226,16 @@ def restore_words(
     stage_dir: str | None,
     plan: bool,
     confirm: str | None,
+    source: str | None = None,
 ) -> list[str]:
     """What is typed after `restore STACK`. Raises OperationValueError for a contradiction and for a missing confirmation."""
+    if source is not None and back:
+        raise OperationValueError("what was live before is on this host: back=True takes no source")
+    if source is not None and set is None:
+        set = "latest"  # noqa: A001 of the source
     if (set is None) == (not back):
         raise OperationValueError("give either a set or back=True")
-    if not plan and confirm is None:
+    if not plan and confirm is None and not sys.stdin.isatty():
         raise OperationValueError(f"a restore changes live data: look at the plan, then pass confirm='{stack}@HOST'")
     if plan and confirm is not None:
         raise OperationValueError("a plan changes nothing and takes no confirm")
@@ -201,7 +246,18 @@ def restore_words(
             raise OperationValueError(f"{option} takes a list of stores, found the text {stores!r}")
         words += [word for store in stores for word in (option, value(option, store))]
     words += ["--stage-dir", value("stage_dir", stage_dir)] if stage_dir is not None else []
-    return [*words, "--plan"] if plan else [*words, "--confirm", value("confirm", confirm)]
+    confirmed = [] if confirm is None else ["--confirm", value("confirm", confirm)]
+    return [*words, "--plan"] if plan else [*words, *confirmed]
+
+
+def _ask(state: State, host: Host, stack: str, typed: list[str]) -> bool:
+    """Have the stack and the host's own name typed on this terminal, one host at a time. The host compares."""
+    with _asking:
+        answer = input(f"\nThis replaces live data of {stack} on {host.name}. Type {stack}@ and the host's own name to go on: ").strip()
+    if not answer:
+        return say(state, host, "nothing was typed: nothing was changed")
+    typed.append(answer)
+    return True
 
 
 def span(text: str) -> timedelta:
@@ -210,6 +266,18 @@ def span(text: str) -> timedelta:
     if not found:
         raise OperationValueError(f"expected a duration such as 30m, 26h or 7d, found {text!r}")
     return timedelta(**{_UNITS[found[2]]: int(found[1])})
+
+
+def _show(state: State, host: Host, stack: str) -> bool:  # noqa: ARG001 pyinfra looks for both names
+    listed = ask(host, Sets, stack=stack)
+    if listed is None:
+        return False
+    for each in listed["result"]["sets"]:
+        proof = f"proven {_spoken(_age(listed, each['proven_at']))} ago" if each["proven_at"] else "never proven"
+        words = [each["id"], each["state"], spoken_size(each["bytes"]), proof, *(["pinned"] if each["pinned"] else [])]
+        host.log_styled(one_line("  ".join(words)), fg=_COLOURS.get(each["state"], "red"), log_func=logger.info)
+    tell(host, listed)
+    return True
 
 
 def _named(set: str | None) -> list[str]:

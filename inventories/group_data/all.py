@@ -20,8 +20,22 @@ storekeeper_scratch = "/var/tmp"
 
 # The directory of cron files, the user that they run the program as, and whether pyinfra needs sudo for all of this.
 storekeeper_cron = "/etc/cron.d"
+storekeeper_units = "/etc/systemd/system"  # of stacks that declare scheduler: {by: systemd}
 storekeeper_user = "root"
 storekeeper_sudo = False
+
+# How long, in seconds, a host may take to say how it is before the report goes on without it.
+storekeeper_patience = 60
+
+# Secrets that site.py puts on the host below storekeeper_config/secrets, mode 0600: name -> {"file": PATH} or {"env": NAME} of the
+# control machine. Stack files refer to them there: {file: /etc/storekeeper/secrets/NAME}.
+storekeeper_secrets = {}
+
+# What provision.py makes of a bare server. docs/provisioning.md explains each.
+storekeeper_users = {}  # name -> {"home": PATH, "shell": PATH, "groups": [...]}
+storekeeper_directories = {}  # path -> {"user": NAME, "mode": "750"}
+storekeeper_logs = {}  # name -> {"files": [...], "user": NAME, "every": "daily", "keep": 14}
+# storekeeper_postgresql = {"version": 17, "roles": {...}, "databases": {...}}
 
 # The stacks of the host: name -> path of a stack file on the control machine, or the text of one.
 storekeeper_stacks = {}

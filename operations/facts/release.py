@@ -14,7 +14,11 @@ _END = "storekeeper-end"
 _SCRIPT = """
 cd {root}/releases 2>/dev/null && for each in $(ls -1t); do if test -e "$each/.complete"; then echo "complete $each"; fi; done
 echo "current $(basename "$(readlink {root}/current)")"
-for each in /proc/[0-9]*/cmdline; do tr '\\0' '\\n' <"$each" 2>/dev/null | sed -n 's|^{root}/releases/\\([^/]*\\)/.*|used \\1|p;2q'; done
+for each in /proc/[0-9]*/cmdline; do
+    tr '\\0' '\\n' <"$each" 2>/dev/null | head -n 2 | while IFS= read -r word; do
+        case $word in {root}/releases/*/*) word=${{word#{root}/releases/}} && echo "used ${{word%%/*}}" ;; esac
+    done
+done
 echo "machine $(uname -m)"
 echo "libc $(getconf GNU_LIBC_VERSION 2>/dev/null)"
 echo "python $({python} -c 'import sys; print(*sys.version_info[:2])' 2>/dev/null)"

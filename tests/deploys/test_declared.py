@@ -121,7 +121,7 @@ def test_a_schedule_becomes_a_line_that_cron_and_its_shell_read_as_meant():
     text = STACK.format(name="a") + "schedule: [{verb: verify, arguments: ['--all'], at: '5 */6 * * 1-5'}]\n"
     with fake_host(storekeeper_stacks={"a": text}) as fake:
         (stack,) = declared.stacks(fake.host)
-    (line,) = cron_lines(stack.stack, Program("/opt/100% of it/storekeeper", "/etc/storekeeper"))
+    line, _ = cron_lines(stack.stack, Program("/opt/100% of it/storekeeper", "/etc/storekeeper"), "host")
     assert line.time == "5 */6 * * 1-5"
     assert line.command == r"'/opt/100\% of it/storekeeper' --config /etc/storekeeper --quiet verify a --all"
 
@@ -138,6 +138,11 @@ def test_the_documented_defaults_are_the_ones_that_hold():
         "storekeeper_sudo",
         "storekeeper_stacks",
         "storekeeper_wheelhouse",
+        "storekeeper_patience",
+        "storekeeper_secrets",
+        "storekeeper_users",
+        "storekeeper_directories",
+        "storekeeper_logs",
     }
 
 

@@ -44,7 +44,7 @@ def test_every_command_of_the_page_works_in_its_order(site, tmp_path):
         ["bash", "-c", f"set -euo pipefail\n{words}"], cwd=copy, env=environment(), capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert commands.count("deploys/") == 15, "a command was added or taken away: see that it is run"
+    assert commands.count("deploys/") == 17, "a command was added or taken away: see that it is run"
     assert "1 of 1 stack is well" in (copy / "report.html").read_text()
 
 
@@ -73,7 +73,9 @@ def test_a_project_of_ones_own_uses_the_operations_of_the_wheel(site, tmp_path):
     wheel = unpacked_wheel(tmp_path / "wheel")
     project = tmp_path / "project"
     project.mkdir()
-    (project / "deploy.py").write_text(blocks(PAGE, "python")[1])
+    _, deploy, config = blocks(PAGE, "python")
+    (project / "deploy.py").write_text(deploy)
+    (project / "config.py").write_text(config)
 
     def run() -> str:
         words = [f"{sys.prefix}/bin/pyinfra", "-y", "-v", str(site.control / "inventory.py"), "deploy.py"]

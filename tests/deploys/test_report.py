@@ -92,7 +92,7 @@ def test_a_proof_without_a_limit_is_not_drawn_as_if_it_had_one():
 def test_a_host_that_could_not_be_read_is_listed_and_never_well():
     found = read({"prod-ai-1": overview(), "prod-ai-2": None})
     assert "prod-ai-2" in found.words
-    assert "This host could not be read. Nothing is known about its backups." in found.words
+    assert "This host could not be read: no earlier report has heard of it. Nothing is known about its backups." in found.words
     assert "1 of 1 stack is well, 1 host does not answer" in found.words
     assert found.words.index("prod-ai-2") < found.words.index("prod-ai-1"), "what needs somebody stands first"
 
@@ -227,7 +227,7 @@ def test_the_operation_writes_the_report_and_says_each_verdict(tmp_path):
         assert "attention: demo, newest proven set 0 min old" in fake.said.text
     found = Reader((tmp_path / "report.html").read_text())
     assert "@fake/other" in found.words, "a host that was not heard of is in it"
-    assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["report.html", "report.json"]
 
 
 @pytest.mark.parametrize("said", [[], ["no shell here"], answer("status", "list-proven")[:-1], answer("backup-refused")], ids=len)
@@ -235,8 +235,28 @@ def test_a_host_that_does_not_answer_fails_and_the_report_is_written_all_the_sam
     with fake_host({STATUS: said}, storekeeper_stacks={"demo": "x"}) as fake:
         assert fake.execute(report.write, path=str(tmp_path / "report.html")) == [False]
     found = Reader((tmp_path / "report.html").read_text())
-    assert "This host could not be read. Nothing is known about its backups." in found.words
+    assert "This host could not be read: no earlier report has heard of it. Nothing is known about its backups." in found.words
     assert "0 of 0 stacks are well, 2 hosts do not answer" in found.words
+
+
+def test_a_host_that_is_silent_is_told_with_when_it_last_answered_by_the_document_beside_the_page(tmp_path):
+    page, document = tmp_path / "report.html", tmp_path / "report.json"
+    for answers in (answer("status", "list-proven"), []):
+        with fake_host({STATUS: answers}, storekeeper_stacks={"demo": "x"}) as fake:
+            fake.execute(report.write, path=str(page))
+            found = json.loads(document.read_text())["hosts"]
+            assert found["@fake/prod-ai-1"]["answers"] is bool(answers)
+            assert found["@fake/prod-ai-1"]["heard"] == recorded("status")["started"]
+            assert found["@fake/other"]["heard"] is None
+    assert re.search(r"This host could not be read: it last answered [0-9]+ (min|h|days)", Reader(page.read_text()).text)
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"schema": 99}', '{"schema": 1, "hosts": {"x": 3}}', "\xff"])
+def test_a_document_that_is_none_of_ours_knows_nothing(text, tmp_path):
+    (tmp_path / "report.json").write_text(text)
+    with fake_host({STATUS: []}, storekeeper_stacks={"demo": "x"}) as fake:
+        fake.execute(report.write, path=str(tmp_path / "report.html"))
+    assert "no earlier report has heard of it" in (tmp_path / "report.html").read_text()
 
 
 def test_a_host_left_out_by_a_limit_is_not_called_dead(tmp_path):

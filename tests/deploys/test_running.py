@@ -88,7 +88,7 @@ def test_the_main_job_from_the_first_set_to_the_way_back(site, tmp_path):
     _delete(site, above=10)
     before = tree(site.root / "sets")
     planned = _well(site.deploy("restore", set="latest", plan="yes", **nobody))
-    assert "main 10 -> 40" in planned.said
+    assert re.search(r"main +documents +10 +40", planned.said), planned.said
     assert (_rows(site), tree(site.root / "sets")) == (10, before)
 
     assert "shows" not in _failed(site.deploy("restore", set="latest", **nobody)).said
@@ -98,6 +98,7 @@ def test_the_main_job_from_the_first_set_to_the_way_back(site, tmp_path):
 
     restored = _well(site.deploy("restore", set="latest", confirm=CONFIRM, **nobody))
     assert _rows(site) == 40
+    assert re.search(r"main +documents +10 +40", restored.said), "what will be is said before it is done"
     assert "the way back: storekeeper" in restored.said
     _well(site.deploy("restore", back="yes", confirm=CONFIRM, **nobody))
     assert _rows(site) == 10
@@ -184,7 +185,7 @@ def test_a_host_whose_program_is_missing_is_dead_in_the_report(untouched, tmp_pa
             "status", "--data", f"storekeeper_program={untouched.root}/nowhere/storekeeper", report=str(tmp_path / "report.html")
         )
     )
-    assert "This host could not be read." in (tmp_path / "report.html").read_text()
+    assert "This host could not be read: no earlier report has heard of it." in (tmp_path / "report.html").read_text()
 
 
 @pytest.mark.parametrize(
@@ -197,7 +198,7 @@ def test_a_host_whose_program_is_missing_is_dead_in_the_report(untouched, tmp_pa
         ("restore", {}, "give either a set or back=True"),
         ("restore", {"set": "latest", "back": "yes"}, "give either a set or back=True"),
         ("restore", {"set": "latest"}, "a restore changes live data: look at the plan, then pass confirm='demo@HOST'"),
-        ("restore", {"set": "--yes", "plan": "yes"}, "set cannot begin with a dash"),
+        ("restore", {"set": "--yes", "plan": "yes"}, "--data set= cannot begin with a dash"),
         ("restore", {"set": "latest", "plan": "perhaps"}, "takes yes or no"),
         ("prune", {"plan": "perhaps"}, "takes yes or no"),
     ],

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import getpass
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -48,9 +50,10 @@ def test_the_host_holds_exactly_what_is_declared(declared):
     root = declared.root
     assert (root / "etc/stacks/demo.yml").read_text() == declared.stack_file("demo").read_text()
     assert {path.name for path in (root / "cron.d").iterdir()} == {"storekeeper-demo"}
-    (line,) = [line for line in (root / "cron.d/storekeeper-demo").read_text().splitlines() if line[:1].isdigit()]
+    line, owed = [line for line in (root / "cron.d/storekeeper-demo").read_text().splitlines() if line[:1].isdigit()]
     assert line.startswith("0 3 * * * ")
     assert line.endswith(f"--config {root}/etc --quiet backup demo")
+    assert owed.endswith(f" * * * * {getpass.getuser()} {sys.prefix}/bin/storekeeper --config {root}/etc --quiet due demo")
     modes = {path: (root / path).stat().st_mode & 0o777 for path in ("etc", "etc/stacks", "etc/storekeeper.yml", "state", "sets", "cron.d")}
     assert modes == {"etc": 0o700, "etc/stacks": 0o700, "etc/storekeeper.yml": 0o600, "state": 0o700, "sets": 0o700, "cron.d": 0o755}
     assert (root / "cron.d/storekeeper-demo").read_text().endswith("\n"), "cron does not read a last line without an end"
@@ -66,9 +69,20 @@ def test_the_host_holds_exactly_what_is_declared(declared):
         (lambda root: _append(root / "etc/storekeeper.yml", "# by hand\n"), "Configuration"),
         (lambda root: (root / "etc").chmod(0o755), "Directory of the configuration"),
         (lambda root: (root / "sets").chmod(0o777), "Directory of the repository"),
-        (lambda root: (root / "cron.d/storekeeper-mem0").write_text("* * * * * root true\n"), "No schedule of mem0"),
+        (lambda root: _copy(root / "cron.d/storekeeper-demo", root / "cron.d/storekeeper-mem0"), "No other schedules"),
+        (lambda root: _copy(root / "cron.d/storekeeper-demo", root / "cron.d/storekeeper-gone"), "No other schedules"),
     ],
-    ids=["a line added", "its mode", "its file gone", "a stack file", "the configuration", "a directory", "the repository", "a schedule"],
+    ids=[
+        "a line added",
+        "its mode",
+        "its file gone",
+        "a stack file",
+        "the configuration",
+        "a directory",
+        "the repository",
+        "a schedule",
+        "a stack gone",
+    ],
 )
 def test_what_was_changed_by_hand_is_put_back_and_nothing_else(declared, drift, mended):
     before = tree(declared.root)
@@ -82,8 +96,18 @@ def _append(path: Path, text: str) -> None:
     path.write_text(path.read_text() + text)
 
 
+def _copy(source: Path, target: Path) -> None:
+    target.write_bytes(source.read_bytes())
+    target.chmod(0o644)
+
+
 def test_files_that_are_not_ours_are_left_alone(declared):
-    foreign = [declared.root / "cron.d/other", declared.root / "etc/notes", declared.root / "etc/stacks/.notes"]
+    foreign = [
+        declared.root / "cron.d/other",
+        declared.root / "cron.d/storekeeper-mine",
+        declared.root / "etc/notes",
+        declared.root / "etc/stacks/.notes",
+    ]
     for path in foreign:
         path.write_text("mine\n")
         path.chmod(0o604)
@@ -99,7 +123,7 @@ def test_a_stack_that_loses_its_schedule_loses_its_file_of_it(site):
     (site.root / "cron.d/other").write_text("mine\n")
     text = site.stack_file("demo").read_text()
     site.stack_file("demo").write_text(text.replace("schedule: {backup: '0 3 * * *'}\n", ""))
-    assert set(_well(site.deploy("site")).changed) == {"Stack file of demo", "No schedule of demo"}
+    assert set(_well(site.deploy("site")).changed) == {"Stack file of demo", "No other schedules"}
     assert {path.name for path in (site.root / "cron.d").iterdir()} == {"other"}
 
 
@@ -138,7 +162,7 @@ def test_a_place_with_a_space_and_signs_of_yaml_and_of_the_shell_is_the_place_th
     assert _well(site.deploy("site")).changed == []
     _well(site.deploy("backup"))
     assert len(list((site.root / "sets/demo").glob("2*"))) == 1
-    command = (site.root / "cron.d/storekeeper-demo").read_text().splitlines()[-1].split(" ", 6)[-1]
+    command = (site.root / "cron.d/storekeeper-demo").read_text().splitlines()[-2].split(" ", 6)[-1]
     done = subprocess.run(["sh", "-c", command.replace(r"\%", "%")], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", ""), "cron says nothing of a run that went well"
 
@@ -147,7 +171,7 @@ def test_the_demos_inventory_works_before_the_demo_ever_ran(tmp_path, monkeypatc
     monkeypatch.setenv("STOREKEEPER_DEMO", str(tmp_path / "demo"))
     site = Site(tmp_path)
     deployed = _well(site.deploy("site", inventory="inventories/demo.py"))
-    assert {*deployed.table} - {*deployed.changed} == {"Preflight", "Grand total"}
+    assert {*deployed.table} - {*deployed.changed} == {"Preflight", "No other schedules", "Grand total"}
     assert _well(site.deploy("site", inventory="inventories/demo.py")).changed == []
     assert (tmp_path / "demo/cron.d/storekeeper-demo").exists()
     report = site.deploy("status", inventory="inventories/demo.py", report=str(tmp_path / "report.html"))

@@ -3,59 +3,35 @@
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from operations.packing import pack
-from tests.harness.deploys import Deployed, run_deploy
-from tests.harness.guest import Guest, booted
+from tests.harness.guest import booted
+from tests.harness.target import PROGRAM, Target
 
 pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(900)]
-PROGRAM = "/opt/storekeeper/current/bin/storekeeper"
-
-
-class Target:
-    """A server, and the inventory that has it alone."""
-
-    def __init__(self, guest: Guest, control: Path) -> None:
-        self.guest = guest
-        self._inventory = control / "inventory.py"
-        data = {
-            "ssh_user": "ops",
-            "ssh_key": str(guest.lab / "id_ed25519"),
-            "ssh_known_hosts_file": str(guest.lab / "servers" / guest.name / "known_hosts"),
-            "ssh_strict_host_key_checking": "yes",
-            "storekeeper_sudo": True,
-        }
-        self._inventory.write_text(f"hosts = [({guest.address!r}, {data!r})]\n")
-
-    def site(self, **data: str) -> Deployed:
-        return run_deploy(self._inventory, "site", **data)
-
-    def said(self, *words: str) -> str:
-        return self.guest.run(shlex.join(words)).stdout.strip()
-
-    def releases(self) -> list[str]:
-        return sorted(self.guest.run("cd /opt/storekeeper/releases && ls").stdout.split())
 
 
 @pytest.fixture(scope="module", params=["bookworm-py"])
 def target(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
-    with booted(request.param, "python3-venv", name="release", number=78) as guest:
+    with booted(request.param, name="release", number=78) as guest:
         yield Target(guest, tmp_path_factory.mktemp("control"))
 
 
+def _releases(target: Target) -> list[str]:
+    return sorted(target.guest.run("cd /opt/storekeeper/releases && ls").stdout.split())
+
+
 def test_a_release_is_made_with_hashes_started_and_becomes_the_current_one_and_a_second_run_sends_nothing(target: Target) -> None:
-    first = target.site()
+    first = target.deploy("site")
     assert first.code == 0, first.said
     release = pack(()).name
     assert target.said("readlink", "/opt/storekeeper/current") == f"releases/{release}"
     assert re.fullmatch(r"storekeeper [0-9.]+", target.said(PROGRAM, "--version"))
-    assert target.releases() == [release]
-    again = target.site()
+    assert _releases(target) == [release]
+    again = target.deploy("site")
     assert (again.code, again.changed) == (0, [])
     assert f"release {release} is current" in again.reasons
     assert target.said("ls", "-A", "/opt/storekeeper") == ".lock\ncurrent\nreleases"
@@ -70,34 +46,34 @@ def test_old_releases_go_but_those_that_run_and_the_newest_three_stay_and_any_of
         target.guest.run(f"cp -a /opt/storekeeper/releases/{current} {at} && sed -i '1s|.*|#!{at}/bin/python3|' {at}/bin/storekeeper")
         target.guest.run(f"touch -d '2020-01-0{number}' {at} {at}/.complete")
     target.guest.run("nohup /opt/storekeeper/releases/0.0.1-old/bin/python3 -c 'import time; time.sleep(600)' >/dev/null 2>&1 &")
-    gone_back = target.site(storekeeper_release="0.0.5-old")
+    gone_back = target.deploy("site", storekeeper_release="0.0.5-old")
     assert gone_back.code == 0, gone_back.said
     assert target.said("readlink", "/opt/storekeeper/current") == "releases/0.0.5-old"
-    assert target.releases() == sorted(["0.0.1-old", "0.0.4-old", "0.0.5-old", current]), "one runs, one is current, one was, one is spare"
-    assert target.site(storekeeper_release="0.0.5-old").changed == []
-    assert target.site().changed == ["Program"]
+    assert _releases(target) == sorted(["0.0.1-old", "0.0.4-old", "0.0.5-old", current]), "one runs, one is current, one was, one is spare"
+    assert target.deploy("site", storekeeper_release="0.0.5-old").changed == []
+    assert target.deploy("site").changed == ["Program"]
     assert target.said("readlink", "/opt/storekeeper/current") == f"releases/{current}"
     target.guest.run("pkill -f 0.0.1-old")
 
 
 def test_a_release_that_is_not_there_cannot_be_gone_back_to_and_nothing_is_changed(target: Target) -> None:
-    before = target.said("readlink", "/opt/storekeeper/current"), target.releases()
-    refused = target.site(storekeeper_release="9.9.9-none")
+    before = target.said("readlink", "/opt/storekeeper/current"), _releases(target)
+    refused = target.deploy("site", storekeeper_release="9.9.9-none")
     assert refused.code == 1
     assert "there is no release 9.9.9-none below /opt/storekeeper/releases to go back to; there is" in refused.said
-    assert (target.said("readlink", "/opt/storekeeper/current"), target.releases()) == before
+    assert (target.said("readlink", "/opt/storekeeper/current"), _releases(target)) == before
 
 
 @pytest.mark.parametrize(
     ("python", "sentence"),
     [
-        ("/usr/bin/nosuch", "/usr/bin/nosuch does not run: install Python 3.11 or later"),
-        ("/srv/old", "/srv/old is Python 3.9, the program needs 3.11"),
+        ("/usr/bin/nosuch", "/usr/bin/nosuch does not run on release: apt-get install python3 python3-venv"),
+        ("/srv/old", "/srv/old on release is Python 3.9, the program needs 3.11"),
     ],
 )
 def test_a_host_without_a_python_that_can_is_told_so(target: Target, python: str, sentence: str) -> None:
     target.guest.run("printf '#!/bin/sh\necho 3 9\n' >/srv/old && chmod 755 /srv/old")
-    refused = target.site(storekeeper_releases="/opt/other", storekeeper_python=python)
+    refused = target.deploy("site", storekeeper_releases="/opt/other", storekeeper_python=python)
     assert refused.code == 1
     assert sentence in refused.said
     assert target.guest.run("ls /opt/other/current", check=False).returncode != 0
@@ -110,10 +86,10 @@ def test_a_host_that_reaches_no_index_gets_its_packages_along(target: Target) ->
     )
     target.guest.run("cp /etc/pip.conf.none /etc/pip.conf")
     try:
-        alone = target.site(storekeeper_releases="/opt/alone")
+        alone = target.deploy("site", storekeeper_releases="/opt/alone")
         assert alone.code == 1
         assert target.guest.run("ls /opt/alone/current", check=False).returncode != 0
-        along = target.site(storekeeper_releases="/opt/alone", storekeeper_wheelhouse="yes")
+        along = target.deploy("site", storekeeper_releases="/opt/alone", storekeeper_wheelhouse="yes")
         assert along.code == 0, along.said
         assert target.said("/opt/alone/current/bin/storekeeper", "--version").startswith("storekeeper ")
     finally:
@@ -123,7 +99,7 @@ def test_a_host_that_reaches_no_index_gets_its_packages_along(target: Target) ->
 def test_what_an_interrupted_run_left_is_removed_and_made_again(target: Target) -> None:
     release = pack(()).name
     target.guest.run(f"rm /opt/storekeeper/releases/{release}/.complete /opt/storekeeper/current; mkdir -p /opt/storekeeper/.{release}")
-    done = target.site()
+    done = target.deploy("site")
     assert done.code == 0, done.said
     assert target.said("readlink", "/opt/storekeeper/current") == f"releases/{release}"
     assert target.said(PROGRAM, "--version").startswith("storekeeper ")
