@@ -18,8 +18,12 @@ $(STAMP): requirements.lock pyproject.toml
 demo: setup
 	$(BIN)/python -m demo
 
+# The tests of real servers mostly wait for them, so two files of them go on at once; all others have the machine to themselves.
 test: setup
-	$(BIN)/pytest $(PYTEST)
+	@failed=0; \
+	$(BIN)/pytest tests/servers --numprocesses 2 --dist loadfile $(PYTEST) || failed=1; \
+	$(BIN)/pytest --ignore tests/servers $(PYTEST) || failed=1; \
+	exit $$failed
 
 # The fault campaign with its full counts; writes docs/faults.md from what it found. Takes about forty minutes on two cores.
 faults: setup
@@ -46,7 +50,7 @@ packages:
 	printf 'create_main_cluster = false\n' >/etc/postgresql-common/createcluster.d/storekeeper.conf
 	apt-get update -qq
 	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends postgresql zstd strace faketime libfaketime rsync attr \
-		debootstrap systemd-container iproute2 iptables openssh-client
+		debootstrap systemd-container iproute2 iptables openssh-client gnupg
 
 # Writes the lock files anew: of this checkout, and of what a release holds on a host, by extra; uv is the one tool that is not in them.
 LOCK := uv pip compile pyproject.toml --generate-hashes --universal --python-version 3.11 --quiet --no-header

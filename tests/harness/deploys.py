@@ -86,11 +86,33 @@ class Site:
 
 def run_deploy(inventory: str | Path, which: str, *words: str, **data: str) -> Deployed:
     """Run a deploy; without `--dry` among the words it is not asked about."""
+    return ended(begin_deploy(inventory, which, *words, **data))
+
+
+def begin_deploy(inventory: str | Path, which: str, *words: str, stdin: int = subprocess.DEVNULL, **data: str) -> subprocess.Popen[str]:
+    """Start a deploy in a process group of its own; the caller waits for it with `ended`, or kills it."""
     pairs = [word for key, value in data.items() for word in ("--data", f"{key}={value}")]
     yes = [] if "--dry" in words else ["-y"]
-    argv = [f"{sys.prefix}/bin/pyinfra", *yes, str(inventory), f"deploys/{which}.py", *words, *pairs]
-    done = subprocess.run(argv, cwd=CHECKOUT, env=environment(), capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
-    return Deployed(done.returncode, re.sub(r"\x1b\[[0-9;]*m", "", done.stdout + done.stderr))
+    return subprocess.Popen(
+        [f"{sys.prefix}/bin/pyinfra", *yes, str(inventory), f"deploys/{which}.py", *words, *pairs],
+        cwd=CHECKOUT,
+        env=environment(),
+        stdin=stdin,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def ended(deploy: subprocess.Popen[str]) -> Deployed:
+    """Wait for a deploy. Raises TimeoutExpired for one that takes ten minutes, which is then killed."""
+    try:
+        said, _ = deploy.communicate(timeout=600)
+    except subprocess.TimeoutExpired:
+        deploy.kill()
+        raise
+    return Deployed(deploy.returncode, re.sub(r"\x1b\[[0-9;]*m", "", said))
 
 
 def environment() -> dict[str, str]:

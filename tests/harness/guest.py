@@ -6,9 +6,8 @@ Needs root, debootstrap and systemd-nspawn (`make packages`). The base image is 
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,8 @@ import pytest
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 _LAB = CHECKOUT / "tests/servers/lab"
+# What each has beside a bare Debian with sshd and cron. A base is made once and never changed: guests run on it.
+FLAVOURS: Mapping[str, Sequence[str]] = {"bookworm": (), "trixie": (), "bookworm-py": ("python3-venv", "faketime")}
 _MISSING = 77  # the exit code of the lab's scripts when this machine cannot serve them
 
 
@@ -50,46 +51,29 @@ class Guest:
     def power_on(self) -> None:
         _checked(_lab(self.lab, "server.sh", "on", self.name))
 
+    def cut(self) -> None:
+        """Its wire goes silent: nothing arrives, nothing is refused."""
+        _checked(_lab(self.lab, "server.sh", "cut", self.name))
+
+    def lose(self, share: float) -> None:
+        """Its wire loses this share of the packets, each way, at random."""
+        _checked(_lab(self.lab, "server.sh", "lossy", self.name, str(share)))
+
+    def mend(self) -> None:
+        _checked(_lab(self.lab, "server.sh", "mend", self.name))
+
 
 @contextmanager
-def booted(flavour: str, *packages: str, name: str, number: int) -> Iterator[Guest]:
-    """Boot a guest of a cached flavour (`bookworm-py`: suite and a word) with these packages; it is gone when the block ends."""
+def booted(flavour: str, *, name: str, number: int) -> Iterator[Guest]:
+    """Boot a guest of a cached flavour; it is gone when the block ends. `number` is its own: two guests at one would share an address."""
     lab = CHECKOUT / ".cache/lab"
     lab.mkdir(parents=True, exist_ok=True)
-    _checked(_lab(lab, "base.sh", flavour, str(lab), *packages))
+    _checked(_lab(lab, "base.sh", flavour, str(lab), *FLAVOURS[flavour]))
     try:
         address = _checked(_lab(lab, "server.sh", "up", name, str(number), flavour)).stdout.split()[-1]
         yield Guest(name, address, lab)
     finally:
         _lab(lab, "server.sh", "down", name)
-
-
-def install_program(guest: Guest) -> str:
-    """Put the host program into a virtual environment of the guest's own Python, from the lock file; returns its path."""
-    guest.run("python3 -m venv /opt/storekeeper")
-    for part in ("storekeeper", "operations", "templates"):
-        guest.put(CHECKOUT / part, f"/usr/src/storekeeper/{part}")
-    with open(CHECKOUT / "requirements.lock", encoding="ascii") as lock:
-        wanted = _locked(
-            lock.read(), {"annotated-types", "pydantic", "pydantic-core", "pyyaml", "setuptools", "typing-extensions", "typing-inspection"}
-        )
-    for file in ("pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(CHECKOUT / file, guest.lab / "servers" / guest.name / "root/usr/src/storekeeper" / file)
-    (guest.lab / "servers" / guest.name / "root/usr/src/requirements.lock").write_text(wanted, encoding="ascii")
-    guest.run("/opt/storekeeper/bin/pip install -q --no-deps --require-hashes -r /usr/src/requirements.lock")
-    guest.run("/opt/storekeeper/bin/pip install -q --no-deps --no-build-isolation /usr/src/storekeeper")
-    return "/opt/storekeeper/bin/storekeeper"
-
-
-def _locked(text: str, names: set[str]) -> str:
-    """The entries of a lock file for some packages, hashes included."""
-    kept, keeping = [], False
-    for line in text.splitlines():
-        if line and not line[0].isspace():
-            keeping = line.split("==")[0] in names
-        if keeping and not line.lstrip().startswith("#"):
-            kept.append(line)
-    return "\n".join(kept) + "\n"
 
 
 def _lab(lab: Path, script: str, *words: str) -> subprocess.CompletedProcess[str]:

@@ -6,14 +6,14 @@ import json
 import shlex
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from storekeeper.cli.contract import document_schema
-from tests.harness.deploys import Deployed, run_deploy
-from tests.harness.guest import Guest, booted, install_program
+from tests.harness.deploys import Deployed
+from tests.harness.guest import Guest, booted
+from tests.harness.target import PROGRAM, Target
 
 pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(900)]
 jsonschema = pytest.importorskip("jsonschema")
@@ -51,9 +51,9 @@ stores:
 class Server:
     """The guest with the program on it, whose stacks are in the program's default places."""
 
-    def __init__(self, guest: Guest, program: str) -> None:
+    def __init__(self, guest: Guest, target: Target) -> None:
         self.guest = guest
-        self.program = program
+        self.target = target
         self.root = guest.lab / "servers" / guest.name / "root"
 
     def write(self, path: str, text: str, mode: int = 0o644) -> None:
@@ -68,7 +68,7 @@ class Server:
 
     def type(self, *words: str) -> tuple[int, dict[str, Any]]:
         """A verb with `--json`: its exit code and its document, which was held to the contract."""
-        done = self.guest.run(shlex.join([self.program, "--json", *words]), check=False)
+        done = self.guest.run(shlex.join([PROGRAM, "--json", *words]), check=False)
         document = json.loads(done.stdout)
         jsonschema.validate(document, document_schema(words[0]))
         return done.returncode, document
@@ -113,9 +113,12 @@ def wait_until(holds: Callable[[], bool]) -> None:
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    with booted("bookworm-py", "python3-venv", name="deploys", number=77) as guest:
-        yield Server(guest, install_program(guest))
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with booted("bookworm-py", name="deploys", number=77) as guest:
+        target = Target(guest, tmp_path_factory.mktemp("control"))
+        done = target.deploy("site")
+        assert done.code == 0, done.said
+        yield Server(guest, target)
 
 
 @pytest.mark.fault("D3")
@@ -149,7 +152,7 @@ def test_after_a_power_cut_in_a_backup_the_next_one_needs_no_hand(server):
 
 def _stopped_in_the_middle_of_a_backup(server: Server, name: str) -> str:
     """Start a backup and freeze it as soon as it has written something; returns the partial that it was making."""
-    server.guest.run(f"systemd-run --quiet --unit=slow {server.program} backup {name}")
+    server.guest.run(f"systemd-run --quiet --unit=slow {PROGRAM} backup {name}")
     look = f"find /var/backups/storekeeper/{name}/.*.partial -type f -size +1000k"
     freeze = "systemctl kill -s STOP slow; echo stopped; break"
     script = f'for n in $(seq 2000); do if [ -n "$({look} 2>/dev/null)" ]; then {freeze}; fi; sleep 0.005; done'
@@ -230,28 +233,7 @@ def test_a_unit_that_never_starts_again_keeps_the_restore_open_until_it_is_mende
 
 
 @pytest.fixture(scope="module")
-def inventory(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The guest as a person's inventory has it: a user without rights who may use sudo, strict about the host's key."""
-    control = tmp_path_factory.mktemp("control")
-    for name in ("kept", "spoilt"):
-        text = _STACK.format(name=name) + "schedule: [{verb: backup, at: '* * * * *'}]\n"
-        (control / f"{name}.yml").write_text(text)
-    lab = server.guest.lab
-    data = {
-        "ssh_user": "ops",
-        "ssh_key": str(lab / "id_ed25519"),
-        "ssh_known_hosts_file": str(lab / "servers" / server.guest.name / "known_hosts"),
-        "ssh_strict_host_key_checking": "yes",
-        "storekeeper_sudo": True,
-        "storekeeper_program": server.program,
-        "storekeeper_stacks": {name: str(control / f"{name}.yml") for name in ("kept", "spoilt")},
-    }
-    (control / "inventory.py").write_text(f"hosts = [({server.guest.address!r}, {data!r})]\n")
-    return control / "inventory.py"
-
-
-@pytest.fixture(scope="module")
-def deployed(server: Server, inventory: Path) -> Deployed:
+def deployed(server: Server) -> Deployed:
     """deploys/site.py has run, and a letter box stands where a mail server would."""
     server.write("/usr/sbin/sendmail", "#!/bin/sh\nexec cat >/var/letters/$$\n", 0o755)
     server.guest.run("mkdir -p /var/letters && systemctl is-active cron")
@@ -260,33 +242,54 @@ def deployed(server: Server, inventory: Path) -> Deployed:
         code = f"import sqlite3; sqlite3.connect('/srv/{name}/main.db').execute('create table notes (id integer primary key)')"
         server.guest.run(f'python3 -c "{code}"; echo hello >/srv/{name}/papers/a')
     server.guest.run("head -c 8192 /dev/urandom >/srv/spoilt/main.db")
-    return run_deploy(inventory, "site")
+    schedule = "schedule: [{verb: backup, at: '* * * * *'}]\n"
+    server.target.declare(storekeeper_stacks={name: _STACK.format(name=name) + schedule for name in ("kept", "spoilt")})
+    return server.target.deploy("site")
 
 
-def test_a_server_is_deployed_over_ssh_with_sudo_and_a_second_run_changes_nothing(server, inventory, deployed):
+@pytest.mark.fault("G8")
+def test_a_server_is_deployed_over_ssh_with_sudo_and_a_second_run_changes_nothing(server, deployed):
     assert deployed.code == 0, deployed.said
     assert "Schedule of kept" in deployed.changed
-    again = run_deploy(inventory, "site")
+    again = server.target.deploy("site")
     assert (again.code, again.changed) == (0, [])
     assert server.said("stat -c '%U %a' /etc/cron.d/storekeeper-kept /etc/storekeeper/stacks/kept.yml /var/lib/storekeeper") == (
         "root 644\nroot 600\nroot 700"
     )
 
 
-def test_a_deploy_over_ssh_with_sudo_takes_a_set_and_reads_the_state(server, inventory, deployed, tmp_path):
-    backed = run_deploy(inventory, "backup", stack="kept")
+@pytest.mark.fault("G9")
+@pytest.mark.control("G8", "G9")
+def test_what_was_changed_by_hand_stays_so_until_the_deploy_finds_it_and_changes_nothing_else(server, deployed):
+    server.guest.run("sed -i 's/^[*] .*backup kept.*$//' /etc/cron.d/storekeeper-kept; chmod 755 /var/lib/storekeeper")
+    seen = server.target.deploy("drift")
+    assert seen.code == 4
+    assert [line.split("differs: deploys/site.py | ")[1] for line in seen.said.splitlines() if "differs: " in line] == [
+        "Directory of the state",
+        "Schedule of kept",
+    ]
+    assert "backup kept" not in server.said("cat /etc/cron.d/storekeeper-kept"), "to look changes nothing"
+    mended = server.target.deploy("site")
+    assert (mended.code, mended.changed) == (0, ["Directory of the state", "Schedule of kept"])
+    assert "backup kept" in server.said("cat /etc/cron.d/storekeeper-kept")
+    assert server.target.deploy("drift").code == 0
+
+
+def test_a_deploy_over_ssh_with_sudo_takes_a_set_and_reads_the_state(server, deployed, tmp_path):
+    backed = server.target.deploy("backup", stack="kept")
     assert backed.code == 0, backed.said
-    assert run_deploy(inventory, "backup", stack="kept", within="26h").changed == []
-    failed = run_deploy(inventory, "backup", stack="spoilt")
+    assert server.target.deploy("backup", stack="kept", within="26h").changed == []
+    failed = server.target.deploy("backup", stack="spoilt")
     assert failed.code == 1
     assert "spoilt main:" in failed.said
-    report = run_deploy(inventory, "status", report=str(tmp_path / "report.html"))
+    report = server.target.deploy("status", report=str(tmp_path / "report.html"))
     assert report.code == 0, report.said
     page = (tmp_path / "report.html").read_text()
     assert server.well("list", "kept")["sets"][0]["id"] in page
     assert "There is no set. Nothing can be restored." in page
 
 
+@pytest.mark.fault("I5")
 def test_cron_takes_verified_sets_and_posts_one_sentence_of_what_went_wrong(server, deployed):
     before = len(server.well("list", "kept")["sets"])
     wait_until(lambda: len(server.well("list", "kept")["sets"]) > before and server.said("cat /var/letters/* 2>/dev/null | wc -c") != "0")
@@ -300,13 +303,22 @@ def test_cron_takes_verified_sets_and_posts_one_sentence_of_what_went_wrong(serv
     server.guest.run("rm /etc/cron.d/storekeeper-*")
 
 
-def test_the_systems_own_directory_of_schedules_stays_roots_whoever_the_program_runs_as(server, inventory, deployed):
+def test_the_systems_own_directory_of_schedules_stays_roots_whoever_the_program_runs_as(server, deployed):
     """cron reads no file of another user there, and a directory of his would be his way to become root."""
-    done = run_deploy(inventory, "site", storekeeper_user="nobody", storekeeper_config="/srv/etc", storekeeper_state="/srv/state")
+    done = server.target.deploy("site", storekeeper_user="nobody", storekeeper_config="/srv/etc", storekeeper_state="/srv/state")
     assert done.code == 0, done.said
     try:
         assert server.said("stat -c '%U %a' /etc/cron.d /etc/cron.d/storekeeper-kept") == "root 755\nroot 644"
-        assert " nobody /opt/storekeeper/bin/storekeeper --config /srv/etc " in server.said("cat /etc/cron.d/storekeeper-kept")
+        assert f" nobody {PROGRAM} --config /srv/etc " in server.said("cat /etc/cron.d/storekeeper-kept")
         assert server.said("stat -c '%U %a' /srv/etc /srv/etc/stacks/kept.yml") == "nobody 700\nnobody 600"
     finally:
         server.guest.run("rm /etc/cron.d/storekeeper-*")
+
+
+def test_control_a_wire_that_loses_every_packet_lets_nothing_through_and_is_mended(server):
+    server.guest.lose(1.0)
+    try:
+        assert server.guest.run("true", check=False).returncode == 255
+    finally:
+        server.guest.mend()
+    assert server.said("echo back") == "back"

@@ -10,7 +10,7 @@ for t in debootstrap systemd-nspawn ip iptables ssh-keygen flock; do command -v 
 base=$dir/base-$flavour; mkdir -p "$dir/debs-$suite"; chmod 755 "$dir"
 exec 9>"$dir/.base-$flavour.lock"; flock 9
 pkgs="systemd systemd-sysv dbus libpam-systemd openssh-server cron python3 sudo iproute2 iputils-ping procps ca-certificates $*"
-want=$(printf '%s\n' "$flavour $pkgs" | sha256sum | cut -c1-16)
+want=$(printf '%s\n' "2 $flavour $pkgs" | sha256sum | cut -c1-16)
 [ -f "$dir/id_ed25519" ] || ( flock 8; [ -f "$dir/id_ed25519" ] || ssh-keygen -q -t ed25519 -N '' -C lab -f "$dir/id_ed25519" ) 8>"$dir/.key.lock"
 if [ "$(cat "$base.done" 2>/dev/null)" = "$want" ]; then echo "$base"; exit 0; fi
 rm -rf --one-file-system "$base" "$base.done"
@@ -46,6 +46,7 @@ if [ ! -f "$min.done" ]; then
   cp -L /etc/resolv.conf "$min/etc/resolv.conf"; touch "$min.done"
 fi
 cp -a --reflink=auto "$min" "$base"; : >"$base.log"
+echo force-unsafe-io >"$base/etc/dpkg/dpkg.cfg.d/lab"    # a throw-away server need not flush each unpacked file
 add $pkgs
 # update-ca-certificates may have run: put the host's bundle back
 [ ! -f "$min/etc/ssl/certs/ca-certificates.crt" ] || cp "$min/etc/ssl/certs/ca-certificates.crt" "$base/etc/ssl/certs/ca-certificates.crt"

@@ -2,7 +2,7 @@
 # server.sh up   NAME N SUITE   boot a throw-away server from the cached base; it answers ssh at $LAB_NET.N.2 when this returns
 # server.sh down NAME           power off hard and remove everything it left (idempotent); poweroff NAME: the same after an orderly shutdown
 # server.sh off|on NAME         power switch, disk and address stay
-# server.sh ssh  NAME [CMD...]  run a command on it     server.sh cut|mend NAME
+# server.sh ssh  NAME [CMD...]  run a command on it     server.sh cut|mend NAME, lossy NAME 0.1: network faults
 # Environment: LAB_DIR (where base.sh was told to build), LAB_NET=10.77, LAB_TMPFS=1 (disk in memory)
 set -euo pipefail
 verb=${1:?verb} name=${2:?name}; dir=$(realpath -m "${LAB_DIR:?set LAB_DIR}"); net=${LAB_NET:-10.77}
@@ -10,6 +10,7 @@ verb=${1:?verb} name=${2:?name}; dir=$(realpath -m "${LAB_DIR:?set LAB_DIR}"); n
 case $name in *[!a-z0-9-]*|-*) echo "bad name: $name" >&2; exit 2;; esac
 [ ${#name} -le 12 ] || { echo "name too long (12, the interface is vl-NAME): $name" >&2; exit 2; }
 s=$dir/servers/$name; ns=lab-$name; veth=vl-$name
+iptables() { command iptables -w 60 "$@"; }    # another server may be coming up or going down just now
 cgroups() { find /sys/fs/cgroup -depth -type d \( -path "*/lab-$name" -o -path "*/lab-$name/*" \) 2>/dev/null; }
 resolv() { if grep -q '^nameserver 127\.' /etc/resolv.conf && [ -f /run/systemd/resolve/resolv.conf ]; then cat /run/systemd/resolve/resolv.conf; else cat /etc/resolv.conf; fi; }
 unlose() { iptables-save -t filter 2>/dev/null | { grep -E -- "-A (INPUT|OUTPUT) .*--comment \"?lab-$name\"? " || true; } | sed 's/^-A/-D/' | while read -r l; do eval "iptables $l"; done || true; }
@@ -103,6 +104,8 @@ down) down;;
 poweroff) down poweroff;;
 ssh) shift 2; exec ssh -F "$s/ssh_config" -o BatchMode=yes "$name" "$@";;
 cut) ip link set "$veth" down;;                                    # silence: no RST, no FIN
+lossy) n4=$(cat "$s/ip"); iptables -I INPUT -s "$n4" -m statistic --mode random --probability "${3:?0..1}" -m comment --comment "lab-$name" -j DROP
+  iptables -I OUTPUT -d "$n4" -m statistic --mode random --probability "$3" -m comment --comment "lab-$name" -j DROP;;                     # between this machine and the guest
 mend) ip link set "$veth" up; tc qdisc del dev "$veth" root 2>/dev/null || true; unlose;;
 *) echo "unknown verb: $verb" >&2; exit 2;;
 esac
