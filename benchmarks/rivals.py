@@ -1,15 +1,32 @@
-"""borgmatic and restic on the live stores of `benchmarks.mixed`, each used as its own documentation says."""
+"""borgmatic and restic on the live stores of `benchmarks.mixed`, each used as its own documentation says; and where Ansible is."""
 
 from __future__ import annotations
 
 import json
 import os
+import venv
 from pathlib import Path
 from typing import Protocol
 
 from benchmarks import others, postgresql
 from benchmarks.measuring import Timing, fresh, run, timed
 from tests.harness.postgresql import PASSWORD, Server
+from tests.harness.program import CHECKOUT
+
+_ANSIBLE = "2.19.14"  # the newest that runs on Python 3.11
+
+
+def ansible() -> Path:
+    """The program `ansible-playbook`, installed when it is first needed."""
+    programs = CHECKOUT / ".cache/benchmarks/ansible/bin"
+    if not (programs / "ansible-playbook").exists():
+        venv.create(programs.parent, with_pip=True, clear=True)
+        run([programs / "pip", "install", "--quiet", f"ansible-core=={_ANSIBLE}"])
+    return programs / "ansible-playbook"
+
+
+def ansible_version() -> str:
+    return _ANSIBLE
 
 
 class Stores(Protocol):
