@@ -1,7 +1,8 @@
 """Runs that outlive whoever started them: found or started, and followed to their end.
 
 The same words never run twice because a wire was cut: while such a run goes on, or has ended and nobody has had its answer, asking for
-it again is to follow it. An answer that nobody fetched for an hour is old news: then a new run is what is meant.
+it again is to follow it. An answer that nobody fetched for an hour is old news, and a run that was killed or lost its power has none: then
+a new run is what is meant.
 """
 
 from __future__ import annotations
@@ -40,12 +41,17 @@ def found_or_started(folder: Path, wanted: Wanted, start: Callable[[str, Path], 
     """
     with locks.hold(folder / _STARTING, f"the start of a {wanted.verb}"):
         for record in reversed(jobs.records(folder)):
-            if wanted.is_that_of(record) and record.log.exists() and (record.running or is_news(record)):
+            if wanted.is_that_of(record) and record.log.exists() and (record.running or _is_answer(record)):
                 return record.id, False
         job_id = jobs.new_id(wanted.verb)
         start(job_id, jobs.make_log(folder, job_id))
         _wait_for_record(folder, job_id)
         return job_id, True
+
+
+def _is_answer(record: jobs.Record) -> bool:
+    """Whether its end is what asking for it again should tell. One that was cut off has done nothing: then it is done anew."""
+    return is_news(record) and not record.interrupted
 
 
 def is_news(record: jobs.Record) -> bool:

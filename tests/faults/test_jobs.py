@@ -126,6 +126,21 @@ def test_a_job_that_was_killed_says_so_to_whoever_follows_it(program: Program) -
     assert "was interrupted" in document["problems"][0]["message"]
 
 
+def test_a_job_that_was_killed_while_nobody_followed_it_has_no_answer_and_the_same_words_run_anew(program: Program) -> None:
+    program.grow(300_000_000)
+    caller = program.start("backup", "demo", "--job", "--json")
+    while not records(program):
+        time.sleep(0.01)
+    caller.kill()
+    caller.communicate()
+    (killed,) = records(program)
+    os.kill(killed.pid, signal.SIGKILL)
+    again = program.answer("backup", "demo", "--job")
+    assert again.code == 0, again.document
+    assert again.document["job"] != killed.id
+    assert program.answer("backup", "demo", "--heard").document == again.document
+
+
 def test_a_job_is_ended_by_its_name_and_an_ended_one_is_not(program: Program) -> None:
     program.grow(300_000_000)
     caller = program.start("backup", "demo", "--job", "--json")
