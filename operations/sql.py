@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import shlex
 
-# Nothing of what is sent may stand in the server's log, not even where it fails: a verifier could be in it.
+# A verifier could be in what is sent. So nothing of it may stand in the server's log, not even where it fails, in its list of what
+# goes on, or among the statements that pg_stat_statements remembers: a role that only watches can read these.
 QUIET = (
+    "set pg_stat_statements.track = 'none'; set track_activities = off; "
     "set log_statement = 'none'; set log_min_duration_statement = -1; set log_min_error_statement = 'panic'; "
     "set log_duration = off; set standard_conforming_strings = on;"
 )

@@ -36,6 +36,10 @@ def _server(suite: str, **more: Any) -> dict[str, Any]:
     }
 
 
+# What pg_stat_statements has kept of roles, as text.
+REMEMBERED = "select coalesce(string_agg(query, ' '), '') from pg_stat_statements where query ilike '%role%'"
+
+
 class Bare(Target):
     """A server on which nothing of ours is installed, and what is declared for it."""
 
@@ -165,6 +169,22 @@ def test_no_secret_stands_in_what_is_printed_in_the_log_or_on_the_server(provisi
         assert secret not in verbose.said
         assert secret not in logs
     assert provisioned.guest.run("grep -rFl 'SCRAM-SHA-256$4096' /tmp /etc /root /home", check=False).stdout == ""
+    provisioned.sql("alter role pm_test password 'typed by a person'")
+    assert "typed by a person" in provisioned.sql(REMEMBERED, "pm"), "control: the server remembers statements, and what is in them"
+    assert provisioned.deploy("provision").changed == ["Roles"]
+    for secret in (verifier, verifier.split(":")[-1]):
+        assert secret not in provisioned.sql(REMEMBERED, "pm"), "the monitoring role can read the statements of everybody"
+
+
+def test_the_monitoring_role_sees_activity_and_sizes_and_no_rows(provisioned: Bare) -> None:
+    as_watch = "set session authorization pm_watch;"
+    provisioned.sql("create table if not exists rows_of_others (x int); insert into rows_of_others values (1)", "pm")
+    assert int(provisioned.sql(f"{as_watch} select pg_database_size('pm')", "pm")) > 0
+    assert provisioned.sql(f"{as_watch} select count(*) > 0 from pg_stat_activity where query is not null", "pm") == "t"
+    denied = provisioned.guest.run(f'runuser -u postgres -- psql -XAtqc "{as_watch} select * from rows_of_others" pm', check=False)
+    assert denied.returncode != 0
+    assert "permission denied" in denied.stderr
+    provisioned.sql("drop table rows_of_others", "pm")
 
 
 def test_a_setting_with_which_the_server_would_not_start_is_taken_back(provisioned: Bare) -> None:
