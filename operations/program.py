@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
@@ -91,8 +91,10 @@ def _short(given: object) -> str:
 class Verb(StringCommand):
     """A verb of the host program as a pyinfra command: its sentences reach the person, its exit code decides.
 
-    0 and 4 are success (warnings are printed), anything else fails this host and no other.
+    0 and 4 are success (warnings are printed), anything else fails this host and no other. What was answered is in `document` then.
     """
+
+    document: Mapping[str, Any]
 
     def __init__(self, verb: str, *arguments: str) -> None:
         super().__init__(*quoted(Program.of(host).words(verb, *arguments)), **_SUCCESS)
@@ -102,6 +104,7 @@ class Verb(StringCommand):
         document = parse_document(output.stdout_lines)
         if document is None:
             return False, output
+        self.document = document
         tell(host, document)
         return status, _answered(output) if status else CommandOutput([])
 

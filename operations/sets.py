@@ -188,7 +188,10 @@ def restore(
         yield taken(stack, source, set, arrived)
         set = arrived["id"]  # noqa: A001 what it is called here
     if not plan and confirm is None:
-        yield Verb("restore", value("stack", stack), *restore_words(stack, set, back, *wanted, plan=True, confirm=None))
+        shown = Verb("restore", value("stack", stack), *restore_words(stack, set, back, *wanted, plan=True, confirm=None))
+        yield shown
+        if set is not None:
+            set = shown.document["result"]["plan"]["set"]  # noqa: A001 what was shown is what is done, whatever is the latest by then
         typed: list[str] = []
         yield FunctionCommand(_ask, (stack, typed), {})
         confirm = typed[0]

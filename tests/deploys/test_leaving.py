@@ -7,6 +7,7 @@ import pty
 import re
 import signal
 import sqlite3
+import subprocess
 import time
 from contextlib import closing
 from pathlib import Path
@@ -49,8 +50,19 @@ def test_who_leaves_is_told_that_the_backup_goes_on_and_how_to_come_back_and_it_
     assert [each.outcome for each in jobs.records(folder)] == ["ok"]
 
 
+def _until_asked(deploy: subprocess.Popen[str]) -> str:
+    """What a deploy says up to its question, which ends with no newline."""
+    assert deploy.stdout is not None
+    said = ""
+    while "to go on: " not in said:
+        sign = deploy.stdout.read(1)
+        assert sign, said
+        said += sign
+    return said
+
+
 @pytest.mark.parametrize(("typed", "code", "rows"), [(f"demo@{HOST}", 0, 40), ("demo@elsewhere", 1, 10), ("", 1, 10)])
-def test_a_restore_without_a_confirmation_shows_its_plan_and_has_stack_and_host_typed(
+def test_a_restore_without_a_confirmation_does_what_it_has_shown_once_stack_and_host_are_typed(
     tmp_path: Path, typed: str, code: int, rows: int
 ) -> None:
     site = Site(tmp_path)
@@ -61,10 +73,13 @@ def test_a_restore_without_a_confirmation_shows_its_plan_and_has_stack_and_host_
         database.execute("delete from documents where id > 10")
     here, there = pty.openpty()
     try:
-        os.write(here, f"{typed}\n".encode())
         inventory = site.control / "inventory.py"
         deploy = begin_deploy(inventory, "restore", stdin=there, stack="demo", set="latest", nobody_uses="papers")
-        said, _ = deploy.communicate(timeout=60)
+        said = _until_asked(deploy)
+        assert site.deploy("backup").code == 0  # a newer set, of what is left, while the person reads
+        os.write(here, f"{typed}\n".encode())
+        rest, _ = deploy.communicate(timeout=60)
+        said += rest
     finally:
         os.close(here)
         os.close(there)
