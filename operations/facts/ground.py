@@ -9,15 +9,16 @@ from dataclasses import dataclass
 from pyinfra.api import FactBase
 from pyinfra.api.exceptions import FactProcessError
 
+from .answer import typed, whole
+
 NO_SUDO = "there is none"
-_BEGIN, _END = "storekeeper-begin", "storekeeper-end"
+_BEGIN = "storekeeper-begin"
 _LOGIN = """
 echo {begin}
 echo "user $(id -un)"
 echo "umask $(umask)"
 echo "home $(test -w "$HOME" && echo "$HOME")"
 {sudo}
-echo {end}
 """
 _SUDO = """
 if command -v sudo >/dev/null; then
@@ -44,7 +45,6 @@ for place in {places}; do
     test -w "$there" && writable=yes || writable=no
     echo "free $writable $(stat -f -c '%a %S %d %c' "$there" || echo - - - -) $place"
 done
-echo {end}
 """
 
 
@@ -95,7 +95,7 @@ class Logins(FactBase[Login]):
 
     def command(self, sudo: bool, sudo_user: str | None = None) -> str:
         whom = f"-u {shlex.quote(sudo_user)}" if sudo_user else ""
-        return _typed(_LOGIN.format(begin=_BEGIN, end=_END, sudo=_SUDO.format(whom=whom, none=NO_SUDO) if sudo else ""))
+        return typed(_LOGIN.format(begin=_BEGIN, sudo=_SUDO.format(whom=whom, none=NO_SUDO) if sudo else ""))
 
     def process(self, output: list[str]) -> Login:
         before, lines = _parted(output)
@@ -122,7 +122,7 @@ class Ground(FactBase[Found]):
 
     def command(self, places: Sequence[str], python: str) -> str:
         quoted = " ".join(shlex.quote(place) for place in places)
-        return _typed(_GROUND.format(begin=_BEGIN, places=quoted, python=shlex.quote(python), end=_END))
+        return typed(_GROUND.format(begin=_BEGIN, places=quoted, python=shlex.quote(python)))
 
     def process(self, output: list[str]) -> Found:
         _, lines = _parted(output)
@@ -146,16 +146,13 @@ class Ground(FactBase[Found]):
             raise FactProcessError("the answer of the host is not understood") from None
 
 
-def _typed(script: str) -> str:
-    return "sh -c " + shlex.quote(script)
-
-
 def _parted(output: Sequence[str]) -> tuple[list[str], list[str]]:
     """What a login prints by itself, and the lines of the answer."""
-    if _BEGIN not in output or output[-1] != _END:
-        raise FactProcessError("the answer of the host was cut off")
-    begin = output.index(_BEGIN)
-    return list(output[:begin]), list(output[begin + 1 : -1])
+    lines = whole(output)
+    if _BEGIN not in lines:
+        raise FactProcessError("the answer of the host is not understood")
+    begin = lines.index(_BEGIN)
+    return lines[:begin], lines[begin + 1 :]
 
 
 def _said(lines: Iterable[str]) -> dict[str, str]:

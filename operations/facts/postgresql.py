@@ -12,8 +12,8 @@ from pyinfra.api import FactBase
 from pyinfra.api.exceptions import FactProcessError
 
 from ..sql import psql
+from .answer import by_word, typed, whole
 
-_END = "storekeeper-end"
 _SCRIPT = """
 if [ -r /etc/os-release ]; then . /etc/os-release; fi
 echo "system $ID $VERSION_ID $VERSION_CODENAME"
@@ -29,7 +29,6 @@ SQL
         {extensions}
     done
 fi
-echo {end}
 """
 
 _SERVER = """
@@ -112,17 +111,11 @@ class Postgresql(FactBase[Found]):
             psql=psql(port),
             sql=_SERVER,
             extensions=_asked_of_each(port),
-            end=_END,
         )
-        return "sh -c " + shlex.quote(script)
+        return typed(script)
 
     def process(self, output: list[str]) -> Found:
-        if not output or output[-1] != _END:
-            raise FactProcessError("the answer of the host was cut off")
-        said: dict[str, list[str]] = {}
-        for line in output[:-1]:
-            word, _, rest = line.partition(" ")
-            said.setdefault(word, []).append(rest)
+        said = by_word(whole(output))
         distribution, release, codename = [*said["system"][0].split(" "), "", ""][:3]
         return Found(
             distribution=distribution,

@@ -6,9 +6,8 @@ import shlex
 from dataclasses import dataclass
 
 from pyinfra.api import FactBase
-from pyinfra.api.exceptions import FactProcessError
 
-_END = "storekeeper-end"
+from .answer import by_word, typed, whole
 
 # One line a fact, so that one round trip tells all of them. `used` are releases that a running program was started from.
 _SCRIPT = """
@@ -23,7 +22,6 @@ echo "machine $(uname -m)"
 echo "libc $(getconf GNU_LIBC_VERSION 2>/dev/null)"
 echo "python $({python} -c 'import sys; print(*sys.version_info[:2])' 2>/dev/null)"
 echo "venv $({python} -c 'import ensurepip, venv; print("yes")' 2>/dev/null)"
-echo {end}
 """
 
 
@@ -52,15 +50,10 @@ class Releases(FactBase[Found]):
     """
 
     def command(self, root: str, python: str) -> str:
-        return "sh -c " + shlex.quote(_SCRIPT.format(root=shlex.quote(root), python=shlex.quote(python), end=_END))
+        return typed(_SCRIPT.format(root=shlex.quote(root), python=shlex.quote(python)))
 
     def process(self, output: list[str]) -> Found:
-        if not output or output[-1] != _END:
-            raise FactProcessError("the answer of the host was cut off")
-        said: dict[str, list[str]] = {}
-        for line in output[:-1]:
-            word, _, rest = line.partition(" ")
-            said.setdefault(word, []).append(rest.strip())
+        said = by_word(line.rstrip() for line in whole(output))
         libc = said["libc"][0].removeprefix("glibc ").split(".")
         python = said["python"][0].split()
         return Found(

@@ -6,14 +6,17 @@ import shlex
 from dataclasses import dataclass
 
 from pyinfra.api import FactBase
-from pyinfra.api.exceptions import FactProcessError
 
-_END = "storekeeper-end"
+from .answer import typed, whole
+
+# A directory that cannot be listed is not one without schedules.
 _SCRIPT = """
+for each in {cron} {units}; do
+    if [ -e "$each" ] && ! ls "$each" >/dev/null; then exit 1; fi
+done
 for each in {cron}/storekeeper-* {units}/storekeeper-*.timer {units}/storekeeper-*.service; do
     if head -n 1 "$each" 2>/dev/null | grep -F '# Written by deploys/site.py for the stack ' | grep -Fq {whose}; then echo "$each"; fi
 done
-echo {end}
 """
 
 
@@ -38,12 +41,10 @@ class Schedules(FactBase[Found]):
 
     def command(self, config: str, cron_directory: str, unit_directory: str) -> str:
         whose = shlex.quote(f" of {config}: change its stack file")
-        script = _SCRIPT.format(cron=shlex.quote(cron_directory), units=shlex.quote(unit_directory), whose=whose, end=_END)
-        return "sh -c " + shlex.quote(script)
+        script = _SCRIPT.format(cron=shlex.quote(cron_directory), units=shlex.quote(unit_directory), whose=whose)
+        return typed(script)
 
     def process(self, output: list[str]) -> Found:
-        if not output or output[-1] != _END:
-            raise FactProcessError("the answer of the host was cut off")
-        names = [path.rpartition("/")[2] for path in output[:-1]]
+        names = [path.rpartition("/")[2] for path in whole(output)]
         units = tuple(name for name in names if name.endswith((".timer", ".service")))
         return Found(tuple(name for name in names if name not in units), units)

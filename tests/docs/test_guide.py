@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
 from tests.harness.markdown import blocks
+from tests.harness.mutation import copy_checkout
 from tests.harness.postgresql import start_server
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -22,11 +22,7 @@ _CLONE = 'git clone "$WHERE_YOU_READ_THIS" storekeeper\n'
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A home directory with a checkout in it, whose virtual environment is this one: `make setup` has nothing to do."""
     home = tmp_path_factory.mktemp("home")
-    files = subprocess.run(["git", "ls-files", "-z"], cwd=CHECKOUT, check=True, capture_output=True).stdout.split(b"\0")
-    for name in filter(None, map(os.fsdecode, files)):
-        if (CHECKOUT / name).is_file():
-            (home / "storekeeper" / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(CHECKOUT / name, home / "storekeeper" / name)
+    copy_checkout(home / "storekeeper")
     (home / "storekeeper/.venv").symlink_to(CHECKOUT / ".venv")
     return home
 

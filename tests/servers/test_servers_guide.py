@@ -12,6 +12,7 @@ import pytest
 
 from tests.harness.guest import Guest, booted
 from tests.harness.markdown import blocks
+from tests.harness.mutation import copy_checkout
 
 pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(1800)]
 
@@ -32,11 +33,7 @@ def home(tmp_path_factory: pytest.TempPathFactory, server: tuple[Guest, str]) ->
     """A person's home: a checkout with its virtual environment, a key, and the server's own key among the known ones."""
     guest, _ = server
     home = tmp_path_factory.mktemp("home")
-    files = subprocess.run(["git", "ls-files", "-z"], cwd=CHECKOUT, check=True, capture_output=True).stdout.split(b"\0")
-    for name in filter(None, map(os.fsdecode, files)):
-        if (CHECKOUT / name).is_file():
-            (home / "storekeeper" / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(CHECKOUT / name, home / "storekeeper" / name)
+    copy_checkout(home / "storekeeper")
     (home / "storekeeper/.venv").symlink_to(CHECKOUT / ".venv")
     keys = home / ".ssh"
     keys.mkdir(mode=0o700)
