@@ -3,7 +3,7 @@
 pyinfra INVENTORY deploys/provision.py
 """
 
-from pyinfra import config, host, logger
+from pyinfra import host, logger
 from pyinfra.operations import files, server
 
 from operations import debian, declared, entries, postgresql, preflight
@@ -26,7 +26,7 @@ if declared.provisions(host):
     ground = {**declared.ground(host), "python": None}
     preflight.ready(name="Preflight", **ground, puts=["/etc"], distributions=preflight.DISTRIBUTIONS, _sudo=sudo)
     if sudo:
-        files.directory(name="Directory of uploads", path=config.TEMP_DIR, mode="700", _sudo=False)
+        entries.uploads(name="Directory of uploads", _sudo=False)
     if wanted is not None:
         postgresql.available(name="PostgreSQL is to be had", server=wanted, _sudo=sudo)
         postgresql.sourced(name="Source of the packages", server=wanted, _sudo=sudo)

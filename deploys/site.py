@@ -3,9 +3,8 @@
 pyinfra INVENTORY deploys/site.py
 """
 
-from pyinfra import config as pyinfra_config
 from pyinfra import host
-from pyinfra.operations import files, systemd
+from pyinfra.operations import systemd
 
 from operations import declared, entries, preflight, release, schedule, secrets
 from operations.program import Program
@@ -35,7 +34,7 @@ preflight.ready(
 )
 
 if sudo:
-    files.directory(name="Directory of uploads", path=pyinfra_config.TEMP_DIR, mode="700", _sudo=False)
+    entries.uploads(name="Directory of uploads", _sudo=False)
 
 if declared.brings_program(host):
     release.installed(

@@ -18,10 +18,29 @@ from pyinfra.api.util import get_template
 from pyinfra.operations import files
 
 from .facts.entries import Entries, Entry
+from .program import refused
 
 Commands = Generator[Any, None, None]
 # What a look has told in this run, by host and paths. Each entry is taken out when it is asked for: what is asked again is looked at again.
 _seen: WeakKeyDictionary[State, dict[tuple[str, tuple[str, ...]], dict[str, Entry]]] = WeakKeyDictionary()
+
+
+@operation()
+def uploads() -> Commands:
+    """
+    Have the directory through which files for root go, `config.TEMP_DIR`, where only who logs in can enter. Asked for without sudo.
+
+    **Example:**
+
+    .. code:: python
+
+        entries.uploads(name="Directory of uploads", _sudo=False)
+    """
+    path = host.state.config.TEMP_DIR
+    if not path:
+        yield refused("config.TEMP_DIR names no directory of uploads to be made: set it in config.py, which pyinfra reads first")
+        return
+    yield from files.directory._inner(path=path, mode="700")
 
 
 @operation()

@@ -130,7 +130,7 @@ class JobVerb(StringCommand):
         document = parse_document(output.stdout_lines)
         if document is None or "job" not in document:
             return False, said  # refused before there was a job, or cut off: why has been printed
-        tell(host, document)
+        tell(host, document, printed=[one_line(line) for line in said.stderr_lines])
         return followed and heard, _answered(output) if followed else CommandOutput([])
 
 
@@ -176,14 +176,17 @@ def parse_document(lines: Sequence[str]) -> dict[str, Any] | None:
     return document
 
 
-def tell(target: Host, document: dict[str, Any]) -> None:
-    """Print what a document says to people: one line of figures, then each problem with its next command."""
+def tell(target: Host, document: dict[str, Any], printed: Sequence[str] = ()) -> None:
+    """Print what a document says to people: one line of figures, then each problem with its next command, but none that was printed."""
     colour = _OUTCOME_COLOURS.get(document["outcome"], "red")
     target.log_styled(one_line(f"{document['outcome']}: {headline(document)}"), fg=colour, log_func=logger.info)
     for problem in document.get("problems", ()):
+        message = one_line(problem["message"])
+        if any(message in line for line in printed):
+            continue
         subject = " ".join(word for word in (document.get("stack"), problem.get("store")) if word)
         log = logger.info if problem["severity"] == "info" else logger.warning
-        said = one_line(f"{subject or document['verb']}: {problem['message']}")
+        said = f"{one_line(subject or document['verb'])}: {message}"
         target.log_styled(said, fg="yellow" if problem["severity"] == "warning" else None, log_func=log)
         if problem.get("next"):
             target.log(one_line(f"  next: {problem['next']}"), log_func=log)

@@ -7,7 +7,7 @@ release=$root/releases/$name
 umask 022
 exec 9>"$root/.lock"
 flock -n 9 || { echo "another run makes a release below $root" >&2; exit 75; }
-for each in "$root"/releases/*; do  # what an interrupted run left
+for each in "$root"/releases/*-????????????; do  # what an interrupted run left
     if [ ! -e "$each/.complete" ]; then rm -rf "$each"; fi
 done
 "$python" -m venv "$release"

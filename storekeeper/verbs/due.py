@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from storekeeper.host import clock, durable, formats, jobs
-from storekeeper.outcomes import Outcome, Problem, Severity
+from storekeeper.outcomes import Failed, Outcome, Problem, Severity
 from storekeeper.stack.outline import OutlineEntry
 from storekeeper.verbs.following import Wanted
 from storekeeper.verbs.report import Report
@@ -49,7 +49,7 @@ def due(
 ) -> Report:
     """Carry out what was missed, one after the other, each once however often it was missed. `run` follows it to its end.
 
-    Raises OSError or ValueError for records that cannot be read.
+    Raises Failed where it cannot be read what was carried out before, OSError or ValueError for records of runs that cannot.
     """
     carried_out = []
     problems = []
@@ -94,10 +94,12 @@ def _is_run_of(record: jobs.Record, entry: Entry, planned: datetime) -> bool:
 def _settled(path: Path) -> dict[str, datetime]:
     try:
         found = json.loads(path.read_bytes())
+        found = formats.upgraded(found, formats.number_of(found), SCHEMA, STEPS, what=str(path))
+        return {str(text): clock.parse_rfc3339(at) for text, at in found["settled"].items()}
     except FileNotFoundError:
         return {}
-    found = formats.upgraded(found, formats.number_of(found), SCHEMA, STEPS, what=str(path))
-    return {str(text): clock.parse_rfc3339(at) for text, at in found["settled"].items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise Failed(f"{path} does not say what was carried out: nothing that was missed can be told", next=f"rm {path}") from error
 
 
 def _described(owed: Owed, record: jobs.Record) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from pyinfra.api import OperationValueError
 
-from operations import sets
+from operations import entries, sets
 from operations.program import tell
 from tests.deploys.fake import END, PROGRAM, TYPED, answer, fake_host, followed, recorded, verb
 
@@ -339,3 +339,11 @@ def test_a_verb_is_typed_as_its_words_and_not_as_a_sentence():
     with fake_host({"backup demo": verb("backup")}) as fake:
         fake.execute(sets.backup, stack="demo")
         assert shlex.split(fake.typed[-1])[-7:] == [PROGRAM, "--config", "/etc/storekeeper", "--json", "--heard", "backup", "demo"]
+
+
+def test_a_directory_of_uploads_that_nobody_has_named_is_not_made():
+    with fake_host() as fake:
+        fake.state.config.TEMP_DIR = None
+        assert fake.execute(entries.uploads) == [False]
+        assert "set it in config.py" in fake.said.text
+        assert fake.typed == []

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import itertools
-import os
 import random
 import re
 import shutil
-import signal
-import subprocess
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -23,76 +19,14 @@ import pytest
 from storekeeper.cli.catalogue import BY_NAME
 from storekeeper.host import locks
 from storekeeper.outcomes import Busy
-from storekeeper.restore.journal import unfinished
-from storekeeper.sets.repository import Repository, StackSets
 from tests.faults.guards.host import HOST
 from tests.harness.campaign import Campaign
 from tests.harness.markdown import blocks
 from tests.harness.mutation import Guard, replaced
-from tests.harness.program import CHECKOUT, Program
-from tests.harness.stacks import read_papers, read_sqlite, write_papers, write_sqlite
+from tests.harness.overlap import BESIDE, BUSY, ENDS, REFUSED, VERBS, WALKS, Host, Stuck, words_of
+from tests.harness.program import CHECKOUT
 
 PAGE = CHECKOUT / "docs/overlap.md"
-BESIDE, BUSY, REFUSED = "beside", "busy", "refused"
-ENDS: Mapping[str, Sequence[int]] = {BESIDE: (0, 4), BUSY: (75,), REFUSED: (2,)}
-LIMIT_S = 60.0  # a verb takes less than a second here: one that takes this long waits for another
-KEPT = 3
-STACK = """
-stack: demo
-stores:
-  main: {{kind: sqlite, path: {live}/main.db}}
-  papers: {{kind: files, path: {live}/papers}}
-backup: {{keep: {{days: 0, daily: 0, weekly: 0, monthly: 0, at_least: {kept}}}}}
-restore: {{keep_old: 1m, keep_safety: 1m}}
-"""
-
-# All threads of a process stop when it is about to do what STOP_AT says: the name of an audit event, and what stands in its arguments.
-HOOK = """
-import os, re, signal, sys
-event, words = os.environ.pop("STOP_AT").split(" ", 1)
-
-def stop(name, given):
-    global event
-    if name == event and re.search(words, str(given)):
-        event = None
-        os.kill(os.getpid(), signal.SIGSTOP)
-
-sys.addaudithook(stop)
-"""
-BETWEEN_THE_SWITCHES = r"os.rename papers-0/plan\.jsonl"  # one store is switched, the other is not
-BEFORE_ITS_NAME = r"os.rename \.partial',"
-IN_A_SET = r"open /sets/demo/\w+-\d+/main/database\.sqlite"
-
-
-@dataclass(frozen=True)
-class Verb:
-    """What is typed, and the moment at which it is stopped where it is the first of two."""
-
-    typed: str
-    stops_at: str
-
-
-VERBS = {
-    "backup": Verb("backup demo", BEFORE_ITS_NAME),
-    "receive": Verb("receive demo", BEFORE_ITS_NAME),
-    "prune": Verb("prune demo --yes", r"os.rename /\.trash/"),
-    "pin": Verb("pin demo latest", r"os.rename pin\.json"),
-    "unpin": Verb("unpin demo latest", r"os.remove pin\.json"),
-    "restore": Verb("restore demo latest --yes --nobody-uses papers", BETWEEN_THE_SWITCHES),
-    "restore --back": Verb("restore demo --back --yes --nobody-uses papers", BETWEEN_THE_SWITCHES),
-    "resume": Verb("resume demo --nobody-uses papers", BETWEEN_THE_SWITCHES),
-    "verify": Verb("verify demo", IN_A_SET),
-    "prove": Verb("prove demo", r"sqlite3.connect storekeeper-demo-"),
-    "send": Verb("send demo --quiet", IN_A_SET),
-    "restore --plan": Verb("restore demo latest --plan --nobody-uses papers", r"sqlite3.connect main\.db"),
-    "prune --dry-run": Verb("prune demo --dry-run", r"open manifest\.json"),
-    "due": Verb("due demo", r"open /due\.json"),
-    "list": Verb("list demo", r"open /state/demo/listing"),
-    "status": Verb("status demo", r"open /state/demo/listing"),
-    "jobs": Verb("jobs demo", r"open /state/jobs/demo/"),
-    "doctor": Verb("doctor demo", r"sqlite3.connect main\.db"),
-}
-WALKS = ("restore", "restore --back", "resume")
 # In every run of the tests; the others in the campaign.
 OFTEN = ("backup", "restore", "verify", "prove", "prune", "status")
 LANES = 2  # hosts that are worked on side by side
@@ -119,149 +53,6 @@ NO_TURNS = Guard(
 )
 SHORT_TURNS = replace(NO_TURNS, name="as it is, but less patient", old="_TURN = 60.0", new="_TURN = 0.1")
 AS_ITS_PLACE_WAS_MADE = r"open storekeeper-demo-[0-9a-f]{8}', None"
-
-
-class Stuck(Exception):
-    """A run that did not come to its end: a deadlock."""
-
-
-@dataclass(frozen=True)
-class Run:
-    code: int
-    out: bytes
-    err: str
-
-    @property
-    def complaints(self) -> str:
-        return "\n".join(line for line in self.err.splitlines() if line.startswith("storekeeper: "))
-
-
-class Host:
-    """Two stores that hold one word, and sets of them; the verbs are processes of the program in `source`."""
-
-    def __init__(self, room: Path, source: Path = CHECKOUT) -> None:
-        room.mkdir()
-        self.program = Program(room)
-        self._live = room / "live"
-        self._live.mkdir()
-        self._stream = room / "stream"  # a set, for `receive`
-        self._source = source
-        self._hook = room / "hook"
-        self._hook.mkdir()
-        (self._hook / "sitecustomize.py").write_text(HOOK, encoding="utf-8")
-        self._numbers = itertools.count(1)
-        self.program.declare(STACK.format(live=self._live, kept=KEPT))
-        self.write()
-        self.must("backup")
-
-    @property
-    def lock(self) -> Path:
-        return self.program.state / "demo/lock"
-
-    @property
-    def sets(self) -> StackSets:
-        return Repository.open(self.program.repository, self.program.state).stack("demo")
-
-    def write(self) -> None:
-        """Make another word live in both stores."""
-        word = f"w{next(self._numbers)}"
-        write_sqlite(self._live / "main.db", word)
-        write_papers(self._live / "papers", word)
-
-    def words(self) -> set[str]:
-        """What is live. Two are a mix."""
-        return {read_sqlite(self._live / "main.db"), read_papers(self._live / "papers")}
-
-    def seen(self) -> tuple[set[str], list[str]]:
-        """What a verb that was turned away must not have changed."""
-        return self.words(), [f"{entry.id} {entry.state}" for entry in self.sets.entries()]
-
-    def start(self, typed: str, stops_at: str = "") -> subprocess.Popen[bytes]:
-        path = f"{self._hook}:{self._source}" if stops_at else str(self._source)
-        stop = {"STOP_AT": stops_at} if stops_at else {}
-        if typed.startswith("receive") and not self._stream.exists():
-            self._stream.write_bytes(self.must("send").out)
-        with open(self._stream if typed.startswith("receive") else os.devnull, "rb") as given:
-            return subprocess.Popen(
-                self.program.argv(*typed.split()),
-                stdin=given,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                cwd="/",
-                env={"PATH": os.environ["PATH"], "HOME": "/", "LC_ALL": "C.UTF-8", "PYTHONPATH": path, **stop},
-            )
-
-    def type(self, typed: str) -> Run:
-        return self._ended(self.start(typed))
-
-    def run(self, verb: str) -> Run:
-        return self.type(VERBS[verb].typed)
-
-    def must(self, verb: str) -> Run:
-        run = self.run(verb)
-        assert run.code in ENDS[BESIDE], f"{verb} ended with {run.code}: {run.err}"
-        return run
-
-    @contextmanager
-    def stopped(self, verb: str, at: str = "") -> Iterator[subprocess.Popen[bytes]]:
-        """A run of this verb that stands still at its moment; killed when the block has not let it go."""
-        process = self.start(VERBS[verb].typed, at or VERBS[verb].stops_at)
-        try:
-            told = os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
-            if told is None or told.si_code != os.CLD_STOPPED:
-                raise AssertionError(f"{verb} ended before its moment: {self._ended(process).err}")
-            yield process
-        finally:
-            if process.returncode is None:
-                process.kill()
-                process.communicate()
-
-    def let_go(self, process: subprocess.Popen[bytes]) -> Run:
-        process.send_signal(signal.SIGCONT)
-        return self._ended(process)
-
-    def make_ready_for(self, verb: str) -> None:
-        """Another word is live, and there is something for this verb to do."""
-        self.write()
-        if verb == "prune":
-            for _ in range(KEPT + 1):
-                self.must("receive")  # which applies no retention: the first of these is one too many
-        if verb == "unpin":
-            self.must("pin")
-        if verb == "restore --back":
-            self.must("restore")
-        if verb == "resume":
-            with self.stopped("restore"):
-                pass
-
-    def mixtures(self) -> list[str]:
-        """Stores, and sets, that hold two words, and sets that are not good."""
-        entries = self.sets.entries()
-        found = [f"live is mixed: {self.words()}"] if len(self.words()) > 1 else []
-        found += [f"set {entry.id} is {entry.state}" for entry in entries if not entry.usable]
-        return found + [f"set {entry.id} is mixed" for entry in entries if len(words_of(entry.path)) > 1]
-
-    def left(self) -> list[str]:
-        """What no run may leave when none is at work."""
-        found = ["the lock is held"] if locks.is_held(self.lock) else []
-        found += ["a restore is open"] if unfinished(self.program.state / "demo") else []
-        found += self.mixtures()
-        found += [f"{path} is held" for path in self.program.state.glob("jobs/demo/*.lock") if locks.is_held(path)]
-        return found + [f"{path} is left" for path in (*self.sets.path.glob(".*.partial"), *self.program.root.glob("storekeeper-*"))]
-
-    def _ended(self, process: subprocess.Popen[bytes]) -> Run:
-        """Raises Stuck for one that does not end."""
-        try:
-            out, err = process.communicate(timeout=LIMIT_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            raise Stuck(f"{process.args!r} did not end: {process.communicate()[1]!r}") from None
-        return Run(process.returncode, out, err.decode())
-
-
-def words_of(path: Path) -> set[str]:
-    """What a set holds."""
-    return {read_sqlite(path / "main/database.sqlite"), read_papers(path / "papers/content")}
 
 
 def program_with(room: Path, *changes: Guard) -> Path:

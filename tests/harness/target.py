@@ -38,3 +38,13 @@ class Target:
     def said(self, *words: str) -> str:
         """What a command prints on the server, without its last newline."""
         return self.guest.run(shlex.join(words)).stdout.strip()
+
+    def secret(self, name: str, data: bytes, mode: int = 0o600) -> dict[str, str]:
+        """A reference to a file of this machine that holds it."""
+        directory = self.control.parent / f"{self.control.name}-secrets"
+        directory.mkdir(mode=0o700, exist_ok=True)
+        file = directory / name
+        file.unlink(missing_ok=True)
+        file.write_bytes(data)
+        file.chmod(mode)
+        return {"file": str(file)}

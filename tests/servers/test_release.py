@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import re
+import zipfile
 from collections.abc import Iterator
 
 import pytest
 
 from operations.packing import pack
-from tests.harness.guest import booted
+from tests.harness.guest import CHECKOUT, booted
 from tests.harness.target import PROGRAM, Target
 
 pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(900)]
@@ -96,10 +98,44 @@ def test_a_host_that_reaches_no_index_gets_its_packages_along(target: Target) ->
         target.guest.run("cp -a /etc/pip.conf.was /etc/pip.conf")
 
 
-def test_what_an_interrupted_run_left_is_removed_and_made_again(target: Target) -> None:
+def test_what_an_interrupted_run_left_is_removed_and_made_again_and_what_is_no_release_stays(target: Target) -> None:
     release = pack(()).name
     target.guest.run(f"rm /opt/storekeeper/releases/{release}/.complete /opt/storekeeper/current; mkdir -p /opt/storekeeper/.{release}")
+    target.guest.run("mkdir /opt/storekeeper/releases/9.9.9-0123456789ab /opt/storekeeper/releases/notes-of-mine")
     done = target.deploy("site")
     assert done.code == 0, done.said
     assert target.said("readlink", "/opt/storekeeper/current") == f"releases/{release}"
     assert target.said(PROGRAM, "--version").startswith("storekeeper ")
+    assert "9.9.9-0123456789ab" not in _releases(target)
+    assert "notes-of-mine" in _releases(target)
+
+
+def _made_of(target: Target, script: str, name: str, wheel: bytes) -> int:
+    """What the script answers on the host that makes a release of this wheel alone."""
+    here = target.control / name
+    (here / "locks").mkdir(parents=True)
+    (here / "locks/none.txt").touch()
+    (here / "release.sh").write_text(script)
+    (here / pack(()).wheel_name).write_bytes(wheel)
+    target.guest.put(here, f"/root/{name}")
+    return target.guest.run(f"sh /root/{name}/release.sh /opt/storekeeper {name} /usr/bin/python3", check=False).returncode
+
+
+def _that_does_not_start(wheel: bytes) -> bytes:
+    broken = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(wheel)) as old, zipfile.ZipFile(broken, "w") as new:
+        for each in old.infolist():
+            new.writestr(each, b"raise SystemExit(3)\n" if each.filename == "storekeeper/__init__.py" else old.read(each))
+    return broken.getvalue()
+
+
+def test_a_release_that_does_not_start_is_never_complete_and_control_without_the_try_it_would_be(target: Target) -> None:
+    """What is not complete is not switched to: `test_a_host_that_reaches_no_index_gets_its_packages_along` sees that."""
+    script, wheel = (CHECKOUT / "templates/release.sh").read_text(), _that_does_not_start(pack(()).wheel)
+    tried = '"$release/bin/storekeeper" --version >/dev/null\n'
+    assert script.count(tried) == 1
+    assert _made_of(target, script, "0.0.8-0123456789ab", wheel) == 3
+    assert target.guest.run("ls /opt/storekeeper/releases/0.0.8-0123456789ab/.complete", check=False).returncode != 0
+    assert _made_of(target, script.replace(tried, ""), "0.0.9-0123456789ab", wheel) == 0
+    assert target.said("ls", "/opt/storekeeper/releases/0.0.9-0123456789ab/.complete")
+    target.guest.run("rm -r /opt/storekeeper/releases/0.0.9-0123456789ab")

@@ -12,6 +12,7 @@ import pytest
 
 from storekeeper.host import clock, jobs
 from storekeeper.host.formats import NewerFormat
+from storekeeper.outcomes import Failed
 from storekeeper.stack.cron import CronTime
 from storekeeper.stack.outline import OutlineEntry
 from storekeeper.verbs import due
@@ -146,6 +147,17 @@ def test_what_a_newer_version_wrote_is_refused(host: Host) -> None:
     file.write_text(json.dumps({**json.loads(file.read_text()), "schema": 99}))
     with pytest.raises(NewerFormat):
         host.owed()
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"schema": 1}', '{"schema": 1, "settled": []}', '{"schema": 1, "settled": {"a": 7}}'])
+def test_what_is_damaged_is_said_in_a_sentence_and_nothing_is_carried_out_or_written(host: Host, text: str) -> None:
+    host.owed()
+    file = host.state / "due.json"
+    file.write_text(text)
+    with pytest.raises(Failed, match=r"due\.json does not say what was carried out") as refused:
+        host.at("2026-03-20 10:00").owed()
+    assert refused.value.next == f"rm {file}"
+    assert file.read_text() == text
 
 
 def test_each_is_carried_out_once_and_told(host: Host) -> None:
