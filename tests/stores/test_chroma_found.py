@@ -22,6 +22,7 @@ from storekeeper.sets.publishing import take_set
 from storekeeper.stack.model import ChromaModel, Stack
 from storekeeper.stores.chroma import checking, layout
 from storekeeper.stores.chroma.dumping import CONTENT
+from storekeeper.stores.chroma.index import read_header
 from storekeeper.stores.record import StoreRecord
 from tests.harness.campaign import Campaign
 from tests.harness.chroma import Keeper, execute
@@ -228,4 +229,8 @@ def test_control_chroma_itself_counts_on_over_most_of_this_damage(made: Made, tm
 
 
 def _flip_a_vector(directory: Path, chance: random.Random) -> None:
-    flip(segment_of(directory, "papers") / layout.VECTORS, chance.randrange(5000, 50_000))
+    """In the numbers of one vector, not in the links beside it, with which Chroma may crash."""
+    segment = segment_of(directory, "papers")
+    header = read_header(segment)
+    vector = chance.randrange(header.count) * header.element_bytes + header.data_offset
+    flip(segment / layout.VECTORS, vector + chance.randrange(header.label_offset - header.data_offset))
