@@ -25,9 +25,9 @@ test: setup
 	$(BIN)/pytest --ignore tests/servers $(PYTEST) || failed=1; \
 	exit $$failed
 
-# The fault campaign with its full counts; writes docs/faults.md from what it found. Takes about forty minutes on two cores.
+# The fault campaign with its full counts; writes docs/faults.md from what it found. Takes an hour and a half on two cores.
 faults: setup
-	$(BIN)/pytest --full -m "fault or control" --faults-page docs/faults.md $(PYTEST)
+	$(BIN)/pytest tests --full -m "fault or control" --faults-page=docs/faults.md $(PYTEST)
 
 lint: setup
 	$(BIN)/ruff check .
