@@ -16,15 +16,17 @@ from typing import Any
 
 from storekeeper.host import durable, locks
 from storekeeper.host.progress import Progress
-from storekeeper.outcomes import Failed, Problem, Refused, Severity
+from storekeeper.outcomes import Busy, Failed, Problem, Refused, Severity
 from storekeeper.sets.artefacts import check_artefacts
 from storekeeper.sets.manifest import MANIFEST, BadManifest
 from storekeeper.sets.names import read_id
-from storekeeper.sets.repository import SetEntry, StackSets
+from storekeeper.sets.repository import SetEntry, SetGone, StackSets
 from storekeeper.sets.retention import Decisions, decide
 from storekeeper.sets.strangers import stranger
 from storekeeper.sets.verification import verify_set
 from storekeeper.stack.model import Keep
+
+_LOOKS = 5
 
 
 @dataclass(frozen=True)
@@ -68,8 +70,27 @@ def prune(
 
     The newest set that will be left is read back in full first: raises Refused when it is bad, and nothing was removed.
     Raises MostWouldGo when more than half of the sets would go, unless a person `confirmed` it: that is what a mistake in
-    the policy looks like.
+    the policy looks like. A dry run holds no lock: where another run removes what it looks at, it looks again, and raises Busy in the end.
     """
+    for _ in range(_LOOKS if dry_run else 1):
+        try:
+            return _prune(sets, keep, now, dry_run=dry_run, confirmed=confirmed, newest_run_failed=newest_run_failed, progress=progress)
+        except (FileNotFoundError, SetGone):
+            if not dry_run:
+                raise
+    raise Busy(f"sets of {sets.stack} are being removed while they are looked at", next=f"storekeeper prune {sets.stack} --dry-run")
+
+
+def _prune(
+    sets: StackSets,
+    keep: Keep,
+    now: datetime,
+    *,
+    dry_run: bool,
+    confirmed: bool,
+    newest_run_failed: bool,
+    progress: Progress | None,
+) -> Pruned:
     entries = {entry.id: entry for entry in sets.entries()}
     choice = _choose(entries, keep, now, newest_run_failed=newest_run_failed)
     doomed = [entries[set_id] for set_id, _ in choice.removed]

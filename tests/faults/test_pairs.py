@@ -150,6 +150,20 @@ def test_a_set_that_is_on_its_way_out_is_waited_for_and_then_named(tmp_path: Pat
     assert host.left() == []
 
 
+@pytest.mark.fault("D5")
+def test_sets_that_go_while_a_dry_run_looks_at_them_are_no_fault(tmp_path: Path) -> None:
+    host = Host(tmp_path / "host")
+    host.make_ready_for("prune")
+    doomed = host.sets.entries()[0].id
+    with host.stopped("prune --dry-run", at=rf"open /sets/demo/{doomed}', None") as dry_run:
+        host.must("prune")
+        assert not (host.sets.path / doomed).exists()
+        run = host.let_go(dry_run)
+    assert run.code in ENDS[BESIDE], run.err
+    assert doomed not in run.out.decode()
+    assert host.left() == []
+
+
 @pytest.mark.control("D5")
 def test_control_without_the_lock_a_way_back_in_the_middle_of_a_restore_leaves_one_that_nothing_ends(tmp_path: Path) -> None:
     host = Host(tmp_path / "host", program_with(tmp_path, LOCK))

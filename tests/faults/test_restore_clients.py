@@ -33,7 +33,7 @@ from tests.harness.restoring import FIRST, LIVE, to, two_sides
 from tests.harness.stacks import Lab, make_lab, postgresql_part
 
 DATABASE = "app"
-PATIENCE_S = 60.0
+PATIENCE_S = 180.0
 ROW_AND_LOCK = "begin; insert into things (word) values ('uncommitted'); lock table things in access exclusive mode"
 # A vacuum of it takes minutes: a page at a time, and a pause after each.
 LARGE = """

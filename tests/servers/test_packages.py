@@ -198,6 +198,9 @@ def test_a_declared_source_brings_the_extension_and_another_apt_is_waited_for(se
 
 @pytest.mark.fault("G8")
 def test_a_second_run_with_source_and_updates_changes_nothing_and_a_file_that_was_changed_by_hand_is_put_back(server: Server) -> None:
+    server.declare_server(source=server.source(), updates="17 4 * * *")
+    first = server.deploy("provision")
+    assert first.code == 0, first.said
     again = server.deploy("provision")
     assert (again.code, again.changed) == (0, []), again.said
     server.guest.run(f"echo '# by hand' >>{SOURCE}")
