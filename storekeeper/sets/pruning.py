@@ -16,7 +16,7 @@ from typing import Any
 
 from storekeeper.host import durable, locks
 from storekeeper.host.progress import Progress
-from storekeeper.outcomes import Busy, Failed, Problem, Refused, Severity
+from storekeeper.outcomes import Busy, Failed, Problem, Refused, Severity, said_by_the_system
 from storekeeper.sets.artefacts import check_artefacts
 from storekeeper.sets.manifest import MANIFEST, BadManifest
 from storekeeper.sets.names import read_id
@@ -72,13 +72,16 @@ def prune(
     Raises MostWouldGo when more than half of the sets would go, unless a person `confirmed` it: that is what a mistake in
     the policy looks like. A dry run holds no lock: where another run removes what it looks at, it looks again, and raises Busy in the end.
     """
+    gone = ""
     for _ in range(_LOOKS if dry_run else 1):
         try:
             return _prune(sets, keep, now, dry_run=dry_run, confirmed=confirmed, newest_run_failed=newest_run_failed, progress=progress)
-        except (FileNotFoundError, SetGone):
+        except (FileNotFoundError, SetGone) as error:
             if not dry_run:
                 raise
-    raise Busy(f"sets of {sets.stack} are being removed while they are looked at", next=f"storekeeper prune {sets.stack} --dry-run")
+            gone = error.message if isinstance(error, SetGone) else said_by_the_system(error)
+    said = f"sets of {sets.stack} went away each of {_LOOKS} times that they were looked at: {gone}"
+    raise Busy(said, next=f"storekeeper prune {sets.stack} --dry-run")
 
 
 def _prune(

@@ -18,7 +18,7 @@ import pytest
 
 from storekeeper.host import durable, locks
 from storekeeper.host.progress import Progress
-from storekeeper.outcomes import Failed, Refused
+from storekeeper.outcomes import Busy, Failed, Refused
 from storekeeper.sets import pruning
 from storekeeper.sets.artefacts import check_artefacts
 from storekeeper.sets.pruning import Pruned
@@ -263,6 +263,27 @@ def test_a_set_that_comes_into_use_after_the_decision_is_not_removed(sets: Stack
 
 @pytest.mark.fault("C11")
 @pytest.mark.control("C11")
+def test_a_dry_run_whose_sets_go_each_time_says_which_is_gone_and_never_that_there_is_nothing(
+    sets: StackSets, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    publish_daily(sets, source, 12)
+    look, looks = pruning._is_free, []
+
+    def gone_by_then(path: Path) -> bool:
+        looks.append(path)
+        path.rename(tmp_path / path.name)
+        return look(path)
+
+    monkeypatch.setattr(pruning, "_is_free", gone_by_then)
+    with pytest.raises(Busy, match=r"went away each of 5 times that they were looked at: No such file or directory: ") as refusal:
+        prune(sets, NEWEST, LATER, dry_run=True)
+    assert len(looks) == 5
+    assert str(looks[-1]) in refusal.value.message
+    with pytest.raises(FileNotFoundError):  # under the lock nobody else removes anything: that is no reason to look again
+        prune(sets, NEWEST, LATER)
+    assert len(looks) == 6
+
+
 def test_a_living_partial_is_neither_swept_nor_pruned(sets: StackSets, source: Path):
     publish_daily(sets, source, 3)
     with sets.begin(LATER) as partial:

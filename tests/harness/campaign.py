@@ -98,6 +98,9 @@ class Record:
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        """A run that was cut off, or that only looked which tests there are, has found nothing: the page of the one before stays."""
+        if session.config.option.collectonly or session.exitstatus not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
+            return
         took = datetime.datetime.now(datetime.UTC) - self._began
         self._page.write_text(render(self._cases, self._began, took, self._guards), encoding="utf-8")
         unheld = [case for case in CASES if not self._cases[case].holds]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import datetime
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -130,13 +131,49 @@ markers =
 """
 
 
-def test_a_run_of_the_campaign_writes_what_it_found_and_fails_when_a_case_is_not_held(tmp_path: Path) -> None:
+@pytest.fixture
+def inner(tmp_path: Path) -> Path:
+    """A directory with two tests, whose run can be told to write `page.md`."""
     (tmp_path / "conftest.py").write_text("from tests.conftest import *\n", encoding="utf-8")
     (tmp_path / "test_inner.py").write_text(INNER, encoding="utf-8")
     (tmp_path / "pytest.ini").write_text(REGISTER, encoding="utf-8")
-    command = [sys.executable, "-m", "pytest", "--full", "--faults-page", "page.md", f"--basetemp={tmp_path / 'inner'}"]
-    ended = subprocess.run(command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(TESTS.parent)}, capture_output=True, check=False)
-    row = next(line for line in (tmp_path / "page.md").read_text(encoding="utf-8").splitlines() if line.startswith("| A2 |"))
+    return tmp_path
+
+
+def run_inner(inner: Path, *words: str) -> int:
+    """How a run of these tests ends."""
+    command = [sys.executable, "-m", "pytest", "--full", "--faults-page", "page.md", f"--basetemp={inner / 'inner'}", *words]
+    environment = {**os.environ, "PYTHONPATH": str(TESTS.parent)}
+    return subprocess.run(command, cwd=inner, env=environment, capture_output=True, check=False).returncode
+
+
+def test_a_run_of_the_campaign_writes_what_it_found_and_fails_when_a_case_is_not_held(inner: Path) -> None:
+    ended = run_inner(inner)
+    row = next(line for line in (inner / "page.md").read_text(encoding="utf-8").splitlines() if line.startswith("| A2 |"))
     assert "1,000 kills: 0 invalid sets listed" in row
     assert "**not held**" in row
-    assert ended.returncode == 1
+    assert ended == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (["--collect-only"], pytest.ExitCode.OK),
+        (["-k", "nothing"], pytest.ExitCode.NO_TESTS_COLLECTED),
+        (["-p", "interrupting"], pytest.ExitCode.INTERRUPTED),
+    ],
+    ids=["only a look", "no test", "interrupted"],
+)
+def test_a_run_that_has_found_nothing_leaves_the_page_of_the_one_before(inner: Path, words: list[str], code: int) -> None:
+    (inner / "interrupting.py").write_text("def pytest_runtest_call(item):\n    raise KeyboardInterrupt\n", encoding="utf-8")
+    (inner / "page.md").write_text("the run before", encoding="utf-8")
+    assert run_inner(inner, *words) == code
+    assert (inner / "page.md").read_text(encoding="utf-8") == "the run before"
+
+
+def test_the_page_of_the_documentation_is_that_of_a_run_in_which_everything_held() -> None:
+    page = (TESTS.parent / "docs/faults.md").read_text(encoding="utf-8")
+    (held, cases) = re.findall(r"(\d+) of (\d+) cases held", page)[0]
+    assert held == cases
+    assert int(cases) >= 100
+    assert "not held" not in page

@@ -8,6 +8,7 @@ _DUE = "tests/unit/test_due.py::"
 _JOBS = "tests/faults/test_jobs.py::"
 _LEAVING = "tests/deploys/test_leaving.py::"
 _OPERATIONS = "tests/deploys/test_operations.py::"
+_PAIRS = "tests/faults/test_pairs.py::"
 _PASSAGE = "tests/faults/test_passage.py::"
 
 AFAR = (
@@ -91,6 +92,15 @@ AFAR = (
         old='        yield unread(f"which sets {stack} has")\n        return\n    newest = _newest(listed, ("proven",) if proven',
         new='        yield JobVerb("backup", stack)\n        return\n    newest = _newest(listed, ("proven",) if proven',
         tests=(_OPERATIONS + "test_sets_that_could_not_be_read_fail_that_host_only_and_are_never_taken_for_none",),
+    ),
+    Guard(
+        name="a dry run looks again",
+        protects="what another run removes meanwhile is no fault of the one that only looks",
+        cases=("D5",),
+        file="storekeeper/sets/pruning.py",
+        old="        except (FileNotFoundError, SetGone) as error:\n            if not dry_run:\n",
+        new="        except (FileNotFoundError, SetGone) as error:\n            if True:\n",
+        tests=(_PAIRS + "test_sets_that_go_while_a_dry_run_looks_at_them_are_no_fault",),
     ),
     Guard(
         name="what was shown is what is done",
