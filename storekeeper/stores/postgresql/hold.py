@@ -24,7 +24,7 @@ LOCK_SECONDS = 5.0
 PIN_SECONDS = 10.0
 PREPARE_SECONDS = 120.0  # for a server that does not answer at all
 _LOCK_SECONDS_WHILE_PINNING = 1.0  # other stores' writers may be waiting by then
-_TRIES = 3
+_TRIES = 10  # of some milliseconds each: tables may come that often while a migration runs
 _AT_ONCE = 100  # tables named by one LOCK statement
 
 
