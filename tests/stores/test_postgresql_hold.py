@@ -201,7 +201,7 @@ def test_tables_that_keep_appearing_fail_the_store_and_are_named(
     held = store.hold(tmp_path)
     try:
         held.prepare()
-        with pytest.raises(Failed, match=r"tables appeared .* 3 times in a row: public\.late"):
+        with pytest.raises(Failed, match=r"tables appeared .* 10 times in a row: public\.late"):
             held.pin()
     finally:
         held.close()
