@@ -187,6 +187,20 @@ def test_a_table_made_between_the_locks_and_the_snapshot_is_locked_too(
 
 
 @pytest.mark.fault("A17")
+def test_a_table_that_goes_away_while_it_is_looked_at_is_no_table_that_may_not_be_read(
+    store: PostgresqlStore, server: Server, database: str
+) -> None:
+    server.run("create table going (id int)", database)
+    with store._access.session(database) as connection:
+        connection.execute("begin isolation level repeatable read")
+        connection.execute("select 1")
+        server.run("drop table going", database)
+        seen = catalogue.tables(connection)
+        assert [table.readable for table in seen if table.name == "going"] == [None]  # the server's own answer for what is gone
+        assert [table.name for table in catalogue.require_readable(seen)] == ["t"]
+
+
+@pytest.mark.fault("A17")
 def test_tables_that_keep_appearing_fail_the_store_and_are_named(
     store: PostgresqlStore, server: Server, database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

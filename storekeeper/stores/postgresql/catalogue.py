@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from typing import Any
 
+import psycopg
 from psycopg import sql
 
 from storekeeper.outcomes import Refused
@@ -27,7 +29,7 @@ class Table:
     schema: str
     name: str
     kind: str
-    readable: bool
+    readable: bool | None  # None: it went away while it was looked at
     filtered: bool
     of_extension: bool
 
@@ -72,19 +74,20 @@ def columns(connection: Connection, of: Sequence[Table]) -> dict[int, list[Colum
 
 
 def counts(connection: Connection) -> dict[str, int]:
-    """Rows by table, and large objects where there are any. Raises Refused when this role may not read all of them."""
-    readable = require_readable(tables(connection))
+    """Rows by table, and large objects where there are any; of no one moment. Raises Refused when this role may not read all of them."""
     found = {}
-    for table in readable:
-        if table.has_rows:
+    for table in require_readable(tables(connection)):
+        if not table.has_rows:
+            continue
+        with suppress(psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName):  # it went away since it was listed
             found[table.key] = value(connection, sql.SQL("select count(*) from only {}").format(table.identifier))
     large = value(connection, "select count(*) from pg_largeobject_metadata")
     return {**found, LARGE_OBJECTS: large} if large else found
 
 
 def require_readable(found: Sequence[Table]) -> Sequence[Table]:
-    """The same tables. Raises Refused when this role would miss a table or rows of one."""
-    if denied := [table.key for table in found if not table.readable]:
+    """The same tables, without those that went away meanwhile. Raises Refused when this role would miss a table or rows of one."""
+    if denied := [table.key for table in found if table.readable is False]:
         raise Refused(
             f"the role may not read {named(denied)}", next="grant pg_read_all_data to the role, or declare the owner of the database"
         )
@@ -92,7 +95,7 @@ def require_readable(found: Sequence[Table]) -> Sequence[Table]:
         raise Refused(
             f"row security hides rows of {named(filtered)} from the role: a backup would miss them", next="alter role ROLE bypassrls"
         )
-    return found
+    return [table for table in found if table.readable is not None]
 
 
 def unreadable_large_objects(connection: Connection) -> int:
