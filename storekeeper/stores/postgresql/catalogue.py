@@ -87,7 +87,8 @@ def counts(connection: Connection) -> dict[str, int]:
 
 def require_readable(found: Sequence[Table]) -> Sequence[Table]:
     """The same tables, without those that went away meanwhile. Raises Refused when this role would miss a table or rows of one."""
-    if denied := [table.key for table in found if table.readable is False]:
+    found = [table for table in found if table.readable is not None]
+    if denied := [table.key for table in found if not table.readable]:
         raise Refused(
             f"the role may not read {named(denied)}", next="grant pg_read_all_data to the role, or declare the owner of the database"
         )
@@ -95,7 +96,7 @@ def require_readable(found: Sequence[Table]) -> Sequence[Table]:
         raise Refused(
             f"row security hides rows of {named(filtered)} from the role: a backup would miss them", next="alter role ROLE bypassrls"
         )
-    return [table for table in found if table.readable is not None]
+    return found
 
 
 def unreadable_large_objects(connection: Connection) -> int:
