@@ -50,7 +50,7 @@ packages:
 	printf 'create_main_cluster = false\n' >/etc/postgresql-common/createcluster.d/storekeeper.conf
 	apt-get update -qq
 	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends postgresql zstd strace faketime libfaketime rsync attr \
-		debootstrap systemd-container iproute2 iptables openssh-client gnupg
+		debootstrap systemd-container iproute2 iptables openssh-client gnupg sqlite3
 
 # Writes the lock files anew: of this checkout, and of what a release holds on a host, by extra; uv is the one tool that is not in them.
 LOCK := uv pip compile pyproject.toml --generate-hashes --universal --python-version 3.11 --quiet --no-header

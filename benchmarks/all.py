@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from benchmarks import page
 from benchmarks.machine import machine, versions
 
-PARTS = ("start", "postgresql", "chroma", "mixed", "scale", "load", "repository", "memory", "servers")
+PARTS = ("start", "postgresql", "chroma", "mixed", "scale", "load", "repository", "memory", "consistency", "servers")
 
 
 def main() -> None:

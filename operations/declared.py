@@ -85,6 +85,28 @@ def chosen_stacks(target: Host) -> list[str]:
     return [wanted]
 
 
+def compared_stacks(target: Host) -> list[str]:
+    """The names of those of `chosen_stacks` that declare rules; with `--data rule=NAME` of those that declare this one.
+
+    A host without rules is told so. Raises SystemExit for a rule that there is not, and for a stack that was asked for and declares none.
+    """
+    chosen = chosen_stacks(target)
+    rules = {each.name: tuple(each.stack.consistency) for each in stacks(target) if each.name in chosen and each.stack.consistency}
+    wanted = text(target, "rule")
+    if wanted is None and rules:
+        return list(rules)
+    if wanted is not None and (having := [name for name, declared in rules.items() if wanted in declared]):
+        return having
+    if wanted is not None:
+        known = ", ".join(sorted({rule for declared in rules.values() for rule in declared}))
+        raise SystemExit(f"{target.name} has no rule {wanted!r:.80}; it has {known or 'none'}")
+    if text(target, "stack") is not None:
+        raise SystemExit(f"{target.name}: {chosen[0]} declares no rule, so nothing says what its stores must agree on")
+    if chosen:
+        target.log_styled("no stack of this host declares a rule: nothing is done", fg="yellow", log_func=logger.warning)
+    return []
+
+
 def place(target: Host, key: str) -> str:
     """A directory that an inventory declares, else its default. Raises SystemExit for anything but a plain absolute path."""
     given = target.data.get(key, DEFAULTS.get(key))

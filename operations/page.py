@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,6 +11,8 @@ _ROWS = 160  # sets shown of a host, shared by its stacks; the report stays smal
 _MOST = 30
 _LEAST = 7
 _PROBLEMS = 12  # shown of a stack: the host itself has the rest
+CLASSES = ("orphan", "missing", "partial", "leftover", "foreign")  # the rows of a heat table, in this order
+_MOST_HEAT = 4  # the shade of a cell: one for each digit of its count
 _UNITS = {"chroma": "vectors", "files": "files"}  # what a store of a kind holds; the others hold rows
 
 Json = Mapping[str, Any]
@@ -79,6 +81,7 @@ def _stack(name: str, status: Json, listed: Json | None, made: datetime, rows: i
         "next_run": _until((found or {}).get("next_run"), made),
         "numbers": (found or {}).get("backups"),
         "stores": [_store(each, store) for each, store in sorted(((found or {}).get("stores") or {}).items())],
+        "rules": [_rule(each, look, made) for each, look in sorted(((found or {}).get("agreement") or {}).items())],
         "is_listed": sets is not None,
         "sets": [_set(each, made) for each in reversed(shown)],
         "older": len(sets or ()) - len(shown),
@@ -118,6 +121,37 @@ def _holds(kind: str, counts: Mapping[str, int] | None) -> str:
     count, unit = sum(objects.values()), _UNITS.get(kind, "rows")
     total = f"{count:,} {unit if count != 1 else unit.removesuffix('s')}"
     return total if kind == "files" or len(objects) == 1 else f"{total} in {len(objects)}"
+
+
+def _rule(name: str, look: Json | None, made: datetime) -> dict[str, Any]:
+    """What the last look at a rule found, class by store. Of a rule that was never looked at nothing is known: it has no table."""
+    if look is None:
+        return {"name": name, "is_looked_at": False}
+    counts = look["counts"]
+    unread = {place.partition("/")[0] for place in look["unread"]}
+    counted = {store for stores in counts.values() for store in stores}
+    stores = list(dict.fromkeys([*look.get("stores", ()), *sorted(counted | unread)]))
+    kinds = [*CLASSES, *sorted(set(counts) - set(CLASSES))]
+    total = sum(sum(found.values()) for found in counts.values())
+    return {
+        "name": name,
+        "is_looked_at": True,
+        "at": spoken_moment(datetime.fromisoformat(look["at"])),
+        "ago": ago(look["at"], made),
+        "documents": look["documents"],
+        "found": total,
+        "unread": look["unread"],
+        "stores": stores,
+        "rows": [{"kind": kind, "cells": [_cell(store, counts.get(kind, {}), unread) for store in stores]} for kind in kinds],
+    }
+
+
+def _cell(store: str, found: Mapping[str, int], unread: Collection[str]) -> dict[str, Any]:
+    """A count, or UNKNOWN where the store, or one of its places, could not be read: then what was found is not all that there is."""
+    count = found.get(store, 0)
+    if store in unread:
+        return {"store": store, "said": f"UNKNOWN, at least {count:,}" if count else "UNKNOWN", "heat": "unknown"}
+    return {"store": store, "said": f"{count:,}", "heat": f"heat-{min(_MOST_HEAT, len(str(count)))}" if count else ""}
 
 
 def _set(each: Json, made: datetime) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from storekeeper.stack.config import load_places
 from storekeeper.verbs.report import Report
 
 if TYPE_CHECKING:
-    from storekeeper.sets.context import Context
+    from storekeeper.sets.context import Context, Opened
     from storekeeper.sets.repository import StackSets
 
 
@@ -48,7 +48,7 @@ class Desk:
 
     def confirm(self) -> None:
         """Raises Refused unless nothing live is changed, or somebody said that it may be."""
-        if not self.words.verb.changes_live or self.words.plan or confirm.is_confirmed(self.words):
+        if not self.words.verb.changes_live or self.words.only_looks or confirm.is_confirmed(self.words):
             return
         confirm.refuse_without_terminal(self.words, self.console)
         plan = Desk(replace(self.words, plan=True), self.console).call()
@@ -70,32 +70,38 @@ class Desk:
         return CALLS[self.words.verb.name](self)
 
     def _shown(self, plan: Report) -> str:
-        from storekeeper.cli.render import restore  # noqa: PLC0415
+        from storekeeper.cli.render import repair, restore  # noqa: PLC0415
 
         begun = Begun(self.words.verb.name, self.stack_name, self.words.options.unusual_config)
         document = begun.ended(plan.ended(), plan.result, plan.problems)
         said = [f"  {problem['message']}" for problem in document["problems"]]
-        return "\n".join([*restore.plan(document, self.console.paint_err), *said])
+        shown = repair.repair if self.words.verb.name == "repair" else restore.plan
+        return "\n".join([*shown(document, self.console.paint_err), *said])
 
     @contextmanager
     def context(self, *, lock: bool, may_create: bool = False, in_background: bool = False) -> Iterator[Context]:
         """All that the verb works with, and its progress on standard error while the block runs; `in_background` within the load
         that the stack file declares."""
+        from storekeeper.verbs import opening  # noqa: PLC0415
+
+        purpose = self.words.verb.name if lock else None
+        with self.opened(in_background=in_background, lock=purpose) as opened:
+            yield opening.with_sets(opened, self.places, may_create=may_create)
+
+    @contextmanager
+    def opened(self, *, in_background: bool = False, lock: str | None = None) -> Iterator[Opened]:
+        """The same without the sets, for what works also where there is no repository yet."""
         from storekeeper.host import load  # noqa: PLC0415
         from storekeeper.verbs import opening  # noqa: PLC0415
 
         stack = opening.declared(self.places, self.stack_name)
         allowed = opening.Allowed(self.words.nobody_uses, self.words.no_owners)
-        purpose = self.words.verb.name if lock else None
         progress = self._progress()
         declared = stack.backup.load if in_background else None
         limits = load.Limits() if declared is None else load.Limits(declared.nice, declared.max_rate)
         try:
-            with (
-                load.limited(limits),
-                opening.open_context(self.places, stack, progress, lock=purpose, allowed=allowed, may_create=may_create) as context,
-            ):
-                yield context
+            with load.limited(limits), opening.opened(self.places, stack, progress, lock=lock, allowed=allowed) as opened:
+                yield opened
         finally:
             progress.end()
 
@@ -148,6 +154,35 @@ def _prove(desk: Desk) -> Report:
 
     with desk.context(lock=False, in_background=True) as context:
         return prove(context, desk.words.set)
+
+
+def _check(desk: Desk) -> Report:
+    import json  # noqa: PLC0415
+
+    from storekeeper.verbs.check import CheckRequest, check  # noqa: PLC0415
+
+    words = desk.words
+    request = CheckRequest(words.rule, words.document, words.owner, stats=words.stats)
+    tell = (lambda finding: desk.console.answer_line(json.dumps(finding))) if words.lines else None
+    desk.console.has_answered = words.lines
+    with desk.opened(in_background=True) as context:
+        return check(context, request, tell)
+
+
+def _repair(desk: Desk) -> Report:
+    from storekeeper.consistency.plans import Scope  # noqa: PLC0415
+    from storekeeper.verbs import repair  # noqa: PLC0415
+
+    words = desk.words
+    name = words.repair or ""
+    if words.action == "plan":
+        with desk.opened(in_background=True) as context:
+            return repair.plan(context, Scope(words.rule, words.document, words.owner, words.at_once))
+    if words.plan:
+        with desk.opened() as context:
+            return repair.show(context, name)
+    with desk.opened(lock="repair") as context:
+        return repair.apply(context, name, words.limit) if words.action == "apply" else repair.undo(context, name)
 
 
 def _restore(desk: Desk) -> Report:
@@ -261,6 +296,8 @@ CALLS: Mapping[str, Callable[[Desk], Report]] = {
     "list": _list,
     "verify": _verify,
     "prove": _prove,
+    "check": _check,
+    "repair": _repair,
     "restore": _restore,
     "resume": _resume,
     "prune": _prune,

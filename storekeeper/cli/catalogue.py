@@ -18,6 +18,7 @@ class Takes(Enum):
     STORE = "store"
     SUBSET = "subset"
     SECONDS = "seconds"
+    NUMBER = "number"
 
 
 @dataclass(frozen=True)
@@ -203,6 +204,65 @@ VERBS = (
         },
         (("storekeeper resume maestro", "after a crash or a power cut"), ("storekeeper resume maestro --json", "the same, for programs")),
         job=True,
+    ),
+    Verb(
+        "check",
+        "Compare what the stores hold of each document, by the stack's rules, and change nothing.",
+        (STACK,),
+        (
+            Option(("--rule",), "only this rule", Takes.TEXT, "NAME"),
+            Option(("--document",), "tell only of the document with this id", Takes.TEXT, "ID"),
+            Option(("--owner",), "tell only of documents of the owner with this id", Takes.TEXT, "ID"),
+            Option(("--stats",), "count owners, documents by state, chunks and sizes as well"),
+            Option(("--lines",), "print each finding as a line of JSON as it is found, without limit"),
+        ),
+        {
+            0: "agreement; documents in flight are no disagreement",
+            1: "failed",
+            2: _DONE[2],
+            3: "a place could not be read, of which nothing is said; the others are told",
+            4: "something disagrees",
+            75: _DONE[75],
+        },
+        (
+            ("storekeeper check maestro", "every rule, as the schedule does it"),
+            ("storekeeper check maestro --document 4711 --json", "one document, for programs"),
+        ),
+        job=True,
+    ),
+    Verb(
+        "repair",
+        "Plan what may be removed of what disagrees, apply it with everything kept, or undo it.",
+        (
+            Argument(
+                "action", "plan: write down what may be removed; apply: remove it; undo: put it back", choices=("plan", "apply", "undo")
+            ),
+            STACK,
+            Argument("repair", "the plan's id, which apply and undo need", optional=True),
+        ),
+        (
+            Option(("--rule",), "plan only this rule", Takes.TEXT, "NAME"),
+            Option(("--document",), "plan only the document with this id", Takes.TEXT, "ID"),
+            Option(("--owner",), "plan only documents of the owner with this id", Takes.TEXT, "ID"),
+            Option(("--at-once",), "plan also what was seen for the first time less than the grace ago"),
+            Option(("--limit",), "apply beyond the brake, up to so many documents of each rule", Takes.NUMBER, "N"),
+            _YES,
+            _CONFIRM,
+        ),
+        {
+            0: "planned, repaired, or undone",
+            1: "failed; what was removed by then can be undone",
+            2: _DONE[2],
+            3: "a place could not be read: nothing is planned",
+            4: "done, but what changed meanwhile was left as it is",
+            75: _DONE[75],
+        },
+        (
+            ("storekeeper repair plan maestro", "what may be removed, and what must be taken in again"),
+            ("storekeeper repair plan maestro --document 4711 --at-once", "clean up one document"),
+        ),
+        job=True,
+        changes_live=True,
     ),
     Verb(
         "prune",

@@ -18,6 +18,7 @@ class Console:
     def __init__(self, options: Globals, *, in_job: bool = False) -> None:
         self.json = options.json
         self.debug = options.debug
+        self.has_answered = False  # what was asked for has gone to standard output already, line by line
         is_heard = in_job or options.job or sys.stderr.isatty()  # what a job tells is what its follower came for
         self.quiet = options.quiet or (_is_discarded(sys.stdout) and not is_heard)
         self.paint_out = Paint(_coloured(options.color, sys.stdout), options.unusual_config)
@@ -44,6 +45,11 @@ class Console:
         for piece in pieces:
             print_to(sys.stdout, piece, end="", flush=False)
         print_to(sys.stdout, "")
+
+    def answer_line(self, text: str) -> None:
+        """One line of an answer that comes in lines; nothing else goes to standard output then."""
+        self.has_answered = True
+        print_to(sys.stdout, text, flush=False)
 
     def log(self, text: str) -> None:
         """A line of no lasting worth: not printed when only what went wrong is wanted."""

@@ -109,6 +109,73 @@ LOOKED_AT = record(
     }
 )
 
+CLASSES = ("orphan", "missing", "partial", "leftover", "foreign")
+FINDING = record(
+    {
+        "document": text("the document's id"),
+        "owner": or_null(text("whose it is"), "no owner is known"),
+        "class": one_of(list(CLASSES), "how the place disagrees with the authority"),
+        "store": text("the store"),
+        "place": text("where in the store: a query, a table, a collection or a pattern"),
+        "detail": text("what is there"),
+        "since": or_null(moment("since when every look has seen it; of a leftover, when the document failed"), "it is not known"),
+    }
+)
+HELD = record({"documents": whole("documents of which it holds something"), "chunks": or_null(whole("chunks"), "the place counts none")})
+CHECKED = record(
+    {
+        "outcome": one_of(["ok", "warning", "unknown"], "agreement, findings, or a place that could not be read"),
+        "documents": or_null(whole("documents of the authority"), "it could not be read"),
+        "counts": record(
+            {
+                **{name: whole("findings") for name in CLASSES},
+                "in_flight": whole("documents that are being worked on, which are never wrong"),
+            }
+        ),
+        "findings": several(FINDING, "by document, at most 10,000"),
+        "left_out": whole("findings that are counted and not listed here"),
+        "unread": several(text("a place that could not be read: nothing is said of it")),
+    }
+)
+_STATS = record(
+    {
+        "owners": whole("different owners of documents"),
+        "states": by("STATE", whole("documents"), "as the authority calls them, the most frequent 50"),
+        "places": by("PLACE", HELD),
+    }
+)
+CHECK_RULES = by("RULE", CHECKED)
+CHECK_STATS = record({**CHECKED["properties"], "stats": or_null(_STATS, "the authority could not be read")})
+
+PLANNED = record(
+    {
+        "id": text("the plan's id; its last 12 digits are of its own sha256"),
+        "path": text("its directory, with a line for each entry in `entries.jsonl`"),
+        "removals": by("STORE", whole("entries of documents that would be removed")),
+        "documents": by("RULE", whole("documents of which something would be removed")),
+        "reingest": whole("documents that the application has to take in again"),
+        "reingest_file": text("the list of them, a document a line"),
+        "waiting": whole("findings that were first seen less than the grace ago"),
+        "by_hand": whole("findings of which nobody but a person can tell what is right"),
+        "samples": several(record({"rule": text("the rule"), **FINDING["properties"]}), "the first of what would be removed"),
+        "space": record({"needed": whole("bytes that are kept for undo, about"), "free": whole("bytes")}),
+    }
+)
+REPAIRED = record(
+    {
+        "plan": text("the plan's id"),
+        "removed": by("STORE", whole("entries of documents that were removed")),
+        "undone": by("STORE", whole("entries of documents that were put back")),
+        "skipped": several(
+            record({"document": text("the document"), "place": text("the place"), "why": text("what changed since the plan was made")}),
+            "at most 1,000",
+        ),
+        "left_out": whole("skipped and not listed here"),
+        "undo": or_null(text("the command that takes it back"), "it was just taken back"),
+    },
+    "of `repair apply` and `repair undo`",
+)
+
 RESTORED = {
     "set": or_null(text("the set that is live now"), "the old sides are live again, or nothing was changed"),
     "safety_set": or_null(text("the set that was taken first, pinned"), "every store was absent"),
@@ -184,7 +251,23 @@ STATUS = record(
                     "last_backup": or_null(AGED, "there is no usable backup"),
                     "last_proof": or_null(AGED, "no backup is proven"),
                     "next_run": or_null(moment("the next scheduled backup"), "none is scheduled"),
-                    "findings": {"type": "null", "description": "counts of disagreements by class, in a later version"},
+                    "findings": or_null(by("CLASS", whole("findings of all rules")), "no rule is declared, or not every one was looked at"),
+                    "agreement": by(
+                        "RULE",
+                        or_null(
+                            record(
+                                {
+                                    "at": moment("when it was last looked at in full"),
+                                    "stores": several(text("a store that has a place in it, the authority's first")),
+                                    "documents": or_null(whole("documents of the authority then"), "it could not be read"),
+                                    "counts": by("CLASS", by("STORE", whole("findings"))),
+                                    "unread": several(text("a place that could not be read then: nothing is known of it")),
+                                }
+                            ),
+                            "it was never looked at as it is declared now",
+                        ),
+                        "what the last look at each declared rule found",
+                    ),
                     "alerts": several(
                         record(
                             {
@@ -272,6 +355,17 @@ RESULTS: dict[str, list[Schema]] = {
         ),
         record({"ended": {"type": "null", "description": "no restore was open"}}),
     ],
+    "check": [
+        record({"rules": CHECK_RULES}),
+        record(
+            {
+                "rules": by("RULE", CHECK_STATS),
+                "stores": by("NAME", or_null(record({"bytes": whole("its size"), "counts": COUNTS}), "it does not answer")),
+            },
+            "with `--stats`",
+        ),
+    ],
+    "repair": [record({"plan": PLANNED}, "of `repair plan`"), REPAIRED],
     "prune": [record({**PRUNED, "dry_run": flag("whether nothing was removed")})],
     "send": [record({"set": SET})],
     "receive": [record({"set": SET})],

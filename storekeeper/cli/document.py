@@ -48,8 +48,8 @@ class Begun:
         return {**document, "outcome": outcome, "problems": [*document["problems"], self._problem(problem)]}
 
     def _with_pasteable_commands(self, result: Mapping[str, Any]) -> dict[str, Any]:
-        back = result.get("back")
-        return {**result, "back": pasteable(back, self._config)} if isinstance(back, str) else dict(result)
+        commands = {name: result[name] for name in ("back", "undo") if isinstance(result.get(name), str)}
+        return {**result, **{name: pasteable(command, self._config) for name, command in commands.items()}}
 
     def _problem(self, problem: Problem) -> dict[str, Any]:
         return {

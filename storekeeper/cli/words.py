@@ -72,6 +72,15 @@ class Words:
     all: bool = False
     read_subset: tuple[int, int] | None = None
     dry_run: bool = False
+    action: str | None = None
+    repair: str | None = None
+    rule: str | None = None
+    document: str | None = None
+    owner: str | None = None
+    stats: bool = False
+    lines: bool = False
+    at_once: bool = False
+    limit: int | None = None
     live: bool = False
     stop: str | None = None
     yes: bool = False
@@ -79,8 +88,8 @@ class Words:
 
     @property
     def only_looks(self) -> bool:
-        """Whether nothing is changed, although the verb could."""
-        return self.plan or self.dry_run
+        """Whether nothing is changed, although the verb could, and whoever asked is there for the answer."""
+        return self.plan or self.dry_run or self.lines or self.action == "plan"
 
     def arguments(self) -> dict[str, Any]:
         """What was typed beside the verb and the stack, for the job's record. There is no secret among words."""
@@ -106,7 +115,25 @@ class Words:
         return (*self.only, *self.accept_unreadable, *self.accept_shrink, *self.nobody_uses, *self.no_owners)
 
 
-_RECORDED = ("set", "back", "only", "stage_dir", "accept_unreadable", "accept_shrink", "nobody_uses", "no_owners", "all", "read_subset")
+_RECORDED = (
+    "set",
+    "back",
+    "only",
+    "stage_dir",
+    "accept_unreadable",
+    "accept_shrink",
+    "nobody_uses",
+    "no_owners",
+    "all",
+    "read_subset",
+    "rule",
+    "document",
+    "owner",
+    "stats",
+    "action",
+    "repair",
+    "limit",
+)
 
 
 def _plain(value: Any) -> Any:
@@ -157,11 +184,27 @@ def _checked(verb: Verb, found: dict[str, Any]) -> Words:
         raise Usage("restore takes a set, or --back", next=f"storekeeper restore {words.stack} latest --plan")
     if verb.name == "verify" and words.set is not None and words.all:
         raise Usage("verify takes a set, or --all", next=f"storekeeper verify {words.stack} --all")
+    if verb.name == "repair":
+        _check_repair(words)
+    if words.lines and options.json:
+        raise Usage("--lines prints a line for each finding, --json one document: give one of them", next="storekeeper check --help")
     if verb.name == "send" and options.json:
         raise Usage("send writes the set itself to standard output, where a document has no place", next="storekeeper send --help")
     if (options.job or options.heard) and (not verb.job or words.only_looks):
         raise Usage(f"{verb.name} is no job here: it is over at once", next=f"storekeeper {verb.name} --help")
     return words
+
+
+def _check_repair(words: Words) -> None:
+    """Raises Usage for a plan that is named where none can be, or is not where one must be."""
+    if (words.action == "plan") != (words.repair is None):
+        needed = "takes no plan: it makes one" if words.action == "plan" else "takes the id of a plan"
+        raise Usage(f"repair {words.action} {needed}", next="storekeeper repair --help")
+    planned = [name for name in ("rule", "document", "owner", "at_once") if getattr(words, name)]
+    if words.action != "plan" and planned:
+        raise Usage(f"--{planned[0].replace('_', '-')} is said when the plan is made", next="storekeeper repair --help")
+    if words.limit is not None and words.action != "apply":
+        raise Usage("--limit is for apply", next="storekeeper repair --help")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -230,7 +273,7 @@ def _add_option(parser: _Parser, option: Option) -> None:
     if option.takes is Takes.NOTHING:
         parser.add_argument(*option.flags, action="store_true", default=argparse.SUPPRESS)
         return
-    reader = {Takes.DIRECTORY: _directory, Takes.SUBSET: _subset, Takes.SECONDS: _seconds}.get(option.takes, str)
+    reader = {Takes.DIRECTORY: _directory, Takes.SUBSET: _subset, Takes.SECONDS: _seconds, Takes.NUMBER: _number}.get(option.takes, str)
     keywords: dict[str, Any] = {"action": "append"} if option.repeats else {}
     parser.add_argument(*option.flags, type=reader, metavar=option.metavar, choices=option.choices or None, **keywords)
 
@@ -261,6 +304,12 @@ def _subset(text: str) -> tuple[int, int]:
 def _seconds(text: str) -> int:
     if not re.fullmatch(r"[0-9]{1,4}", text) or int(text) > 3600:
         raise argparse.ArgumentTypeError(f"expected seconds, at most 3600, found {_short(text)!r}")
+    return int(text)
+
+
+def _number(text: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,9}", text):
+        raise argparse.ArgumentTypeError(f"expected a whole number, found {_short(text)!r}")
     return int(text)
 
 

@@ -14,14 +14,20 @@ from storekeeper.stores.protocol import Store
 
 
 @dataclass(frozen=True)
-class Context:
-    """`state` is this stack's own private directory, `scratch` is where proofs may restore to, `host` is `uname -n`."""
+class Opened:
+    """`state` is this stack's own private directory, `scratch` is where scratch copies may be made, `host` is `uname -n`."""
 
     stack: Stack
     stores: Mapping[str, Store]
     services: Sequence[Runtime]
-    sets: StackSets
     state: Path
     scratch: Path
     host: str
     progress: Progress
+
+
+@dataclass(frozen=True)
+class Context(Opened):
+    """The same with the stack's sets."""
+
+    sets: StackSets

@@ -14,14 +14,14 @@ from pathlib import Path
 
 from storekeeper.host import durable, locks
 from storekeeper.outcomes import Refused, Unknown
-from storekeeper.sets.context import Context
+from storekeeper.sets.context import Opened
 
 _TURN = 60.0  # seconds; a turn is taken for moments, or for as long as it takes to remove what a killed run left
 _NOTED = "scratch"  # in the stack's state: one empty file for each directory
 
 
 @contextmanager
-def scratch_directory(context: Context) -> Iterator[Path]:
+def scratch_directory(context: Opened) -> Iterator[Path]:
     """An empty directory, 0700, that is this run's own while the block runs.
 
     Raises Refused where it cannot be made, Unknown while another run sweeps for longer than a minute.
@@ -51,7 +51,7 @@ def scratch_directory(context: Context) -> Iterator[Path]:
             _forget(path, noted / name)
 
 
-def sweep(context: Context) -> list[str]:
+def sweep(context: Opened) -> list[str]:
     """Remove the directories of runs that are dead, and name them."""
     noted = context.state / _NOTED
     swept = []

@@ -16,7 +16,7 @@ from storekeeper.stack.schedule import VERBS
 KINDS = ("postgresql", "sqlite", "chroma", "files")
 LATER_KINDS = ("neo4j",)
 LATER_STACK_KEYS = (
-    "consistency", "queries", "thresholds", "probes", "after_reset", "migration", "pools", "indexes", "sample", "notify", "copies",
+    "queries", "thresholds", "probes", "after_reset", "migration", "pools", "indexes", "sample", "notify", "copies",
 )  # fmt: skip
 LATER_RUNTIMES = ("docker", "compose")
 _LATER = "is not known to this version of storekeeper"
@@ -33,6 +33,7 @@ _SHAPES = {
 _TYPES: Mapping[str, str] = {
     "string_type": "text",
     "int_type": "a number",
+    "float_type": "a number",
     "int_from_float": "a whole number",
     "bool_type": "true or false",
     "tuple_type": "a list",
@@ -74,7 +75,7 @@ def _follows(document: Document, path: Path, each: ErrorDetails, meant: set[Path
 def _explain(document: Document, path: Path, each: ErrorDetails) -> list[Mistake]:
     kind = each["type"]
     if kind == CONTRADICTIONS:
-        return [document.mistake(tuple(where), sentence) for where, sentence in each["ctx"]["found"]]
+        return [document.mistake(tuple(where), sentence, hint=_store_meant(document, where)) for where, sentence in each["ctx"]["found"]]
     if kind == "extra_forbidden":
         return [_unknown_key(document, path)]
     if kind == "missing":
@@ -128,7 +129,7 @@ def _wrong_value(document: Document, path: Path, each: ErrorDetails) -> str:
 
 def _with_found(each: ErrorDetails, expected: str, found: str) -> str:
     """A sentence of our own (a value_error) says what was found where that helps."""
-    return expected if each["type"] in ("value_error", "too_short") else f"{expected}, found {found}"
+    return expected if each["type"] in ("value_error", "too_short", "too_long") else f"{expected}, found {found}"
 
 
 def _expected(path: Path, each: ErrorDetails) -> str:
@@ -137,9 +138,11 @@ def _expected(path: Path, each: ErrorDetails) -> str:
         shape = next((_SHAPES[str(step)] for step in path[-1:] if step in _SHAPES), None)
         return f"expected {shape or _TYPES[kind]}"
     said: Mapping[str, Callable[[], str]] = {
-        "greater_than_equal": lambda: f"expected {context['ge']} or more",
-        "less_than_equal": lambda: f"expected at most {context['le']}",
+        "greater_than_equal": lambda: f"expected {int(context['ge'])} or more",
+        "less_than_equal": lambda: f"expected at most {int(context['le'])}",
         "too_short": lambda: "expected at least one",
+        "too_long": lambda: f"expected at most {context['max_length']}, found {context['actual_length']}",
+        "literal_error": lambda: f"expected one of {context['expected'].replace(' or ', ', ')}".replace("'", ""),
         "value_error": lambda: str(context["error"]),
     }
     return said[kind]() if kind in said else each["msg"]
@@ -161,7 +164,7 @@ def _found(document: Document, path: Path) -> str:
         return "a mapping"
     if isinstance(value, tuple):
         return "a list"
-    if any(word in str(step).lower() for step in path for word in _SECRET_WORDS):
+    if path[0] != "consistency" and any(word in str(step).lower() for step in path for word in _SECRET_WORDS):
         return "something else"
     if isinstance(value, bool | int | float):
         return f"the {'truth value' if isinstance(value, bool) else 'number'} {(text or '')[:40]}"
@@ -171,6 +174,13 @@ def _found(document: Document, path: Path) -> str:
 def _meant(document: Document, path: Path) -> str | None:
     there = _keys(document, path[:-1])
     return suggestion(str(path[-1]), [key for key in known_keys(document, path[:-1]) if key not in there])
+
+
+def _store_meant(document: Document, path: Path) -> str | None:
+    """Where a rule names a store that there is not."""
+    if path[:1] != ("consistency",) or path[-1] != "store":
+        return None
+    return did_you_mean(suggestion(document.found[path].text or "", _keys(document, ("stores",))))
 
 
 def _keys(document: Document, path: Path) -> tuple[str, ...]:

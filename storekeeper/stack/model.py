@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
+from storekeeper.stack.rules import Rule, RuleName, contradictions
 from storekeeper.stack.schedule import Scheduler, Schedules
 from storekeeper.stack.types import (
     AbsolutePath,
@@ -145,6 +146,9 @@ class Stack(Declared):
     ] = ()
     backup: Annotated[BackupModel, Field(description="how sets are taken and kept")] = BackupModel()
     restore: Annotated[RestoreModel, Field(description="how long the way back stays open")] = RestoreModel()
+    consistency: Annotated[dict[RuleName, Rule], Field(description="what the stores must agree on: rules by name")] = Field(
+        default_factory=dict
+    )
     schedule: Annotated[Schedules, Field(description="which verbs run when")] = ()
     scheduler: Annotated[Scheduler, Field(description="what starts them")] = Scheduler()
     ping: Annotated[
@@ -153,15 +157,20 @@ class Stack(Declared):
 
     @model_validator(mode="after")
     def _does_not_contradict_itself(self) -> Stack:
-        found = [*_secrets_that_cron_has_not(self), *_zones_that_cron_has_not(self), *_stores_that_overlap(self)]
+        found = [
+            *_secrets_that_cron_has_not(self),
+            *_zones_that_cron_has_not(self),
+            *_stores_that_overlap(self),
+            *_rules_that_cannot_be(self),
+        ]
         if found:
-            text = "; ".join(f"{'.'.join(path)}: {sentence}" for path, sentence in found)
+            text = "; ".join(f"{'.'.join(map(str, path))}: {sentence}" for path, sentence in found)
             raise PydanticCustomError(CONTRADICTIONS, "{text}", {"text": text, "found": found})
         return self
 
 
 CONTRADICTIONS = "contradictions"  # the type of the error whose context lists, under `found`, each path with its sentence
-Contradiction = tuple[tuple[str, ...], str]
+Contradiction = tuple[tuple[str | int, ...], str]
 
 
 def _secrets_that_cron_has_not(stack: Stack) -> Iterator[Contradiction]:
@@ -195,6 +204,14 @@ def _stores_that_overlap(stack: Stack) -> Iterator[Contradiction]:
                     ("stores", name, "database"),
                     f"{store.database} is the database of stores.{first} too: a restore would switch it twice",
                 )
+
+
+def _rules_that_cannot_be(stack: Stack) -> Iterator[Contradiction]:
+    kinds = {name: store.kind for name, store in stack.stores.items()}
+    for path, sentence in contradictions(stack.consistency, kinds):
+        yield ("consistency", *path), sentence
+    if not stack.consistency and any(entry.verb == "check" for entry in stack.schedule):
+        yield ("schedule",), "check needs a rule in `consistency`"
 
 
 def covered_paths(store: PostgresqlModel | SqliteModel | ChromaModel | FilesModel) -> tuple[Path, ...]:

@@ -35,6 +35,15 @@ class OutlineEntry:
 
 
 @dataclass(frozen=True)
+class OutlineRule:
+    """One rule of what the stores must agree on: the stores that have a place in it, and the digest of all that it says."""
+
+    name: str
+    stores: tuple[str, ...]
+    digest: str
+
+
+@dataclass(frozen=True)
 class Outline:
     """A stack's name, its stores with their kinds in the order declared, its services, its schedule and what starts it."""
 
@@ -44,6 +53,7 @@ class Outline:
     schedule: tuple[OutlineEntry, ...]
     zone: tzinfo | None  # in which its times are meant; the host's own where it is None
     spread: timedelta
+    rules: tuple[OutlineRule, ...] = ()
 
 
 def outline(places: Places, name: str) -> Outline:
@@ -84,6 +94,7 @@ def _check(data: bytes, file: Path) -> Outline:
         schedule=tuple(OutlineEntry(entry.verb, entry.arguments, entry.at) for entry in stack.schedule),
         zone=ZoneInfo(stack.scheduler.zone) if stack.scheduler.zone else None,
         spread=stack.scheduler.spread or timedelta(),
+        rules=tuple(OutlineRule(name, rule.stores, rule.digest) for name, rule in stack.consistency.items()),
     )
 
 
@@ -95,6 +106,7 @@ def _to_json(made: Outline) -> dict[str, Any]:
         "schedule": [{"verb": entry.verb, "arguments": list(entry.arguments), "at": entry.at.text} for entry in made.schedule],
         "zone": str(made.zone) if made.zone else None,
         "spread_s": int(made.spread.total_seconds()),
+        "rules": [{"name": rule.name, "stores": list(rule.stores), "digest": rule.digest} for rule in made.rules],
     }
 
 
@@ -109,4 +121,7 @@ def _from_json(document: Mapping[str, Any]) -> Outline:
         ),
         zone=ZoneInfo(document["zone"]) if document["zone"] else None,
         spread=timedelta(seconds=int(document["spread_s"])),
+        rules=tuple(
+            OutlineRule(str(rule["name"]), tuple(str(store) for store in rule["stores"]), str(rule["digest"])) for rule in document["rules"]
+        ),
     )

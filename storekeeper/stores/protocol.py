@@ -2,13 +2,13 @@
 
 A backup walks `preflight`, `look`, `hold` (prepare, pin, copy, release), `dump`, `verify`; a proof walks `prove`; a restore walks
 `foresee`, `place`, `stage`, `refuse_holders`, `switch`, `probe`, and the reverse `switch_back`, `discard_stage`, `discard_old`. What
-cannot be read has a `raw_copy`.
+cannot be read has a `raw_copy`. A check of what stores must agree on reads `identities`.
 Every method raises a StorekeeperError whose sentence says what was found; none returns a default for what it could not read.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -18,7 +18,10 @@ from typing import Any, ClassVar, Protocol
 
 from storekeeper.outcomes import Problem
 from storekeeper.runtimes.protocol import Runtime
+from storekeeper.stack.rules import Rows
 from storekeeper.stores.folder import StoreFolder
+from storekeeper.stores.identities import Identity, Remarks, Source
+from storekeeper.stores.mending import Mender
 from storekeeper.stores.record import StoreRecord
 
 Facts = dict[str, Any]  # JSON-able values only
@@ -178,6 +181,20 @@ class Store(Protocol):
 
     def is_absent(self) -> bool:
         """True only when it is certain that there is nothing: no such file, directory or database on a server that answered."""
+
+    def identities(self, source: Source, remarks: Remarks) -> Iterator[Identity]:
+        """Which documents a declared place of this store holds now: those of one moment, in no order, several perhaps with one id, whose
+        counts are to be added up. Read to its end at once: writers may wait until then.
+
+        Raises Refused for a place that is declared wrongly (no such column, a query that writes), Unknown or Failed where it cannot be
+        read; nothing is ever empty because it could not be looked at.
+        """
+
+    def mender(self, source: Source, rows: Sequence[Rows], token: str) -> AbstractContextManager[Mender]:
+        """What removes documents of a place and puts them back. `token` is 8 hexadecimal digits, the repair's own.
+
+        Raises Refused where nothing can be removed safely here: no rows are declared, or an embedded directory is in use.
+        """
 
     def hold(self, work: Path) -> Hold:
         """A grip on the store's moment, not yet taken.

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from storekeeper.host.jobs import Record
-from storekeeper.outcomes import Problem, Severity, StorekeeperError
+from storekeeper.outcomes import Problem, Severity, StorekeeperError, Unknown
 from storekeeper.sets.repository import SetEntry
 from storekeeper.stack.outline import Outline
 
 if TYPE_CHECKING:
+    from storekeeper.consistency.looks import Head
     from storekeeper.restore.journal import Journal
 
 SLACK = timedelta(hours=2)  # a run may be this late, or take this long, before its absence is news
-_JUDGED_VERBS = ("backup", "verify", "prove", "prune")  # a restore is judged by its journal
+_JUDGED_VERBS = ("backup", "verify", "prove", "prune", "check")  # a restore is judged by its journal
 
 
 @dataclass
@@ -91,6 +92,23 @@ def judge_sets(tally: Tally, declared: Outline | None, now: datetime, findings: 
             findings.alert(f"{count} {state}: {newest.reason or 'its records say so'}", next=f"storekeeper list {findings.stack}")
     if tally.newest is not None and tally.newest.time > now + SLACK:
         findings.alert(f"set {tally.newest.id} is dated after now: is the clock right?", next="date -u")
+
+
+def judge_agreement(agreement: Mapping[str, Head | None], declared: Outline | None, now: datetime, findings: Findings) -> None:
+    """Did the stores agree when they were last looked at, was all of them read, and is that young enough."""
+    command = f"storekeeper check {findings.stack}"
+    for rule, head in agreement.items():
+        if head is None:
+            findings.alert(f"whether the stores agree on {rule} was never looked at", next=command)
+            continue
+        if head.unread:
+            findings.unknown(Unknown(f"{rule}: {', '.join(head.unread)} could not be read, so nothing is known of it", next=command))
+        counts = {kind: sum(stores.values()) for kind, stores in head.counts.items()}
+        if any(counts.values()):
+            stores = sorted({store for found in head.counts.values() for store in found})
+            said = ", ".join(f"{count:,} {kind}" for kind, count in counts.items() if count)
+            findings.alert(f"{rule}: {said} in {', '.join(stores)}", next=f"{command} --rule {rule} --lines")
+        _judge_age(f"the newest look at {rule}", head.at, limit(declared, "check"), now, command, findings)
 
 
 def judge_runs(runs: Sequence[Record], findings: Findings) -> None:

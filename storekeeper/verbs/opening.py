@@ -11,7 +11,7 @@ from storekeeper.host import durable, locks
 from storekeeper.host.progress import Progress
 from storekeeper.outcomes import Refused
 from storekeeper.runtimes.registry import open_runtime
-from storekeeper.sets.context import Context
+from storekeeper.sets.context import Context, Opened
 from storekeeper.sets.repository import Repository
 from storekeeper.stack.config import Places
 from storekeeper.stack.loader import load_stack
@@ -69,6 +69,36 @@ def open_store_of(stack: Stack, name: str, places: Places, allowed: Allowed = NO
 
 
 @contextmanager
+def opened(places: Places, stack: Stack, progress: Progress, *, lock: str | None = None, allowed: Allowed = NOTHING) -> Iterator[Opened]:
+    """What a verb works with beside the sets, while the block runs. `lock` is the purpose of the stack's lock; None takes none.
+
+    Raises Busy when another run has the lock, Refused for a state directory that is not to be trusted.
+    """
+    with ExitStack() as held:
+        held.enter_context(durable.umask(0o077))
+        state = state_of(places, stack.stack)
+        if lock is not None:
+            held.enter_context(locks.hold(lock_of(places, stack.stack), lock))
+        yield Opened(
+            stack=stack,
+            stores=open_stores(stack, places, allowed),
+            services=[open_runtime(service) for service in stack.services],
+            state=state,
+            scratch=places.scratch,
+            host=os.uname().nodename,
+            progress=progress,
+        )
+
+
+def with_sets(opened: Opened, places: Places, *, may_create: bool = False) -> Context:
+    """The same with the stack's sets. Raises Refused for a repository that is not to be trusted, and for one that is not there unless it
+    `may_create` the first one.
+    """
+    repository = (Repository.open_or_create if may_create else Repository.open)(places.repository, places.state)
+    return Context(**vars(opened), sets=repository.stack(opened.stack.stack))
+
+
+@contextmanager
 def open_context(
     places: Places,
     stack: Stack,
@@ -78,24 +108,6 @@ def open_context(
     allowed: Allowed = NOTHING,
     may_create: bool = False,
 ) -> Iterator[Context]:
-    """All that a verb works with, while the block runs. `lock` is the purpose of the stack's lock; None takes none.
-
-    Raises Busy when another run has the lock, Refused for a state directory or repository that is not to be trusted, and for
-    a repository that is not there unless it `may_create` the first one.
-    """
-    with ExitStack() as held:
-        held.enter_context(durable.umask(0o077))
-        state = state_of(places, stack.stack)
-        if lock is not None:
-            held.enter_context(locks.hold(lock_of(places, stack.stack), lock))
-        repository = (Repository.open_or_create if may_create else Repository.open)(places.repository, places.state)
-        yield Context(
-            stack=stack,
-            stores=open_stores(stack, places, allowed),
-            services=[open_runtime(service) for service in stack.services],
-            sets=repository.stack(stack.stack),
-            state=state,
-            scratch=places.scratch,
-            host=os.uname().nodename,
-            progress=progress,
-        )
+    """All that a verb works with, while the block runs. Raises as `opened` and `with_sets` do."""
+    with opened(places, stack, progress, lock=lock, allowed=allowed) as found:
+        yield with_sets(found, places, may_create=may_create)

@@ -14,7 +14,7 @@ from storekeeper.outcomes import Outcome, Problem, Severity, StorekeeperError, U
 from storekeeper.sets.listing import Listing
 from storekeeper.sets.repository import SetEntry
 from storekeeper.stack.config import Places, stack_names
-from storekeeper.stack.outline import Outline, outline
+from storekeeper.stack.outline import Outline, OutlineRule, outline
 from storekeeper.verbs import attention
 from storekeeper.verbs.attention import Findings, Tally
 from storekeeper.verbs.directories import known_sets
@@ -25,6 +25,7 @@ from storekeeper.verbs.report import Report
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from storekeeper.consistency.looks import Head
     from storekeeper.restore.journal import Journal
     from storekeeper.stores.protocol import Inspection, Store
 
@@ -60,15 +61,59 @@ def _described(places: Places, name: str, findings: Findings, *, live: bool) -> 
         attention.judge_sets(tally, declared, now, findings)
     attention.judge_runs(runs or (), findings)
     attention.judge_journal(journal, runs or (), findings)
+    agreement = _agreement(places.state_of(name), declared, findings)
+    attention.judge_agreement({rule.name: head for rule, head in agreement.items()}, declared, now, findings)
     usable, proven = (tally.newest_usable, tally.newest_proven) if tally is not None else (None, None)
     return {
         "stores": _stores(declared, usable, proven, asked, now),
         "last_backup": None if usable is None else _aged(usable.id, usable.time, now, _seconds(declared, "backup")),
         "last_proof": _proof(proven, declared, now),
         "next_run": _next_run(declared, now),
-        "findings": None,
+        "findings": _findings(agreement),
+        "agreement": {rule.name: None if head is None else _told(rule, head) for rule, head in agreement.items()},
         "alerts": [{"store": each.store, "message": each.message, "next": each.next} for each in findings.alerts],
         "backups": _numbers(places, tally),
+    }
+
+
+def _agreement(state: Path, declared: Outline | None, findings: Findings) -> dict[OutlineRule, Head | None]:
+    """What the last look at each declared rule found; None for one that was never looked at as it is declared now. One whose look cannot
+    be read is left out, and is among the findings."""
+    if declared is None or not declared.rules:
+        return {}
+    from storekeeper.consistency import looks  # noqa: PLC0415 of stacks with rules only
+
+    found: dict[OutlineRule, Head | None] = {}
+    for rule in declared.rules:
+        try:
+            head = looks.newest(state, rule.name)
+        except StorekeeperError as error:
+            findings.unknown(error)
+        else:
+            found[rule] = head if head is not None and head.rule == rule.digest else None
+    return found
+
+
+def _findings(agreement: Mapping[OutlineRule, Head | None]) -> dict[str, int] | None:
+    """Counts by class over all rules; None where one is unknown: what was not looked at is not in agreement."""
+    heads = [head for head in agreement.values() if head is not None]
+    if len(heads) < len(agreement) or not heads or any(head.unread for head in heads):
+        return None
+    counts: dict[str, int] = {}
+    for head in heads:
+        for kind, stores in head.counts.items():
+            counts[kind] = counts.get(kind, 0) + sum(stores.values())
+    return counts
+
+
+def _told(rule: OutlineRule, head: Head) -> dict[str, Any]:
+    counts = {kind: dict(stores) for kind, stores in head.counts.items()}
+    return {
+        "at": clock.rfc3339(head.at),
+        "stores": list(rule.stores),
+        "documents": head.documents,
+        "counts": counts,
+        "unread": list(head.unread),
     }
 
 

@@ -36,7 +36,8 @@ def main() -> None:
 def answers(root: Path) -> dict[str, str]:
     """Every recording, made now below a directory: name -> the line that was printed."""
     found: dict[str, str] = {}
-    for walk in (_a_good_stack, _a_stack_that_shrinks, _a_stack_in_trouble, _a_store_that_cannot_be_tried):
+    walks = (_a_good_stack, _a_stack_that_shrinks, _a_stack_in_trouble, _a_store_that_cannot_be_tried, _a_stack_with_rules)
+    for walk in walks:
         place = root / walk.__name__.removeprefix("_")
         place.mkdir()
         program = Program(place)
@@ -102,6 +103,58 @@ def _a_store_that_cannot_be_tried(program: Program, keep: Keep) -> None:
     keep("prove-unknown", program.answer("prove", "demo"))
 
 
+_RULES = """stack: demo
+stores:
+  main: {{kind: sqlite, path: {live}/main.db}}
+  cards: {{kind: sqlite, path: {live}/cards.db}}
+  papers: {{kind: files, path: {live}/papers}}
+  notes: {{kind: files, path: {live}/notes}}
+consistency:
+  library:
+    authority: {{store: main, query: "select id from documents where id <= 3", columns: [id]}}
+    replicas:
+      - {{store: cards, rows: [{{table: cards, key: document}}]}}
+      - {{store: cards, rows: [{{table: tags, key: document}}]}}
+      - {{store: papers, pattern: "{{id}}.txt"}}
+  titles:
+    authority: {{store: main, query: "select id from documents where id <= 3", columns: [id]}}
+    replicas: [{{store: cards, rows: [{{table: cards, key: document}}]}}]
+"""
+
+
+def _a_stack_with_rules(program: Program, keep: Keep) -> None:
+    """One rule is looked at, the other never; `notes` is in none of them."""
+    live = program.database().parent
+    (live / "notes").mkdir()
+    (live / "papers/a.txt").rename(live / "papers/3.txt")
+    _write_papers(live, 1, 2)
+    _execute(live / "cards.db", "create table cards (document integer)", "create table tags (document integer)")
+    _execute(live / "cards.db", "insert into cards values (1), (2), (3)", "insert into tags values (1), (2), (3)")
+    program.declare(_RULES.format(live=live))
+    look = ("check", "demo", "--rule", "library")
+    keep("check", program.answer(*look))
+    keep("status-agreement", program.answer("status"))
+    _write_papers(live, *range(9, 39))
+    (live / "papers/2.txt").unlink()
+    keep("check-findings", program.answer(*look))
+    keep("check-document", program.answer(*look, "--document", "2"))
+    keep("status-findings", program.answer("status"))
+    _execute(live / "cards.db", "delete from cards where document = 1", "drop table tags")
+    keep("check-unknown", program.answer(*look))
+    keep("status-unread", program.answer("status"))
+
+
+def _write_papers(live: Path, *numbers: int) -> None:
+    for number in numbers:
+        (live / f"papers/{number}.txt").write_text("a paper", encoding="utf-8")
+
+
+def _execute(path: Path, *statements: str) -> None:
+    with closing(sqlite3.connect(path)) as database, database:
+        for statement in statements:
+            database.execute(statement)
+
+
 def _delete_rows(program: Program, above: int) -> None:
     with closing(sqlite3.connect(program.database())) as database, database:
         database.execute("delete from documents where id > ?", (40 - above,))
@@ -115,10 +168,16 @@ def _neutral(ended: Ended, place: Path) -> str:
     """What was printed, with nothing of this machine in it. The exit code must be the one of the outcome."""
     text = ended.out.replace(str(place), _PLACE).replace(f'"host": "{os.uname().nodename}"', f'"host": "{HOST}"')
     text = text.replace(f"@{os.uname().nodename}", f"@{HOST}").replace(f"-m storekeeper --config {_PLACE}/etc", "")
+    text = text.replace(f'"{_mounted(place)}": {{"needed"', '"/": {"needed"')
     for private in (os.uname().nodename, str(Path(sys.prefix)), tempfile.gettempdir() + "/"):
         if private in text:
             raise SystemExit(f"{private} stands in {text}")
     return text
+
+
+def _mounted(place: Path) -> Path:
+    """Where the file system of a directory is mounted."""
+    return next(each for each in (place.resolve(), *place.resolve().parents) if each.is_mount())
 
 
 if __name__ == "__main__":

@@ -46,6 +46,29 @@ def test_control_pyinfra_loses_the_line_in_a_time():
     assert as_pyinfra_reads("20250109_030000") == 20250109030000
 
 
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("4711", "4711"),
+        ('"0042"', "0042"),
+        ('"12_3"', "12_3"),
+        ("doc-0042", "doc-0042"),
+        ('"1e5"', "1e5"),
+        ('"true"', "true"),
+        ("a b", "a b"),
+    ],
+)
+def test_an_id_in_quotes_of_its_own_is_the_one_that_was_typed(typed, meant):
+    with fake_host(document=as_pyinfra_reads(typed)) as fake:
+        assert declared.text(fake.host, "document") == meant
+
+
+@pytest.mark.parametrize(("typed", "read"), [("0042", "42"), ("12_3", "123")])
+def test_control_without_the_quotes_another_document_is_meant(typed, read):
+    with fake_host(document=as_pyinfra_reads(typed)) as fake:
+        assert declared.text(fake.host, "document") == read
+
+
 @pytest.mark.parametrize("typed", ["", "true", "null", "[1]", '{"a": 1}', "1.5"])
 @pytest.mark.parametrize("read", [declared.chosen_set, declared.within, declared.chosen_stacks])
 def test_a_value_that_is_no_word_is_refused_and_never_means_all(read, typed):

@@ -16,7 +16,7 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 _RENDER = """
 import sys
 from datetime import UTC, datetime
-from {package} import declared, report, schedule, sets
+from {package} import consistency, declared, report, schedule, sets
 from {package}.facts.sets import Sets
 page = report.render({{"h": None}}, datetime.now(UTC))
 assert "could not be read" in page and "--ink" in page

@@ -13,6 +13,7 @@ import pytest
 from pyinfra.api import OperationValueError
 
 from operations import page, report
+from storekeeper.cli import contract
 from tests.deploys.fake import answer, fake_host, recorded
 
 MADE = datetime(2026, 11, 21, 15, tzinfo=UTC)
@@ -30,11 +31,13 @@ class Reader(HTMLParser):
         super().__init__()
         self.tags: list[tuple[str, dict[str, str | None]]] = []
         self.words: list[str] = []
+        self.cells: list[tuple[str, dict[str, str | None], str]] = []  # every tag again, with the text that follows it
         self._style = False
         self.feed(html)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append((tag, dict(attrs)))
+        self.cells.append((tag, dict(attrs), ""))
         self._style = tag == "style"
 
     def handle_endtag(self, tag: str) -> None:
@@ -43,6 +46,8 @@ class Reader(HTMLParser):
     def handle_data(self, data: str) -> None:
         if not self._style and data.strip():
             self.words.append(" ".join(data.split()))
+            tag, attributes, text = self.cells.pop()
+            self.cells.append((tag, attributes, text + self.words[-1]))
 
     @property
     def text(self) -> str:
@@ -131,6 +136,92 @@ def test_every_bar_says_what_it_is_and_every_set_stands_in_the_table():
     assert [a["class"] for tag, a in found.tags if tag == "rect" and a.get("class")] == ["proven", "damaged"]
 
 
+def heat(found: Reader) -> list[list[str]]:
+    """The heat tables of a page, a list for each row."""
+    rows: list[list[str]] = []
+    inside = False
+    for tag, attributes, text in found.cells:
+        inside = attributes.get("class") == "heat" if tag == "table" else inside
+        if inside and tag == "tr":
+            rows.append([])
+        elif inside and tag in ("td", "th"):
+            rows[-1].append(text)
+    return rows
+
+
+NONE = ["partial", "leftover", "foreign"]
+NEVER = "titles | was never looked at: whether the stores agree is not known"
+
+
+def test_stores_that_agree_are_said_to_and_when_they_were_looked_at():
+    seen = {"status": recorded("status-agreement"), "sets": {"demo": recorded("list-empty")}}
+    look = seen["status"]["result"]["stacks"]["demo"]["agreement"]["library"]
+    look["at"] = (MADE - timedelta(minutes=130)).isoformat()
+    assert "library | in agreement | 3 documents, looked at 2 h 10 min ago, 2026-11-21 12:50 UTC" in read({"h": seen}).text
+
+
+def test_findings_stand_by_class_and_store_and_none_is_a_zero():
+    found = read({"h": overview("status-findings", "list-empty")})
+    assert heat(found)[:1] == [["class", "papers"]]
+    assert heat(found)[1:] == [["orphan", "30"], ["missing", "1"], *([kind, "0"] for kind in NONE)]
+    assert "library | 31 findings | 3 documents, looked at" in found.text
+    assert "in agreement" not in found.text
+
+
+def test_a_store_that_could_not_be_read_is_unknown_in_words_and_never_a_zero():
+    found = read({"h": overview("status-unread", "list-empty")})
+    assert heat(found) == [
+        ["class", "cards", "papers"],
+        ["orphan", "UNKNOWN", "30"],
+        ["missing", "UNKNOWN, at least 1", "1"],
+        *([kind, "UNKNOWN", "0"] for kind in NONE),
+    ]
+    assert "library | UNKNOWN: cards/tags could not be read | 3 documents" in found.text
+    assert "in agreement" not in found.text
+
+
+def test_what_nobody_could_read_anything_of_is_not_in_agreement_though_nothing_was_found():
+    seen = overview("status-agreement", "list-empty")
+    seen["status"]["result"]["stacks"]["demo"]["agreement"]["library"]["unread"] = ["cards/cards", "papers/{id}.txt"]
+    found = read({"h": seen})
+    assert "library | UNKNOWN: cards/cards, papers/{id}.txt could not be read" in found.text
+    assert {cell for row in heat(found)[1:] for cell in row[1:]} == {"UNKNOWN"}
+
+
+@pytest.mark.parametrize("status", ["status-agreement", "status-findings", "status-unread"])
+def test_a_rule_that_was_never_looked_at_says_so_and_has_no_table(status):
+    seen = overview(status, "list-empty")
+    assert NEVER in read({"h": seen}).text
+    seen["status"]["result"]["stacks"]["demo"]["agreement"]["library"] = None
+    found = read({"h": seen})
+    assert found.text.count("was never looked at: whether") == 2
+    assert heat(found) == []
+    assert "in agreement" not in found.text
+
+
+def test_a_store_of_the_rule_of_which_nothing_is_wrong_has_its_zeros_and_a_store_of_no_rule_has_no_column():
+    seen = overview("status-findings", "list-empty")
+    seen["status"]["result"]["stacks"]["demo"]["agreement"]["library"]["stores"] = ["main", "cards", "papers"]
+    assert heat(read({"h": seen}))[:3] == [["class", "main", "cards", "papers"], ["orphan", "0", "0", "30"], ["missing", "0", "0", "1"]]
+
+
+def test_a_stack_without_rules_and_a_host_that_knows_none_say_nothing_of_agreement():
+    seen = overview()
+    assert "Do the stores agree" not in read({"h": seen}).text
+    del seen["status"]["result"]["stacks"]["demo"]["agreement"]
+    assert "Do the stores agree" not in read({"h": seen}).text
+
+
+def test_the_shade_of_a_cell_follows_its_digits_and_a_zero_has_none():
+    for count, shade in ((0, ""), (1, "heat-1"), (9, "heat-1"), (10, "heat-2"), (999, "heat-3"), (1000, "heat-4"), (10**9, "heat-4")):
+        assert page._cell("main", {"main": count}, ())["heat"] == shade
+    assert page._cell("main", {"main": 1_234_567}, ())["said"] == "1,234,567"
+
+
+def test_the_rows_are_the_classes_that_the_program_tells_in_its_order():
+    assert page.CLASSES == contract.CLASSES
+
+
 HOSTILE = "\"><script>alert(1)</script><img src=x onerror=alert(2)>' &amp; {{ 7*7 }} javascript:x"
 
 
@@ -169,6 +260,21 @@ def test_hostile_names_are_shown_as_text_and_do_nothing():
     assert html.count("alert(1)") > 20
     assert "<script" not in html
     assert "49" not in re.sub(r"#[0-9a-f]+", "", found.text), "nothing in a name is evaluated"
+
+
+def test_hostile_names_of_rules_stores_and_places_are_shown_as_text_too():
+    seen = overview("status-unread", "list-empty")
+    look = seen["status"]["result"]["stacks"]["demo"]["agreement"]["library"]
+    look["counts"] = {f"orphan{HOSTILE}": {f"papers{HOSTILE}": 30}}
+    look["unread"] = [f"papers{HOSTILE}/{HOSTILE}"]
+    seen["status"]["result"]["stacks"]["demo"]["agreement"] = {f"library{HOSTILE}": look, f"titles{HOSTILE}": None}
+    html = report.render({"h": seen}, MADE, {"h": ["demo"]})
+    found = Reader(html)
+    assert {tag for tag, _ in found.tags} <= {tag for tag, _ in read({"h": overview("status-unread", "list-empty")}).tags}
+    assert not [name for _, attributes in found.tags for name in attributes if name.startswith("on")]
+    assert "<script" not in html
+    assert html.count("alert(1)") > 8
+    assert f"papers{HOSTILE}" in [attributes.get("data-name") for _, attributes in found.tags]
 
 
 def test_control_a_template_that_does_not_escape_lets_a_name_in():

@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 
 from storekeeper.host import locks
-from tests.harness.deploys import Deployed, Site, tree
+from tests.harness.deploys import Deployed, Site, environment, tree
+from tests.harness.program import CHECKOUT
 
 CONFIRM = f"demo@{os.uname().nodename}"
 
@@ -48,6 +49,72 @@ def _failed(deployed: Deployed) -> Deployed:
     assert deployed.code == 1, deployed.said
     assert "Traceback" not in deployed.said
     return deployed
+
+
+RULES = """consistency:
+  library:
+    authority: {store: main, query: "select printf('%04d', id) from documents where id < 3", columns: [id]}
+    replicas: [{store: papers, pattern: "{id}.txt"}]
+"""
+
+
+@pytest.fixture
+def ruled(tmp_path: Path) -> Site:
+    """A declared site whose two documents, 0001 and 0002, have a file each."""
+    site = Site(tmp_path)
+    site.add_stack("demo", RULES)
+    papers = site.live() / "papers"
+    (papers / "a.txt").rename(papers / "0001.txt")
+    (papers / "0002.txt").write_text("hello", encoding="utf-8")
+    _well(site.deploy("site"))
+    return site
+
+
+def test_stores_are_looked_at_and_what_disagrees_is_told_and_what_cannot_be_read_fails(ruled, tmp_path):
+    agreed = _well(ruled.deploy("check"))
+    assert agreed.changed == ["Check demo"]
+    assert "ok: check  demo" in agreed.said
+    (ruled.live() / "papers/0002.txt").rename(ruled.live() / "papers/0003.txt")
+    disagreeing = _well(ruled.deploy("check", rule="library"))
+    assert disagreeing.changed == ["Check demo, rule library"]
+    assert disagreeing.said.count("library: 1 orphan, 1 missing in papers") == 1, disagreeing.said
+    assert "missing: 0002 in papers/{id}.txt, since" in disagreeing.said
+    _well(ruled.deploy("status", report=str(tmp_path / "report.html")))
+    assert '<td data-name="papers" class="number heat-1">1</td>' in (tmp_path / "report.html").read_text()
+    (ruled.live() / "papers").rename(tmp_path / "elsewhere")
+    assert "cannot be read, so nothing is known of it" in _failed(ruled.deploy("check")).said
+
+
+def test_a_document_whose_id_begins_with_zeros_is_looked_for_when_it_is_typed_in_quotes(ruled):
+    (ruled.live() / "papers/0002.txt").unlink()
+    meant = _well(ruled.deploy("check", document='"0002"'))
+    assert meant.changed == ["Check demo, document 0002"]
+    assert "missing: 0002 in papers/{id}.txt" in meant.said
+    without = _well(ruled.deploy("check", document="0002"))
+    assert without.changed == ["Check demo, document 2"], "the name says that another one was looked for"
+
+
+def test_clean_fails_the_deploy_where_stores_disagree_and_leaves_what_comes_after_undone(ruled, tmp_path):
+    deploy = tmp_path / "clean.py"
+    deploy.write_text(
+        "from operations import consistency\nfrom pyinfra.operations import files\n"
+        "consistency.clean(name='Agreement', stack='demo')\n"
+        f"files.file(name='After', path='{tmp_path}/after')\n"
+    )
+    words = [f"{sys.prefix}/bin/pyinfra", "-y", f"{ruled.control}/inventory.py", str(deploy)]
+
+    def run() -> subprocess.CompletedProcess[str]:
+        return subprocess.run(words, cwd=CHECKOUT, env=environment(), capture_output=True, text=True, check=False)
+
+    (ruled.live() / "papers/0003.txt").touch()
+    failed = run()
+    assert failed.returncode == 1, failed.stderr
+    assert "the stores of demo disagree: library: 1 orphan" in failed.stderr
+    assert not (tmp_path / "after").exists()
+    (ruled.live() / "papers/0003.txt").unlink()
+    agreed = run()
+    assert agreed.returncode == 0, agreed.stderr
+    assert (tmp_path / "after").exists()
 
 
 def _storekeeper(site: Site, *words: str) -> Any:
@@ -119,6 +186,7 @@ def test_a_dry_run_types_nothing(untouched):
         ("backup", {}),
         ("prove", {}),
         ("verify", {}),
+        ("check", {}),
         ("prune", {}),
         ("restore", {"set": "latest", "confirm": CONFIRM}),
         ("status", {}),
@@ -195,6 +263,9 @@ def test_a_host_whose_program_is_missing_is_dead_in_the_report(untouched, tmp_pa
         ("backup", {"stack": "nosuch"}, "has no stack 'nosuch'; it has demo"),
         ("backup", {"stack": "null"}, "--data stack= takes a word"),
         ("prove", {"set": "latest", "within": "7d"}, "not both"),
+        ("check", {"stack": "demo"}, "demo declares no rule, so nothing says what its stores must agree on"),
+        ("check", {"rule": "library"}, "has no rule 'library'; it has none"),
+        ("check", {"document": "1.5"}, "--data document= takes a word"),
         ("restore", {}, "give either a set or back=True"),
         ("restore", {"set": "latest", "back": "yes"}, "give either a set or back=True"),
         ("restore", {"set": "latest"}, "a restore changes live data: look at the plan, then pass confirm='demo@HOST'"),
@@ -220,7 +291,7 @@ def test_a_restore_on_a_host_of_several_stacks_wants_one_named(site):
 
 def test_a_host_without_stacks_is_told_so(tmp_path):
     site = Site(tmp_path)
-    for which in ("backup", "prove", "verify", "prune"):
+    for which in ("backup", "prove", "verify", "check", "prune"):
         assert "no stack is declared for this host: nothing is done" in _well(site.deploy(which)).said
 
 

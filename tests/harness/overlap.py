@@ -28,7 +28,12 @@ stores:
   papers: {{kind: files, path: {live}/papers}}
 backup: {{keep: {{days: 0, daily: 0, weekly: 0, monthly: 0, at_least: {kept}}}}}
 restore: {{keep_old: 1m, keep_safety: 1m}}
+consistency:
+  things:
+    authority: {{store: main, query: "select id from things"}}
+    replicas: [{{store: papers, pattern: "raw/extra_{{id}}.txt"}}]
 """
+PLAN = "PLAN"  # stands in what is typed for the newest plan of a repair
 
 # All threads of a process stop when it is about to do what STOP_AT says: the name of an audit event, and what stands in its arguments.
 HOOK = """
@@ -62,6 +67,8 @@ VERBS = {
     "prune": Verb("prune demo --yes", r"os.rename /\.trash/"),
     "pin": Verb("pin demo latest", r"os.rename pin\.json"),
     "unpin": Verb("unpin demo latest", r"os.remove pin\.json"),
+    "repair apply": Verb(f"repair apply demo {PLAN} --yes", r"os.rename \.storekeeper-\w+-taken"),
+    "repair undo": Verb(f"repair undo demo {PLAN} --yes", r"os.rename \.storekeeper-\w+-taken"),
     "restore": Verb("restore demo latest --yes --nobody-uses papers", BETWEEN_THE_SWITCHES),
     "restore --back": Verb("restore demo --back --yes --nobody-uses papers", BETWEEN_THE_SWITCHES),
     "resume": Verb("resume demo --nobody-uses papers", BETWEEN_THE_SWITCHES),
@@ -69,6 +76,8 @@ VERBS = {
     "prove": Verb("prove demo", r"sqlite3.connect storekeeper-demo-"),
     "send": Verb("send demo --quiet", IN_A_SET),
     "restore --plan": Verb("restore demo latest --plan --nobody-uses papers", r"sqlite3.connect main\.db"),
+    "check": Verb("check demo", r"sqlite3.connect main\.db"),
+    "repair plan": Verb("repair plan demo --at-once", r"sqlite3.connect main\.db"),
     "prune --dry-run": Verb("prune demo --dry-run", r"open manifest\.json"),
     "due": Verb("due demo", r"open /due\.json"),
     "list": Verb("list demo", r"open /state/demo/listing"),
@@ -139,15 +148,21 @@ class Host:
         stop = {"STOP_AT": stops_at} if stops_at else {}
         if typed.startswith("receive") and not self._stream.exists():
             self._stream.write_bytes(self.must("send").out)
+        words = [self.newest_plan if word == PLAN else word for word in typed.split()]
         with open(self._stream if typed.startswith("receive") else os.devnull, "rb") as given:
             return subprocess.Popen(
-                self.program.argv(*typed.split()),
+                self.program.argv(*words),
                 stdin=given,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 cwd="/",
                 env={"PATH": os.environ["PATH"], "HOME": "/", "LC_ALL": "C.UTF-8", "PYTHONPATH": path, **stop},
             )
+
+    @property
+    def newest_plan(self) -> str:
+        plans = sorted(path.name for path in self.program.state.glob("demo/repairs/2*"))
+        return plans[-1] if plans else "20000101T000000Z-000000000000"
 
     def type(self, typed: str) -> Run:
         return self._ended(self.start(typed))
@@ -188,6 +203,12 @@ class Host:
             self.must("pin")
         if verb == "restore --back":
             self.must("restore")
+        if verb.startswith("repair"):
+            (self._live / f"papers/raw/extra_x{next(self._numbers)}.txt").touch()
+        if verb in ("repair apply", "repair undo"):
+            self.must("repair plan")
+        if verb == "repair undo":
+            self.must("repair apply")
         if verb == "resume":
             with self.stopped("restore"):
                 pass

@@ -156,9 +156,16 @@ def test_the_version_is_told_before_anything_is_loaded():
     assert run_plainly("-V").out == f"storekeeper {__version__}\n"
 
 
+_RULE = """consistency:
+  documents:
+    authority: {store: main, query: "select id from documents"}
+    replicas: [{store: main, rows: [{table: documents, key: id}]}]
+"""
+
+
 def test_the_examples_of_the_help_work_as_they_stand(tmp_path, monkeypatch):
     program = Program(tmp_path)
-    program.declare_small("maestro")
+    program.declare_small("maestro", _RULE)
     with monkeypatch.context() as at_that_time:
         at_that_time.setattr(clock, "now", lambda: datetime(2025, 1, 9, 3, 0, 0, tzinfo=UTC))
         _back_up_here(program, at_that_time)

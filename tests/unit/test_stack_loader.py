@@ -147,7 +147,11 @@ TYPOS = {
     "four fields": ("0 3 * * *", "0 3 * *", "18:20: schedule.backup: expected five fields such as 0 3 * * *, found '0 3 * *'"),
     "a day that never comes": ("0 3 * * *", "0 3 31 2 *", "18:20: schedule.backup: no month in 2 has a day 31"),
     "a number for a time": ('"0 3 * * *"', "7", "18:20: schedule.backup: expected five fields such as 0 3 * * *, found the number 7"),
-    "a mistyped verb": ("{backup:", "{bakup:", "18:12: schedule: expected one of backup, verify, prove, prune, status, list, doctor"),
+    "a mistyped verb": (
+        "{backup:",
+        "{bakup:",
+        "18:12: schedule: expected one of backup, verify, prove, prune, check, status, list, doctor",
+    ),
     "a hostile argument": (
         '{backup: "0 3 * * *"}',
         '[{verb: verify, arguments: ["; x"], at: "0 3 * * *"}]',
@@ -218,7 +222,7 @@ TYPOS = {
         "kind: neo4j\n    url: bolt://x",
         '5:11: stores.vectors.kind: "neo4j" is not known to this version of storekeeper',
     ),
-    "a verb of later": ("{backup:", "{check:", '18:12: schedule: "check" on a schedule is not known to this version of storekeeper'),
+    "a verb of later": ("{backup:", "{measure:", '18:12: schedule: "measure" on a schedule is not known to this version of storekeeper'),
 }
 
 
@@ -231,7 +235,7 @@ def test_one_mistake_is_one_problem(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "key", ["consistency", "queries", "thresholds", "probes", "after_reset", "migration", "pools", "indexes", "sample", "notify", "copies"]
+    "key", ["queries", "thresholds", "probes", "after_reset", "migration", "pools", "indexes", "sample", "notify", "copies"]
 )
 def test_a_key_of_a_later_version_is_named_as_such(key: str) -> None:
     assert mistakes_in(f"{GOOD}{key}: {{a: b}}\n") == [f'stacks/maestro.yml:19:1: "{key}" is not known to this version of storekeeper']

@@ -7,7 +7,7 @@ from typing import Any
 
 from storekeeper.cli.console import Console
 from storekeeper.cli.document import Document
-from storekeeper.cli.render import host, restore, sets, status
+from storekeeper.cli.render import check, host, repair, restore, sets, status
 from storekeeper.cli.render.layout import WIDTH, Paint, printable, wrapped
 
 _INDENT = 9  # as wide as the longest word of an outcome, and two spaces
@@ -16,6 +16,8 @@ _RENDERERS = {
     "list": sets.listing,
     "verify": sets.looks,
     "prove": sets.looks,
+    "check": check.check,
+    "repair": repair.repair,
     "prune": sets.prune,
     "receive": sets.received,
     "pin": sets.pin,
@@ -31,7 +33,8 @@ _RENDERERS = {
 
 def present(document: Document, console: Console, *, is_usage: bool = False) -> None:
     """Print the text of a document; with `--json` only what went wrong, since the document has been printed."""
-    if not console.json and not console.quiet and document["result"] is not None and document["verb"] in _RENDERERS:
+    is_silent = console.json or console.quiet or console.has_answered
+    if not is_silent and document["result"] is not None and document["verb"] in _RENDERERS:
         lines = _RENDERERS[document["verb"]](document, console.paint_out)
         console.answer(printable_lines(lines))
     if document["verb"] in _SPEAK_FOR_THEMSELVES and document["result"] is not None and not console.quiet:

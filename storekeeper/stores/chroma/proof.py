@@ -6,22 +6,14 @@ set, and Chroma answers from them every id, text, URI, metadata and vector that 
 
 from __future__ import annotations
 
-import importlib.util
-import json
 import os
-import select
-import subprocess
-import sys
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from storekeeper.host import clock, durable, processes
+from storekeeper.host import durable
 from storekeeper.outcomes import Failed, Unknown
 from storekeeper.stores import rawcopy
-from storekeeper.stores.chroma import catalogue, comparison, layout
+from storekeeper.stores.chroma import catalogue, comparison, layout, speaking
 from storekeeper.stores.chroma.catalogue import Catalogue, Collection, open_catalogue
 from storekeeper.stores.chroma.content import content_of
 from storekeeper.stores.chroma.rows import CollectionRows
@@ -29,7 +21,6 @@ from storekeeper.stores.protocol import Content
 
 PATIENCE_S = 600.0  # for one answer: opening applies the queue, and a large index is read whole
 _READER = Path(__file__).with_name("reader.py")
-_LAST_WORDS = 1000
 
 
 def prove(directory: Path, scratch: Path, python: Path | None, patience_s: float = PATIENCE_S) -> Content:
@@ -38,12 +29,15 @@ def prove(directory: Path, scratch: Path, python: Path | None, patience_s: float
     Raises Unknown when no interpreter here has a chromadb that can read it, Failed when Chroma answers anything else than the set
     holds, naming the collection and the document.
     """
-    interpreter = _interpreter(python)
+    interpreter = speaking.interpreter(python, "the set could not be tried")
     copy, blank = scratch / "directory", scratch / "blank"
     copy_directory(directory, copy)
     durable.make_directory(blank)
     content = content_of(copy)
-    with open_catalogue(directory, sealed=True) as found, _reader(interpreter, patience_s) as reader:
+    with (
+        open_catalogue(directory, sealed=True) as found,
+        speaking.speaking(_READER, interpreter, patience_s, doing="while the copy was read") as reader,
+    ):
         collections = found.collections()
         databases = sorted({(each.tenant, each.database) for each in collections})
         version = str(reader.ask({"blank": str(blank), "path": str(copy), "databases": databases})["version"])
@@ -64,88 +58,6 @@ def copy_directory(source: Path, target: Path) -> None:
             rawcopy.copy_file(source / entry.path, target / entry.path)
         else:
             os.mkdir(target / entry.path, durable.PRIVATE_DIRECTORY)
-
-
-class Reader:
-    """The subprocess that has chromadb: one question, one answer, each in bounded time."""
-
-    def __init__(self, interpreter: Path, process: subprocess.Popen[bytes], patience_s: float) -> None:
-        self._interpreter = interpreter
-        self._process = process
-        self._patience_s = patience_s
-        self._answers = bytearray()
-        self._words = bytearray()
-        self._listener = threading.Thread(target=self._listen, daemon=True)
-        self._listener.start()
-
-    def ask(self, question: dict[str, Any]) -> dict[str, Any]:
-        """Raises Failed when the reader ends, hangs or does not speak JSON, Unknown when it has no chromadb."""
-        if self._process.stdin is None:
-            raise ValueError("the reader was started with a pipe")
-        try:
-            self._process.stdin.write(json.dumps(question).encode() + b"\n")
-            self._process.stdin.flush()
-        except BrokenPipeError:
-            pass  # it has ended: the answer that does not come says so
-        answer = json.loads(self._line())
-        if "missing" in answer:
-            raise Unknown(f"{self._interpreter} has no chromadb: {answer['missing']}", next=_NEXT)
-        return dict(answer)
-
-    def _line(self) -> bytes:
-        if self._process.stdout is None:
-            raise ValueError("the reader was started with a pipe")
-        deadline = clock.monotonic() + self._patience_s
-        searched = 0
-        while (end := self._answers.find(b"\n", searched)) < 0:
-            searched = len(self._answers)
-            ready, _, _ = select.select([self._process.stdout], [], [], max(0.0, deadline - clock.monotonic()))
-            if not ready:
-                raise Failed(f"Chroma did not answer within {self._patience_s:g} s while the copy was read")
-            chunk = os.read(self._process.stdout.fileno(), 1 << 20)
-            if not chunk:
-                raise Failed(f"Chroma cannot read the copy: its process {self._ended()}")
-            self._answers += chunk
-        line = bytes(self._answers[:end])
-        del self._answers[: end + 1]
-        return line
-
-    def _ended(self) -> str:
-        code = self._process.wait()
-        self._listener.join()
-        words = " ".join(self._words[-_LAST_WORDS:].decode(errors="replace").split())
-        how = f"was killed by signal {-code}" if code < 0 else f"ended with {code}"
-        return f"{how}: {words}" if words else how
-
-    def _listen(self) -> None:
-        for line in self._process.stderr or ():
-            self._words += line
-            del self._words[: -4 * _LAST_WORDS]
-
-
-_NEXT = "declare `python:`, the application's interpreter, which has chromadb; or: pip install chromadb==" + catalogue.KNOWN_VERSION
-
-
-@contextmanager
-def _reader(interpreter: Path, patience_s: float) -> Iterator[Reader]:
-    command = processes.Command([interpreter, "-B", _READER], environment={"ANONYMIZED_TELEMETRY": "False", "LC_ALL": "C.UTF-8"})
-    try:
-        process = processes.start(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    except processes.ProgramFailed as error:
-        raise Unknown(f"the copy cannot be read: {error.message}", next=_NEXT) from error
-    try:
-        yield Reader(interpreter, process, patience_s)
-    finally:
-        process.kill()  # it works on a copy to throw away
-        processes.end(process)
-
-
-def _interpreter(python: Path | None) -> Path:
-    if python is not None:
-        return python
-    if importlib.util.find_spec("chromadb") is None:
-        raise Unknown("no interpreter with chromadb is declared, and the engine's own has none: the set could not be tried", next=_NEXT)
-    return Path(sys.executable)
 
 
 def _refuse_older(found: Catalogue, blank: Path, version: str) -> None:

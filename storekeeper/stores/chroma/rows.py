@@ -89,7 +89,7 @@ class CollectionRows:
         told = _Stream(catalogue.changes(collection, collection.metadata))
         queued = _Stream(catalogue.changes(collection, collection.vectors))
         while (document := _first(stored.key, told.key, queued.key, positions.key)) is not None:
-            metadata = _after(stored.take(document), told.take(document) or [])
+            metadata = metadata_after(stored.take(document), told.take(document) or [])
             row = self._row(document, metadata or {}, positions.take(document), queued.take(document) or [])
             if metadata is not None:
                 yield row
@@ -197,7 +197,7 @@ def _first(*keys: str | None) -> str | None:
     return min((key for key in keys if key is not None), default=None)
 
 
-def _after(metadata: Metadata | None, changes: list[Change]) -> Metadata | None:
+def metadata_after(metadata: Metadata | None, changes: list[Change]) -> Metadata | None:
     """A document's metadata after the queue's operations; None when there is no such document."""
     for change in changes:
         if change.operation is Operation.DELETE:

@@ -6,6 +6,7 @@ import json
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
 
@@ -16,7 +17,8 @@ from storekeeper.stores.chroma.catalogue import Collection
 PATIENCE_S = 10.0
 START_PATIENCE_S = 60.0  # a server that has just been started opens its directory first
 _PAUSE_S = 0.2
-_LONGEST = 1 << 24
+_LONGEST = 1 << 28  # a few hundred chunks with their vectors and texts
+POST_PATIENCE_S = 600.0
 _direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # never through a proxy of the caller's environment
 
 
@@ -49,16 +51,19 @@ class Server:
 
     def count(self, collection: Collection) -> int | None:
         """Documents of a collection, by its id: None when the server knows no such collection."""
-        place = f"tenants/{quote(collection.tenant, safe='')}/databases/{quote(collection.database, safe='')}"
         try:
-            return int(self._get(f"{place}/collections/{collection.id}/count", PATIENCE_S))
+            return int(self._get(f"{_place(collection)}/count", PATIENCE_S))
         except _NotFound:
             return None
 
-    def _get(self, path: str, patience_s: float) -> Any:
-        url = f"{self._url}/api/v2/{path}"
+    def post(self, collection: Collection, action: str, words: Mapping[str, Any]) -> Any:
+        """Ask something of a collection that takes a document, such as `get` or `delete`."""
+        return self._get(f"{_place(collection)}/{action}", POST_PATIENCE_S, json.dumps(words).encode())
+
+    def _get(self, path: str, patience_s: float, body: bytes | None = None) -> Any:
+        request = urllib.request.Request(f"{self._url}/api/v2/{path}", body, {"Content-Type": "application/json"} if body else {})  # noqa: S310 - http or https, as the stack file's model holds
         try:
-            with _direct.open(url, timeout=patience_s) as answer:
+            with _direct.open(request, timeout=patience_s) as answer:
                 return json.loads(answer.read(_LONGEST))
         except urllib.error.HTTPError as error:
             with error:
@@ -67,6 +72,11 @@ class Server:
         except (OSError, ValueError) as error:
             reason = getattr(error, "reason", error)
             raise Failed(f"the Chroma server at {self._url} does not answer: {reason}") from error
+
+
+def _place(collection: Collection) -> str:
+    tenant, database = quote(collection.tenant, safe=""), quote(collection.database, safe="")
+    return f"tenants/{tenant}/databases/{database}/collections/{collection.id}"
 
 
 class _NotFound(Failed):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, ClassVar
@@ -12,12 +13,17 @@ from storekeeper.host import clock, durable, holders
 from storekeeper.outcomes import Failed, Problem, Refused, Severity, Unknown
 from storekeeper.runtimes.protocol import Runtime
 from storekeeper.stack.model import ChromaModel
-from storekeeper.stores.chroma import catalogue, checking, content, dumping, layout, proof, rawtree, staging
+from storekeeper.stack.rules import Rows
+from storekeeper.stores.chroma import catalogue, checking, content, dumping, identities, layout, proof, rawtree, staging
 from storekeeper.stores.chroma.checking import DatabaseCheck
+from storekeeper.stores.chroma.clients import Served, embedded
 from storekeeper.stores.chroma.hold import ChromaHold
+from storekeeper.stores.chroma.mending import ChromaMender
 from storekeeper.stores.chroma.place import Place, is_empty
 from storekeeper.stores.chroma.server import Server
 from storekeeper.stores.folder import StoreFolder
+from storekeeper.stores.identities import CollectionSource, Identity, Remarks, Source
+from storekeeper.stores.mending import Mender
 from storekeeper.stores.protocol import Before, Content, Dumped, Facts, Foresight, Inspection, Look, SwitchLog, SwitchRoom
 from storekeeper.stores.record import StoreRecord
 from storekeeper.stores.surroundings import Surroundings
@@ -92,6 +98,28 @@ class ChromaStore:
             return True
         except OSError as error:
             raise Unknown(f"whether there is a Chroma directory at {self._path} cannot be seen: {error.strerror}") from error
+
+    def identities(self, source: Source, remarks: Remarks) -> Iterator[Identity]:
+        if not isinstance(source, CollectionSource):
+            raise TypeError(f"a Chroma directory has no {type(source).__name__}")
+        return identities.live(self._directory(), source, remarks)
+
+    @contextmanager
+    def mender(self, source: Source, rows: Sequence[Rows], token: str) -> Iterator[Mender]:  # noqa: ARG002 - the protocol's
+        """Through the server where there is one; else through the application's own chromadb, while nobody has the directory open."""
+        if not isinstance(source, CollectionSource):
+            raise TypeError(f"a Chroma directory has no {type(source).__name__}")
+        directory = self._directory()
+        if self._server is not None:
+            self._server.heartbeat()
+            yield ChromaMender(directory, source, Served(self._server))
+            return
+        if self._runtime is not None:
+            raise Refused("a server keeps the directory, and nothing says where it answers", next=f"declare the `url:` of {self._name}")
+        if (who := self._held()) is not None:
+            raise Refused(f"{who}: chunks can only be removed by who uses the directory, or while nobody does", next="stop the application")
+        with embedded(directory, self._python) as client:
+            yield ChromaMender(directory, source, client)
 
     def hold(self, work: Path) -> ChromaHold:
         return ChromaHold(self._path, work)

@@ -6,7 +6,8 @@ import errno
 import json
 import os
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime
 from pathlib import Path
 from typing import ClassVar
@@ -15,14 +16,19 @@ from storekeeper.host import clock, locks
 from storekeeper.host.tree import Tree, is_below, opened, remove
 from storekeeper.outcomes import Failed, Problem, Refused, Severity, Unknown
 from storekeeper.runtimes.protocol import Runtime
+from storekeeper.stack.rules import Rows
 from storekeeper.stores.files import checking, foreseeing, rawcopying, staging, switching
 from storekeeper.stores.files.copying import Copying
 from storekeeper.stores.files.entries import describe
 from storekeeper.stores.files.listing import is_gone, shown, spool, walk
+from storekeeper.stores.files.mending import FilesMender
+from storekeeper.stores.files.patterns import Pattern
 from storekeeper.stores.files.places import Place, places, staged_tree
 from storekeeper.stores.files.rights import Rights
 from storekeeper.stores.files.scope import Scope
 from storekeeper.stores.folder import StoreFolder
+from storekeeper.stores.identities import Identity, PatternSource, Remarks, Source
+from storekeeper.stores.mending import Mender
 from storekeeper.stores.protocol import Before, Content, Dumped, Facts, Foresight, Inspection, Look, PinOrder, SwitchLog, SwitchRoom
 from storekeeper.stores.record import StoreRecord
 from storekeeper.stores.surroundings import Surroundings
@@ -117,6 +123,21 @@ class FilesStore:
                 return True
             raise Unknown(f"{self._root} cannot be looked at: {error.strerror}", store=self._name) from error
         return False
+
+    def identities(self, source: Source, remarks: Remarks) -> Iterator[Identity]:
+        if not isinstance(source, PatternSource):
+            raise TypeError(f"a tree has no {type(source).__name__}")
+        _look_at_root(self._root)
+        pattern = Pattern(source.pattern)
+        remarks.ends = pattern.ends
+        with opened({"": self._root}) as tree:
+            yield from pattern.identities(tree, self._scope)
+
+    def mender(self, source: Source, rows: Sequence[Rows], token: str) -> AbstractContextManager[Mender]:  # noqa: ARG002 - the protocol's
+        if not isinstance(source, PatternSource):
+            raise TypeError(f"a tree has no {type(source).__name__}")
+        _look_at_root(self._root)
+        return nullcontext(FilesMender(self._root, self._scope, Pattern(source.pattern), token))
 
     def hold(self, work: Path) -> FilesHold:
         return FilesHold(self._root, self._scope, work)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import ClassVar
 
@@ -12,11 +12,15 @@ from storekeeper.outcomes import Failed, Problem, Refused, Severity, Storekeeper
 from storekeeper.runtimes.protocol import Runtime
 from storekeeper.runtimes.registry import open_runtime
 from storekeeper.stack.model import PostgresqlModel
+from storekeeper.stack.rules import Rows
 from storekeeper.stores.folder import StoreFolder
-from storekeeper.stores.postgresql import catalogue, dump, extensions, foresight, loading, properties
+from storekeeper.stores.identities import Identity, Remarks, RowsSource, Source, SqlSource
+from storekeeper.stores.mending import Mender
+from storekeeper.stores.postgresql import catalogue, dump, extensions, foresight, identities, loading, properties
 from storekeeper.stores.postgresql.connection import Access, Connection, access_to, server_version, value
 from storekeeper.stores.postgresql.hold import SnapshotHold
 from storekeeper.stores.postgresql.loading import Loading
+from storekeeper.stores.postgresql.mending import PostgresqlMender
 from storekeeper.stores.postgresql.programs import find_for_backup, major_of
 from storekeeper.stores.postgresql.readback import read_back
 from storekeeper.stores.postgresql.recorded import recorded_in
@@ -87,6 +91,18 @@ class PostgresqlStore:
         except StorekeeperError as error:
             raise Unknown(error.message, next=error.next) from error
         return not there
+
+    def identities(self, source: Source, remarks: Remarks) -> Iterator[Identity]:
+        if not isinstance(source, SqlSource | RowsSource):
+            raise TypeError(f"a database has no {type(source).__name__}")
+        with self._access.session(self._declared.database, _COUNT_SECONDS) as connection:
+            connection.execute(f"set lock_timeout = '{_LOOK_SECONDS:g}s'")
+            yield from identities.read(connection, source, remarks)
+
+    def mender(self, source: Source, rows: Sequence[Rows], token: str) -> AbstractContextManager[Mender]:  # noqa: ARG002 - the protocol's
+        if not rows:
+            raise Refused("a query does not say which rows are a document's", next="declare `rows` beside it")
+        return nullcontext(PostgresqlMender(lambda: self._access.session(self._declared.database, _COUNT_SECONDS), rows))
 
     def hold(self, work: Path) -> SnapshotHold:  # noqa: ARG002 - nothing of this store is copied under a lock
         return SnapshotHold(self._access, self._declared.database)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import sqlite3
 import stat
-from collections.abc import Mapping, Sequence
-from contextlib import closing
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, closing, nullcontext
 from pathlib import Path
 from typing import ClassVar
 
@@ -15,12 +15,16 @@ from storekeeper.outcomes import Failed, Problem, Refused, Severity, Unknown
 from storekeeper.runtimes.protocol import Runtime
 from storekeeper.runtimes.registry import open_runtime
 from storekeeper.stack.model import SqliteModel
+from storekeeper.stack.rules import Rows
 from storekeeper.stores import databases, rawcopy
 from storekeeper.stores.folder import StoreFolder
+from storekeeper.stores.identities import Identity, Remarks, RowsSource, Source, SqlSource
+from storekeeper.stores.mending import Mender
 from storekeeper.stores.protocol import Before, Content, Dumped, Facts, Foresight, Inspection, Look, SwitchLog, SwitchRoom
 from storekeeper.stores.record import StoreRecord
-from storekeeper.stores.sqlite import arrival, contents, foresight, overwriting, rawfiles
+from storekeeper.stores.sqlite import arrival, contents, foresight, identities, overwriting, rawfiles
 from storekeeper.stores.sqlite.holds import COPY, CopyHold, SnapshotHold, hold
+from storekeeper.stores.sqlite.mending import SqliteMender
 from storekeeper.stores.sqlite.moving import WHY, Moving
 from storekeeper.stores.sqlite.others import may_be_used, refuse_others
 from storekeeper.stores.sqlite.place import Place, remove
@@ -98,6 +102,20 @@ class SqliteStore:
         if not stat.S_ISREG(status.st_mode):
             raise Failed(f"{live} is no file")
         return False
+
+    def identities(self, source: Source, remarks: Remarks) -> Iterator[Identity]:
+        if not isinstance(source, SqlSource | RowsSource):
+            raise TypeError(f"a database has no {type(source).__name__}")
+        if self.is_absent():
+            raise Unknown(f"{self._live} is not there")
+        return identities.live(self._live, source, remarks)
+
+    def mender(self, source: Source, rows: Sequence[Rows], token: str) -> AbstractContextManager[Mender]:  # noqa: ARG002 - the protocol's
+        if not rows:
+            raise Refused("a query does not say which rows are a document's", next="declare `rows` beside it")
+        if self.is_absent():
+            raise Unknown(f"{self._live} is not there")
+        return nullcontext(SqliteMender(self._live, rows))
 
     def hold(self, work: Path) -> SnapshotHold | CopyHold:
         return hold(self._live, work)

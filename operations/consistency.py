@@ -1,0 +1,114 @@
+"""Compare what the stores of a host's stacks hold of each document, by the rules of their stack files. Nothing in a store is changed.
+
+Each operation is one verb of the host program. A place that could not be read fails its own host and leaves the others alone: nothing is
+known of it. A value that could be read as an option raises OperationValueError.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from itertools import chain
+from typing import Any
+
+from pyinfra import logger
+from pyinfra.api import Host, State, operation
+from pyinfra.connectors.util import CommandOutput
+
+from .facts.sets import reasons
+from .program import JobVerb, one_line, parse_document, say, value
+
+_MOST_TOLD = 20  # findings of one look: the host has the rest
+_LONGEST = 60  # signs of an id or a place in a line
+
+
+@operation(is_idempotent=False)
+def check(stack: str, rule: str | None = None, document: str | None = None, owner: str | None = None) -> Generator[JobVerb, None, None]:
+    """
+    Look at the rules of a stack, and tell what disagrees. That is a warning: the host fails only where a place could not be read.
+
+    + stack: the stack's name
+    + rule: only this rule; all when not given
+    + document: tell only of the document with this id; such a look is not remembered
+    + owner: tell only of documents of the owner with this id; likewise
+
+    **Example:**
+
+    .. code:: python
+
+        consistency.check(name="Do the stores of maestro agree", stack="maestro")
+    """
+    given = {"rule": rule, "document": document, "owner": owner}
+    words = [word for name, wanted in given.items() if wanted is not None for word in (f"--{name}", value(name, wanted))]
+    yield _Look("check", value("stack", stack), *words)
+
+
+@operation(is_idempotent=False)
+def clean(stack: str) -> Generator[JobVerb, None, None]:
+    """
+    Have stores that agree: look at all rules of a stack, and fail the host where anything disagrees, or could not be read.
+
+    What the application is working on is no disagreement. What the program only warns of, such as entries without an id, fails too.
+
+    + stack: the stack's name
+
+    **Example:**
+
+    .. code:: python
+
+        consistency.clean(name="The stores of maestro agree", stack="maestro")
+    """
+    yield _Agreement("check", value("stack", stack))
+
+
+class _Look(JobVerb):
+    """`check`, with the first of what was found printed."""
+
+    def execute(self, state: State, host: Host, connector_arguments: Any) -> tuple[bool, CommandOutput]:
+        done, output = super().execute(state, host, connector_arguments)
+        document = parse_document(output.stdout_lines)
+        if document is not None and document["result"] is not None:
+            for line in told(document):
+                host.log(one_line(f"  {line}"), log_func=logger.info)
+        return done, output
+
+
+class _Agreement(_Look):
+    """The same, where a look that ended with warnings is no success."""
+
+    def execute(self, state: State, host: Host, connector_arguments: Any) -> tuple[bool, CommandOutput]:
+        done, output = super().execute(state, host, connector_arguments)
+        document = parse_document(output.stdout_lines)
+        if done and (document is None or document["outcome"] != "ok"):
+            return say(state, host, _refusal(document)), output
+        return done, output
+
+
+def told(document: dict[str, Any]) -> Iterator[str]:
+    """A line for each of the first findings of a look, and how many there are beyond."""
+    rules = document["result"]["rules"]
+    found = list(chain.from_iterable(rule["findings"] for rule in rules.values()))
+    for each in found[:_MOST_TOLD]:
+        since = f", since {each['since'][:19]}Z" if each["since"] else ""
+        yield f"{each['class']}: {_short(each['document'])} in {_short(each['place'])}{since}: {each['detail']}"
+    more = len(found[_MOST_TOLD:]) + sum(rule["left_out"] for rule in rules.values())
+    if more:
+        yield f"and {more:,} more"
+
+
+def _refusal(document: dict[str, Any] | None) -> str:
+    """What disagrees, in one sentence."""
+    if document is None:
+        return "what the stores hold is not known, so nothing says that they agree"
+    counts = {name: _counted(rule["counts"]) for name, rule in document["result"]["rules"].items()}
+    disagreeing = [f"{name}: {said}" for name, said in counts.items() if said]
+    if disagreeing:
+        return f"the stores of {document['stack']} disagree: {'; '.join(disagreeing)}"
+    return f"nothing says that the stores of {document['stack']} agree: {reasons(document)}"
+
+
+def _counted(counts: dict[str, int]) -> str:
+    return ", ".join(f"{count:,} {kind}" for kind, count in counts.items() if count and kind != "in_flight")
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."

@@ -1,0 +1,229 @@
+"""One look at a rule: every place read, compared, and what is new looked at a second time before anybody is told.
+
+An application works while its stores are read one after the other, so that one reading finds what never was: a document that came
+between two reads. The second time the authority is read before the replicas and after them, and only what disagrees with it each of the
+three times is told. A document that comes during the first reading and goes during the second is in the authority between them, and one
+that is processed again from the first to the second is seen at work: what is told for nothing must have come or gone twice, in step with
+the reads.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+
+from storekeeper.consistency import looks
+from storekeeper.consistency.comparison import Comparison, Stream, Tally
+from storekeeper.consistency.findings import Finding
+from storekeeper.consistency.looks import Counted
+from storekeeper.consistency.places import Place, authority_of, replicas_of
+from storekeeper.consistency.spool import Spool, in_both
+from storekeeper.host import clock
+from storekeeper.host.progress import Progress
+from storekeeper.outcomes import Outcome, Problem, Severity, StorekeeperError, said_by_the_system
+from storekeeper.stack.rules import Rule
+from storekeeper.stores.identities import Remarks, Sorted
+from storekeeper.stores.protocol import Store
+
+PAUSE_S = 1.0  # between the two looks at what is new: what an application was just doing is done
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What differs from the look before, the first of each for the log, and how many there are."""
+
+    new: list[Finding] = field(default_factory=list)
+    gone: list[Finding] = field(default_factory=list)
+    counts: dict[str, int] = field(default_factory=lambda: {"new": 0, "gone": 0})
+
+
+@dataclass(frozen=True)
+class Figures:
+    """The authority's owners and states, and what each place holds: documents, and chunks where it counts them."""
+
+    owners: int
+    states: Mapping[str, int]
+    held: Mapping[str, tuple[int, int | None]]
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a look found. `tally` and `figures` are None where the authority could not be read: then there is no finding either."""
+
+    at: datetime
+    outcome: Outcome
+    findings: Spool
+    counted: Counted
+    tally: Tally | None
+    figures: Figures | None
+    unread: tuple[str, ...]
+    changes: Changes
+    problems: tuple[Problem, ...]
+
+
+_MOST_IN_LOG = 1000
+
+
+class Checking:
+    """Looks at the rules of one stack. `work` is an empty directory for scratch files, `state` the stack's own."""
+
+    def __init__(self, stores: Mapping[str, Store], state: Path, work: Path, progress: Progress, pause_s: float = PAUSE_S) -> None:
+        self._stores = stores
+        self._state = state
+        self._work = work
+        self._progress = progress
+        self._pause_s = pause_s
+
+    def look(self, name: str, rule: Rule) -> Look:
+        """Look at one rule; nothing is remembered before `remember`. What cannot be read is in `unread`, with its problem."""
+        digest = rule.digest
+        first = _Reading(self, name, rule, twice=False)
+        if first.findings.count and self._any_new(name, digest, first.findings):
+            time.sleep(self._pause_s)
+            second = _Reading(self, name, rule, twice=True)
+            found = Spool(self._work / f"{name}.both", in_both(first.findings, second.findings))
+            last, problems = second, _once([*first.problems, *second.problems])
+        else:
+            found, last, problems = first.findings, first, first.problems
+        unread = frozenset(first.unread) | frozenset(last.unread)
+        counted, changes = Counted(), Changes()
+        told = Spool(self._work / f"{name}.told", self._since(name, digest, found, unread, counted, changes, last.at))
+        outcome = Outcome.UNKNOWN if unread or last.tally is None else Outcome.WARNING if told.count else Outcome.OK
+        return Look(last.at, outcome, told, counted, last.tally, last.figures, tuple(sorted(unread)), changes, tuple(problems))
+
+    def remember(self, name: str, rule: Rule, look: Look) -> None:
+        """Keep what a look found for the next; durable when this returns.
+
+        What was found before in a place that could not be read is kept too, and in all places where the authority could not be.
+        """
+        digest, tally = rule.digest, look.tally
+        unread = frozenset(look.unread if tally is not None else [place.name for place in replicas_of(rule)])
+        documents, flying = (None, None) if tally is None else (tally.documents, tally.in_flight)
+        head = looks.Head(
+            look.at, digest, documents, flying, look.counted.by_class, look.unread or (authority_of(rule).name,) * (tally is None)
+        )
+        with looks.opened(self._state, name, digest) as before:
+            kept = [each for each, how in looks.joined(before, look.findings, look.at, unread) if how == "kept"] if unread else []
+        looks.write(self._state, name, head, _in_order(kept, look.findings))
+
+    def _any_new(self, name: str, digest: str, found: Spool) -> bool:
+        with looks.opened(self._state, name, digest) as before:
+            return any(how == "new" for _, how in looks.joined(before, found, clock.now(), frozenset()))
+
+    def _since(
+        self, name: str, digest: str, found: Spool, unread: frozenset[str], counted: Counted, changes: Changes, at: datetime
+    ) -> Iterator[Finding]:
+        with looks.opened(self._state, name, digest) as before:
+            for each, how in looks.joined(before, found, at, unread):
+                if how in changes.counts:
+                    changes.counts[how] += 1
+                    told = changes.new if how == "new" else changes.gone
+                    if len(told) < _MOST_IN_LOG:
+                        told.append(each)
+                if how in ("new", "seen"):
+                    counted.add(each)
+                    yield each
+
+
+class _Reading:
+    """All places of a rule read, and compared. The authority is read before the replicas and, `twice`, once more after them: what is found
+    disagrees with both.
+    """
+
+    def __init__(self, checking: Checking, name: str, rule: Rule, *, twice: bool) -> None:
+        self.unread: list[str] = []
+        self.problems: list[Problem] = []
+        self.tally: Tally | None = None
+        self.figures: Figures | None = None
+        self.at = clock.now()
+        self._checking = checking
+        self._name = name
+        path = checking._work / f"{name}.{'second' if twice else 'first'}"
+        with ExitStack() as held:
+            authorities, replicas = self._read_all(held, rule, twice=twice)
+            try:
+                self.findings = self._found(path, rule, authorities, replicas)
+            except StorekeeperError as error:
+                self.tally = self.figures = None
+                self.findings = Spool(path, ())
+                self.problems.append(Problem(f"{name}: {error.message}", Severity.ERROR, error.store, error.next))
+
+    def _read_all(self, held: ExitStack, rule: Rule, *, twice: bool) -> tuple[list[Stream], list[Stream]]:
+        """The authority as often as it is read, and the replicas; no authority where it could not be read each time."""
+        authority, places = authority_of(rule), replicas_of(rule)
+        said = [self._read(held, authority, 0)]
+        replicas = [self._read(held, place, number) for number, place in enumerate(places, 1)]
+        if twice and said != [None]:
+            said.append(self._read(held, authority, len(places) + 1))
+        authorities = [each for each in said if each is not None]
+        return authorities if len(authorities) == len(said) else [], [each for each in replicas if each is not None]
+
+    def _found(self, path: Path, rule: Rule, authorities: Sequence[Stream], replicas: Sequence[Stream]) -> Spool:
+        """`tally` and `figures` are those of the authority as it was read last."""
+        found = [
+            Spool(path.with_name(f"{path.name}.{number}"), self._compared(rule, each, replicas)) for number, each in enumerate(authorities)
+        ]
+        if len(found) == 2:
+            return Spool(path, in_both(*found))
+        return found[0] if found else Spool(path, ())
+
+    def _read(self, held: ExitStack, place: Place, number: int) -> Stream | None:
+        """A place's identities, read at once and sorted; None, with a problem, where they cannot be had."""
+        checking, remarks = self._checking, Remarks()
+        checking._progress.step(place.store, f"reading {place.label}")
+        try:
+            stream = checking._stores[place.store].identities(place.source, remarks)
+            kept = held.enter_context(Sorted(stream, checking._work, f"{self._name}.{number}"))
+        except StorekeeperError as error:
+            self._not_read(place, error.message, error.next)
+            return None
+        except OSError as error:
+            self._not_read(place, said_by_the_system(error), None)
+            return None
+        if remarks.nameless > 0:
+            said = f"{self._name}: {remarks.nameless:,} entries of {place.name} have no id"
+            self.problems.append(Problem(said, Severity.WARNING, place.store))
+        return Stream(place, kept, remarks.ends)
+
+    def _not_read(self, place: Place, message: str, following: str | None) -> None:
+        self.unread.append(place.name)
+        said = f"{self._name}: {place.name} cannot be read, so nothing is known of it: {message}"
+        self.problems.append(Problem(said, Severity.ERROR, place.store, following))
+
+    def _compared(self, rule: Rule, authority: Stream, replicas: Sequence[Stream]) -> Iterator[Finding]:
+        comparison = Comparison(rule.states, rule.grace, self.at)
+        yield from comparison.findings(authority, replicas)
+        self.tally = comparison.tally
+        self.figures = _figures(authority, comparison.tally, replicas)
+        if comparison.tally.unknown_states:
+            words = ", ".join(repr(word[:40]) for word in sorted(comparison.tally.unknown_states))
+            said = f"{self._name}: documents have states that the rule does not name ({words}); they count as in flight"
+            self.problems.append(Problem(said, Severity.WARNING, authority.place.store, next="name them in `states`"))
+
+
+def _figures(authority: Stream, tally: Tally, replicas: Sequence[Stream]) -> Figures:
+    held = {
+        each.place.name: (tally.held[each.place.name], tally.chunks[each.place.name] if each.place.counts else None) for each in replicas
+    }
+    return Figures(authority.identities.owners(), authority.identities.states(), held)
+
+
+def _in_order(kept: Sequence[Finding], found: Spool) -> Iterator[Finding]:
+    waiting = iter(kept)
+    old = next(waiting, None)
+    for each in found:
+        while old is not None and old.key < each.key:
+            yield old
+            old = next(waiting, None)
+        yield each
+    while old is not None:
+        yield old
+        old = next(waiting, None)
+
+
+def _once(problems: Sequence[Problem]) -> list[Problem]:
+    return list(dict.fromkeys(problems))

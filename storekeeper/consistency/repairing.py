@@ -1,0 +1,251 @@
+"""Applying a plan and undoing it, step by step; killed at any point, nothing is gone that undo does not bring back.
+
+A step is some documents of one place. They are looked at in the store's own transaction, looked up in the authority once more, kept
+durably, and then removed. Undo puts back whatever was kept, whether it was removed or not: what is still there stays as it is.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from itertools import groupby, islice
+from pathlib import Path
+
+from storekeeper.consistency.comparison import State, words_of
+from storekeeper.consistency.findings import Class, Finding
+from storekeeper.consistency.places import Place, authority_of, replicas_of, rows_of
+from storekeeper.consistency.plans import Plan
+from storekeeper.host import clock, durable
+from storekeeper.host.progress import Progress
+from storekeeper.outcomes import Failed, Problem, Refused, Severity, StorekeeperError
+from storekeeper.stack.rules import Rule
+from storekeeper.stores.identities import Identity, Remarks
+from storekeeper.stores.lines import read_lines, to_line
+from storekeeper.stores.mending import Grip, Mender, Wanted
+from storekeeper.stores.protocol import Store
+
+_AT_ONCE = 50  # documents of one step
+_MOST_SKIPPED = 1000
+
+
+@dataclass
+class Repaired:
+    """What a run did, in pieces of documents by store."""
+
+    removed: Counter[str] = field(default_factory=Counter)
+    undone: Counter[str] = field(default_factory=Counter)
+    skipped: list[dict[str, str]] = field(default_factory=list)
+    left_out: int = 0
+    problems: list[Problem] = field(default_factory=list)
+
+    def skip(self, document: str, place: str, why: str) -> None:
+        if len(self.skipped) < _MOST_SKIPPED:
+            self.skipped.append({"document": document, "place": place, "why": why})
+        else:
+            self.left_out += 1
+
+
+class Repairing:
+    """One plan carried out on the stores of a stack."""
+
+    def __init__(self, plan: Plan, rules: Mapping[str, Rule], stores: Mapping[str, Store], progress: Progress) -> None:
+        self._plan = plan
+        self._rules = rules
+        self._stores = stores
+        self._progress = progress
+        self.done = Repaired()
+
+    def apply(self) -> None:
+        """Remove what the plan says and the authority still says. Raises the first store's error; what was done by then stays done, and
+        `undo` takes it back."""
+        self._refuse_what_cannot_be_mended()
+        self._plan.note("applying")
+        durable.ensure_directory(self._plan.kept_folder)
+        with closing(self._plan.entries()) as entries:
+            for (rule, place), group in _by_place(entries):
+                with self._opened(rule, place) as mending:
+                    self._take(self._rules[rule], mending, (finding for _, finding in group))
+        self._prove_removed()
+        self._plan.note("applied")
+
+    def undo(self) -> None:
+        """Put back all that was kept. Raises the first store's error; it may be run again."""
+        self._refuse_what_cannot_be_mended()
+        self._plan.note("undoing")
+        for path in reversed(self._kept()):
+            self._put_back(path)
+        self._prove_back()
+        self._plan.note("undone")
+
+    def _refuse_what_cannot_be_mended(self) -> None:
+        """Open every place of the plan once, before anything is changed."""
+        for rule, place in sorted({(rule, finding.place) for rule, finding in self._plan.entries()}):
+            with self._opened(rule, place):
+                pass
+
+    @contextmanager
+    def _opened(self, rule: str, name: str) -> Iterator[_Mending]:
+        """A place with its mender; one at a time, since an embedded directory bears one client."""
+        place = next((each for each in replicas_of(self._rules[rule]) if each.name == name), None)
+        if place is None:
+            raise Refused(f"the rule {rule} has no place {name[:80]} any more: nothing was changed", next="make a new plan")
+        with (
+            naming(place.store),
+            self._stores[place.store].mender(place.source, rows_of(self._rules[rule], place), self._plan.token) as mender,
+        ):
+            yield _Mending(rule, place, mender)
+
+    def _take(self, rule: Rule, mending: _Mending, findings: Iterable[Finding]) -> None:
+        entries = iter(findings)
+        place = mending.place
+        while some := list(islice(entries, _AT_ONCE)):
+            self._progress.step(place.store, f"removing from {place.label}")
+            with mending.mender.grip([Wanted(each.document, each.owner if each.kind is Class.ORPHAN else None) for each in some]) as grip:
+                agreed = self._agreed(rule, mending, some, grip)
+                if agreed:
+                    self._keep(mending, agreed, grip)
+                    grip.remove([each.document for each in agreed])
+            if agreed:  # not before the block has ended: then they are gone
+                self.done.removed[place.store] += len(agreed)
+
+    def _agreed(self, rule: Rule, mending: _Mending, some: Sequence[Finding], grip: Grip) -> list[Finding]:
+        """Those that are still there, and of which the authority still says what it said."""
+        there = [each for each in some if grip.pieces(each.document)]
+        for each in some:
+            if each not in there:
+                self.done.skip(each.document, mending.place.name, "it is not there any more")
+        known = self._known(rule, {each.document for each in there})
+        agreed = []
+        for each in there:
+            if (why := _why_not(rule, each, known.get(each.document))) is None:
+                agreed.append(each)
+            else:
+                self.done.skip(each.document, mending.place.name, why)
+        return agreed
+
+    def _known(self, rule: Rule, documents: set[str]) -> dict[str, Identity]:
+        """What the authority says of these documents now. Its not saying anything of any is its being empty, which repairs nothing."""
+        authority = authority_of(rule)
+        count, found = 0, {}
+        for each in self._stores[authority.store].identities(authority.source, Remarks()):
+            count += 1
+            if each.id in documents:
+                found[each.id] = each
+        if not count:
+            raise Refused(
+                f"{authority.name} holds no document at all: nothing is removed by what an empty authority says", store=authority.store
+            )
+        return found
+
+    def _keep(self, mending: _Mending, agreed: Sequence[Finding], grip: Grip) -> None:
+        """Write down all that undo needs; durable when this returns."""
+        number = 1 + max((int(path.stem) for path in self._kept()), default=0)
+        path = self._plan.kept_folder / f"{number:06}.jsonl"
+        new = path.with_suffix(".new")
+        new.unlink(missing_ok=True)
+        with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, durable.PRIVATE_FILE), "wb") as file:
+            file.write(to_line({"rule": mending.rule, "place": mending.place.name, "store": mending.place.store}))
+            for each in agreed:
+                file.writelines(to_line({"document": each.document, "piece": piece}) for piece in grip.pieces(each.document))
+            file.flush()
+            os.fsync(file.fileno())
+        durable.rename(new, path)
+
+    def _kept(self) -> list[Path]:
+        return sorted(self._plan.kept_folder.glob("[0-9]*.jsonl")) if self._plan.kept_folder.is_dir() else []
+
+    def _put_back(self, path: Path) -> None:
+        lines = read_lines(path)
+        with closing(lines):
+            head = next(lines)
+            with self._opened(str(head["rule"]), str(head["place"])) as mending:
+                store = mending.place.store
+                self._progress.step(store, f"putting back into {mending.place.label}")
+                for document, group in groupby(lines, key=lambda line: str(line["document"])):
+                    for sentence in mending.mender.put_back([dict(line["piece"]) for line in group]):
+                        self.done.problems.append(Problem(f"document {document[:80]!r}: {sentence}", Severity.WARNING, store))
+                    self.done.undone[store] += 1
+
+    def _prove_removed(self) -> None:
+        """Raises Failed where something that was removed is still there."""
+        for place, documents in self._documents_of_kept():
+            if still := documents & self._held(place, documents):
+                raise Failed(
+                    f"{place.name} still holds {len(still)} documents that were removed, such as {min(still)[:80]!r}", store=place.store
+                )
+
+    def _prove_back(self) -> None:
+        """Raises Failed where something that was put back is not there."""
+        for place, documents in self._documents_of_kept():
+            if gone := documents - self._held(place, documents):
+                raise Failed(
+                    f"{place.name} does not hold {len(gone)} documents that were put back, such as {min(gone)[:80]!r}", store=place.store
+                )
+
+    def _documents_of_kept(self) -> Iterator[tuple[Place, set[str]]]:
+        """A place after the other, with the documents of one step at a time."""
+        for path in self._kept():
+            lines = read_lines(path)
+            with closing(lines):
+                head = next(lines)
+                place = next(each for each in replicas_of(self._rules[str(head["rule"])]) if each.name == head["place"])
+                yield place, {str(line["document"]) for line in lines}
+
+    def _held(self, place: Place, documents: set[str]) -> set[str]:
+        counts: Counter[str] = Counter()
+        for each in self._stores[place.store].identities(place.source, Remarks()):
+            if each.id in documents:
+                counts[each.id] += 1 if each.chunks is None else each.chunks
+        return {document for document, count in counts.items() if count > 0}
+
+
+def _by_place(entries: Iterable[tuple[str, Finding]]) -> Iterator[tuple[tuple[str, str], Iterator[tuple[str, Finding]]]]:
+    """Entries stand by document; a place is opened once for all of them."""
+    return groupby(sorted(entries, key=lambda each: (each[0], each[1].place)), key=lambda each: (each[0], each[1].place))
+
+
+@contextmanager
+def naming(store: str) -> Iterator[None]:
+    """Errors of the block name this store."""
+    try:
+        yield
+    except StorekeeperError as error:
+        error.about(store)
+        raise
+
+
+@dataclass(frozen=True)
+class _Mending:
+    rule: str
+    place: Place
+    mender: Mender
+
+
+def _why_not(rule: Rule, finding: Finding, now: Identity | None) -> str | None:
+    """Why a finding is none any more by what the authority says now; None where it still is one."""
+    if finding.kind is Class.ORPHAN:
+        return None if now is None else "the authority has it now"
+    if now is None:
+        return "the authority does not have it any more"
+    words = words_of(rule.states)
+    if words is None or words.get(now.state or "") is not State.FAILED:
+        return f"its state is {now.state or 'none'} now"
+    if now.at is not None and now.at > clock.now() - rule.grace:
+        return "it was worked on since"
+    return None
+
+
+def refuse_beyond_brake(plan: Plan, rules: Mapping[str, Rule], limit: int | None) -> None:
+    """Raises Refused where a plan removes more documents than the brake of a rule lets through, unless `limit` allows so many."""
+    for name, count in plan.documents.items():
+        brake, total = rules[name].brake, plan.document["authority"][name]
+        allowed = max(limit or 0, min(brake.documents, int(total * brake.percent / 100)))
+        if count > allowed:
+            share = f"{brake.percent:g}% of {total:,} documents, at most {brake.documents:,}"
+            raise Refused(
+                f"the plan removes {count:,} documents of {name}, the brake lets {allowed:,} through ({share}): nothing was changed",
+                next=f"look at {plan.path / 'entries.jsonl'}, then say --limit {count}",
+            )

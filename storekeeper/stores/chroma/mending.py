@@ -1,0 +1,114 @@
+"""Takes the chunks of documents out of a collection, and puts them back, through Chroma itself."""
+
+from __future__ import annotations
+
+from collections.abc import Collection as Some
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+from storekeeper.stores.chroma.catalogue import Catalogue, Collection, open_catalogue
+from storekeeper.stores.chroma.clients import Client
+from storekeeper.stores.chroma.identities import collection_of
+from storekeeper.stores.chroma.rows import metadata_after
+from storekeeper.stores.identities import CollectionSource
+from storekeeper.stores.mending import Piece, Wanted
+
+Item = TypeVar("Item")
+_AT_ONCE = 200  # chunks in one request
+_IDS = """
+select e.embedding_id from embeddings e join embedding_metadata m on m.id = e.id
+where e.segment_id = ? and m.key = ? and (m.string_value = ? or m.int_value = ?)"""
+
+
+class ChromaMender:
+    """One collection. Its ids are read from chroma.sqlite3, the chunks themselves through `client`."""
+
+    def __init__(self, directory: Path, source: CollectionSource, client: Client) -> None:
+        self._directory = directory
+        self._source = source
+        self._client = client
+        with open_catalogue(directory, sealed=False) as catalogue:
+            self._collection = collection_of(catalogue, source.collection)
+
+    @contextmanager
+    def grip(self, wanted: Sequence[Wanted]) -> Iterator[ChromaGrip]:
+        """Chroma has no transactions: what is removed are the chunks that were looked at, by their ids, and no other."""
+        with open_catalogue(self._directory, sealed=False) as catalogue:
+            ids = {each.document: self._ids(catalogue, each.document) for each in wanted}
+        grip = ChromaGrip(self._client, self._collection, self._source, wanted, ids)
+        yield grip
+        grip.finish()
+
+    def put_back(self, pieces: Iterable[Piece]) -> Iterator[str]:
+        for some in _groups(pieces):
+            there = {each["id"]: each for each in self._client.get(self._collection, [each["id"] for each in some])}
+            missing = [each for each in some if each["id"] not in there]
+            if missing:
+                self._client.add(self._collection, missing)
+            for each in some:
+                now = there.get(each["id"])
+                if now is not None and now["metadata"] != each["metadata"]:
+                    yield f"chunk {each['id'][:80]!r} of {self._collection.key} is there with other metadata: it was left as it is"
+
+    def _ids(self, catalogue: Catalogue, document: str) -> list[str]:
+        """The ids of a document's chunks, also of those that are only in the queue. What left it meanwhile is not found by `get`."""
+        segment = self._collection.metadata
+        number = int(document) if document.isdecimal() and str(int(document)) == document and len(document) < 19 else None
+        found = set[str]()
+        if segment is not None:
+            words = (segment.id, self._source.key, document, number)
+            found.update(name for (name,) in catalogue.connection.execute(_IDS, words))
+        for name, changes in catalogue.changes(self._collection, segment):
+            after = metadata_after({}, changes)
+            if after is None:
+                found.discard(name)
+            elif str(after.get(self._source.key)) == document:
+                found.add(name)
+        return sorted(found)
+
+
+class ChromaGrip:
+    """Chunks of some documents, as they were when they were asked for."""
+
+    def __init__(
+        self, client: Client, collection: Collection, source: CollectionSource, wanted: Sequence[Wanted], ids: dict[str, list[str]]
+    ) -> None:
+        self._client = client
+        self._collection = collection
+        self._source = source
+        self._owners = {each.document: each.owner for each in wanted}
+        self._ids = ids
+        self._found: dict[str, list[Piece]] = {}
+        self._removing: list[str] = []
+
+    def pieces(self, document: str) -> Sequence[Piece]:
+        if document not in self._found:
+            found = [each for some in _groups(self._ids[document]) for each in self._client.get(self._collection, some)]
+            self._found[document] = [each for each in found if self._is_of(each, document)]
+        return self._found[document]
+
+    def remove(self, documents: Some[str]) -> None:
+        self._removing = [each["id"] for document in documents for each in self.pieces(document)]
+
+    def finish(self) -> None:
+        for some in _groups(self._removing):
+            self._client.delete(self._collection, some)
+
+    def _is_of(self, chunk: Piece, document: str) -> bool:
+        metadata = chunk["metadata"] or {}
+        owner = metadata.get(self._source.owner) if self._source.owner is not None else None
+        wanted = self._owners[document]
+        return str(metadata.get(self._source.key)) == document and (wanted is None or owner is None or str(owner) == wanted)
+
+
+def _groups(found: Iterable[Item]) -> Iterator[list[Item]]:
+    some: list[Item] = []
+    for each in found:
+        some.append(each)
+        if len(some) == _AT_ONCE:
+            yield some
+            some = []
+    if some:
+        yield some

@@ -1,0 +1,270 @@
+"""Which documents a place holds: sorted streams of identities, as every kind of store answers them.
+
+Ids are compared as text, byte by byte in UTF-8: `1` in a column of integers is the `1` in a file's name, and nothing else is equal to
+anything else. Sorted is by these bytes, so that streams of several stores can be merged with flat memory.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NamedTuple
+
+from storekeeper.outcomes import Failed, Refused, Unknown
+
+LONGEST_ID = 64_000  # bytes
+_AT_ONCE = 1000
+_CACHE_KB = 8_192
+_GIVEN = b"="  # before an owner, so that none and an empty one differ in a key, which knows no null
+_IN_ORDER = "select key, owner, state, at, chunks from found order by key, owner, number"
+_MOST_STATES = 50
+_MOST_CHUNKS = 1 << 40
+_LATEST_SECOND = 100_000_000_000  # a number beyond counts milliseconds (the year 5138 in seconds)
+
+
+class Identity(NamedTuple):
+    """One document in one place. `chunks` is how many chunks or entries are there, or, of an authority, how many there should be."""
+
+    id: str
+    owner: str | None = None
+    state: str | None = None
+    at: datetime | None = None
+    chunks: int | None = None
+
+
+@dataclass(frozen=True)
+class SqlSource:
+    """The rows of one select. `columns` are those of an Identity in their order; fewer may come unless they are `exact`."""
+
+    query: str
+    columns: tuple[str, ...]
+    exact: bool = False
+
+    @property
+    def label(self) -> str:
+        return "query"
+
+    def refuse_other_columns(self, found: Sequence[str]) -> None:
+        """Raises Refused where the query has more columns than declared, or fewer than those that were named."""
+        if len(found) > len(self.columns) or (self.exact and len(found) < len(self.columns)):
+            raise Refused(
+                f"the query has the columns {', '.join(found)}, `columns` says {', '.join(self.columns)}",
+                next="name the columns of the query in `columns`, in their order",
+            )
+
+
+@dataclass(frozen=True)
+class RowsSource:
+    """The different values of a table's column, with how many rows hold each."""
+
+    table: str
+    column: str
+
+    @property
+    def label(self) -> str:
+        return self.table
+
+
+@dataclass(frozen=True)
+class CollectionSource:
+    """The values of a metadata key in a collection, with how many chunks hold each."""
+
+    collection: str
+    key: str
+    owner: str | None = None
+
+    @property
+    def label(self) -> str:
+        return self.collection
+
+
+@dataclass(frozen=True)
+class PatternSource:
+    """The entries below a root that a pattern matches."""
+
+    pattern: str
+
+    @property
+    def label(self) -> str:
+        return self.pattern
+
+
+Source = SqlSource | RowsSource | CollectionSource | PatternSource
+
+
+@dataclass
+class Remarks:
+    """What a stream has to say of itself: how many rows or chunks have no id, and which texts no id can hold there (`PatternSource`)."""
+
+    nameless: int = 0
+    ends: tuple[str, ...] = ()
+
+
+def identity(columns: tuple[str, ...], values: Iterable[object]) -> Identity | None:
+    """A row of a source as an identity; None where its id is null. Raises Unknown for an id that is no text or number."""
+    found = dict(zip(columns, values, strict=False))
+    if found["id"] is None:
+        return None
+    return Identity(
+        text_of(found["id"]),
+        _optional(found.get("owner")),
+        _optional(found.get("state")),
+        moment_of(found.get("at")),
+        count_of(found.get("chunks")),
+    )
+
+
+def text_of(value: object) -> str:
+    """An id or owner as text. Raises Unknown for bytes, fractions, truth values, lists and objects, whose text nobody agrees on."""
+    if isinstance(value, bool | float | bytes | bytearray | memoryview | list | dict):
+        raise Unknown(f"an id is stored as {type(value).__name__}, which has no one text: let the query make one of it")
+    text = str(value)
+    if len(text) > LONGEST_ID:
+        raise Unknown(f"an id has {len(text)} signs: what is read as an id is none")
+    return text
+
+
+def _optional(value: object) -> str | None:
+    return None if value is None else text_of(value)
+
+
+def moment_of(value: object) -> datetime | None:
+    """A time as applications keep it: ISO 8601 text, in UTC where it names no zone; seconds or milliseconds since 1970. None for null
+    and for what is no time.
+    """
+    if isinstance(value, datetime):
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+    with contextlib.suppress(ValueError, OverflowError, OSError):
+        if isinstance(value, str):
+            with contextlib.suppress(ValueError):
+                return moment_of(float(value))
+            return moment_of(datetime.fromisoformat(value.strip()))
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            return datetime.fromtimestamp(value / 1000 if abs(value) > _LATEST_SECOND else value, UTC)
+    return None
+
+
+def count_of(value: object) -> int | None:
+    """Raises Unknown for what is no number."""
+    if value is None:
+        return None
+    try:
+        found = int(value) if isinstance(value, int | str) else int(str(value))
+    except ValueError:
+        found = -1
+    if not 0 <= found < _MOST_CHUNKS:
+        raise Unknown(f"a number of chunks was expected, found {str(value)[:40]!r}")
+    return found
+
+
+def key_of(text: str) -> bytes:
+    """Identities are sorted by this; what is no UTF-8 in a file's name or a SQLite text stands for its own bytes."""
+    return text.encode("utf-8", "surrogateescape")
+
+
+def merged(found: Iterable[Identity]) -> Iterator[Identity]:
+    """A sorted stream in which what several rows or entries hold of one document and owner is added up."""
+    current: Identity | None = None
+    for each in found:
+        if current is None or current.id != each.id or current.owner != each.owner:
+            if current is not None:
+                yield current
+            current = each
+        elif each.chunks is not None:
+            current = current._replace(chunks=(current.chunks or 0) + each.chunks)
+    if current is not None:
+        yield current
+
+
+class Sorted:
+    """Identities of any number, read at once and kept on disk: what they were read from is let go of before the first is used.
+
+    A context manager over a scratch database in `work`, which is gone afterwards. Iterating gives them in order, as often as one likes.
+    Raises Failed where there is no room for it, and whatever the stream itself raises.
+    """
+
+    def __init__(self, found: Iterable[Identity], work: Path, name: str) -> None:
+        self._found = found
+        self._path = work / f"{name}.db"
+        self._connection: sqlite3.Connection | None = None
+
+    def __enter__(self) -> Sorted:
+        self._path.unlink(missing_ok=True)
+        try:
+            with _with_room(self._path):
+                self._connection = _scratch(self._path)
+                _fill(self._connection, self._found)
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+        self._path.unlink(missing_ok=True)
+
+    def __iter__(self) -> Iterator[Identity]:
+        with _with_room(self._path):
+            for key, owner, state, at, chunks in self._open.execute(_IN_ORDER):
+                moment = None if at is None else datetime.fromisoformat(at)
+                yield Identity(
+                    _decoded(key), _decoded(owner[1:]) if owner else None, None if state is None else _decoded(state), moment, chunks
+                )
+
+    def owners(self) -> int:
+        """How many different owners there are."""
+        return int(self._open.execute("select count(distinct owner) from found where owner <> x''").fetchone()[0])
+
+    def states(self) -> dict[str, int]:
+        """Documents by state, the most frequent first; not more than a person would read."""
+        query = "select state, count(*) from found where state is not null group by state order by 2 desc, 1 limit ?"
+        return {_decoded(state): count for state, count in self._open.execute(query, (_MOST_STATES,))}
+
+    @property
+    def _open(self) -> sqlite3.Connection:
+        if self._connection is None:
+            raise ValueError("identities are read inside the block")
+        return self._connection
+
+
+@contextlib.contextmanager
+def _with_room(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        room = "set `scratch:` in storekeeper.yml to a directory with room"
+        raise Failed(f"ids could not be kept in {path.parent}: {error}", next=room) from error
+
+
+def _scratch(path: Path) -> sqlite3.Connection:
+    """Kept in order from the start: a sort afterwards would need room elsewhere, in SQLite's own temporary files."""
+    connection = sqlite3.connect(path, isolation_level=None)
+    for pragma in ("journal_mode=off", "synchronous=0", f"cache_size=-{_CACHE_KB}"):
+        connection.execute(f"pragma {pragma}")
+    columns = "key blob, owner blob, number integer, state blob, at text, chunks integer"
+    connection.execute(f"create table found ({columns}, primary key (key, owner, number)) without rowid")
+    connection.execute("begin")
+    return connection
+
+
+def _fill(connection: sqlite3.Connection, found: Iterable[Identity]) -> None:
+    rows = []
+    insert = "insert into found values (?, ?, ?, ?, ?, ?)"
+    for number, each in enumerate(found):
+        at = None if each.at is None else each.at.isoformat()
+        state = None if each.state is None else key_of(each.state)
+        rows.append((key_of(each.id), b"" if each.owner is None else _GIVEN + key_of(each.owner), number, state, at, each.chunks))
+        if len(rows) == _AT_ONCE:
+            connection.executemany(insert, rows)
+            rows.clear()
+    connection.executemany(insert, rows)
+
+
+def _decoded(key: bytes) -> str:
+    return key.decode("utf-8", "surrogateescape")

@@ -1,0 +1,1 @@
+"""Rules, looks and repairs on real stores."""
