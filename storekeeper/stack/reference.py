@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
 
 from storekeeper.host import durable
-from storekeeper.stack import model, schedule, types
+from storekeeper.stack import model, rules, schedule, types
 
 REFERENCE_FILE = Path("docs/reference/stack.md")
 
@@ -62,6 +63,12 @@ _SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("`backup.keep`", model.Keep),
     ("`backup.load`", model.Load),
     ("`restore`", model.RestoreModel),
+    ("A rule of `consistency`", rules.Rule),
+    ("`authority` of a rule", rules.Authority),
+    ("Each of `replicas` of a rule", rules.Replica),
+    ("Each of `rows` of a place", rules.Rows),
+    ("`states` of a rule", rules.States),
+    ("`brake` of a rule", rules.Brake),
     ("An entry of `schedule`", schedule.ScheduleEntry),
 )
 
@@ -78,11 +85,17 @@ def _section(title: str, declared: type[BaseModel]) -> str:
 
 
 def _rows(declared: type[BaseModel]) -> Iterator[tuple[str, str, str]]:
-    shapes: dict[str, dict[str, Any]] = declared.model_json_schema()["properties"]
     for name, field in declared.model_fields.items():
-        default = shapes[name].get("default")
-        shown = "" if default in (None, []) or isinstance(default, dict) else f"`{str(default).lower()}`"
-        yield name, "required" if field.is_required() else shown, field.description or ""
+        yield name, "required" if field.is_required() else _shown(field.default), field.description or ""
+
+
+def _shown(default: Any) -> str:
+    """A default as it would be written in the file; nothing for none, for an empty list and for a mapping."""
+    if isinstance(default, timedelta):
+        return f"`{types.spoken_duration(default)}`"
+    if isinstance(default, tuple):
+        return f"`[{', '.join(default)}]`" if default else ""
+    return f"`{str(default).lower()}`" if isinstance(default, str | int | float) else ""
 
 
 def write_reference(checkout: Path) -> None:
