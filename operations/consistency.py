@@ -1,4 +1,4 @@
-"""Compare what the stores of a host's stacks hold of each document, by the rules of their stack files. Nothing in a store is changed.
+"""Compare what the stores of a host's stacks hold of each document, by the rules of their stack files, and repair what may be removed.
 
 Each operation is one verb of the host program. A place that could not be read fails its own host and leaves the others alone: nothing is
 known of it. A value that could be read as an option raises OperationValueError.
@@ -15,7 +15,7 @@ from pyinfra.api import Host, State, operation
 from pyinfra.connectors.util import CommandOutput
 
 from .facts.sets import reasons
-from .program import JobVerb, one_line, parse_document, say, value
+from .program import JobVerb, Verb, one_line, parse_document, say, value
 
 _MOST_TOLD = 20  # findings of one look: the host has the rest
 _LONGEST = 60  # signs of an id or a place in a line
@@ -58,6 +58,68 @@ def clean(stack: str) -> Generator[JobVerb, None, None]:
         consistency.clean(name="The stores of maestro agree", stack="maestro")
     """
     yield _Agreement("check", value("stack", stack))
+
+
+@operation(is_idempotent=False)
+def plan(
+    stack: str, rule: str | None = None, document: str | None = None, owner: str | None = None, at_once: bool = False
+) -> Generator[Verb, None, None]:
+    """
+    Write down on the host what may be removed of what disagrees, and print it. Nothing is removed.
+
+    + stack: the stack's name
+    + rule: only this rule; all when not given
+    + document: only the document with this id
+    + owner: only documents of the owner with this id
+    + at_once: also what was seen for the first time less than the rule's grace ago
+
+    **Example:**
+
+    .. code:: python
+
+        consistency.plan(name="What may be cleaned up", stack="maestro")
+    """
+    given = {"rule": rule, "document": document, "owner": owner}
+    words = [word for name, wanted in given.items() if wanted is not None for word in (f"--{name}", value(name, wanted))]
+    yield Verb("repair", "plan", value("stack", stack), *words, *(["--at-once"] if at_once else []))
+
+
+@operation(is_idempotent=False)
+def apply(stack: str, plan: str, confirm: str, limit: int | None = None) -> Generator[JobVerb, None, None]:
+    """
+    Remove what a plan says, after another look at each document, and with all of it kept.
+
+    + stack: the stack's name
+    + plan: the plan's id, which ends with digits of its sha256: no other plan can be meant
+    + confirm: ``STACK@HOST``
+    + limit: so many documents of a rule, where its brake lets fewer through
+
+    **Example:**
+
+    .. code:: python
+
+        consistency.apply(name="Clean up", stack="maestro", plan="20260101T030000Z-0123456789ab", confirm="maestro@prod-ai-1")
+    """
+    words = ["--confirm", value("confirm", confirm), *(["--limit", str(limit)] if limit is not None else [])]
+    yield JobVerb("repair", "apply", value("stack", stack), value("plan", plan), *words)
+
+
+@operation(is_idempotent=False)
+def undo(stack: str, plan: str, confirm: str) -> Generator[JobVerb, None, None]:
+    """
+    Put back all that a plan has removed, but for what the application has made anew meanwhile.
+
+    + stack: the stack's name
+    + plan: the plan's id
+    + confirm: ``STACK@HOST``
+
+    **Example:**
+
+    .. code:: python
+
+        consistency.undo(name="Take it back", stack="maestro", plan="20260101T030000Z-0123456789ab", confirm="maestro@prod-ai-1")
+    """
+    yield JobVerb("repair", "undo", value("stack", stack), value("plan", plan), "--confirm", value("confirm", confirm))
 
 
 class _Look(JobVerb):

@@ -107,6 +107,26 @@ def compared_stacks(target: Host) -> list[str]:
     return []
 
 
+def confirmed(target: Host, stacks: list[str]) -> tuple[str, str]:
+    """The one stack that live data of is changed, and `--data confirm=STACK@HOST`. Raises SystemExit where either is missing."""
+    if len(stacks) != 1:
+        raise SystemExit(f"{target.name}: this works on one stack: pass --data stack=NAME (found {', '.join(stacks) or 'none'})")
+    confirm = text(target, "confirm")
+    if confirm is None:
+        raise SystemExit(f"{target.name}: live data would be changed: pass --data confirm={stacks[0]}@HOST, with the host's own name")
+    return stacks[0], confirm
+
+
+def number(target: Host, key: str) -> int | None:
+    """A whole number of `--data`; None when it was not given. Raises SystemExit for anything else."""
+    given = text(target, key)
+    if given is None:
+        return None
+    if not re.fullmatch(r"[0-9]{1,9}", given):
+        raise SystemExit(f"--data {key}= takes a whole number, not {given!r:.80}")
+    return int(given)
+
+
 def place(target: Host, key: str) -> str:
     """A directory that an inventory declares, else its default. Raises SystemExit for anything but a plain absolute path."""
     given = target.data.get(key, DEFAULTS.get(key))

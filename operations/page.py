@@ -128,9 +128,10 @@ def _rule(name: str, look: Json | None, made: datetime) -> dict[str, Any]:
     if look is None:
         return {"name": name, "is_looked_at": False}
     counts = look["counts"]
-    unread = {place.partition("/")[0] for place in look["unread"]}
     counted = {store for stores in counts.values() for store in stores}
-    stores = list(dict.fromkeys([*look.get("stores", ()), *sorted(counted | unread)]))
+    stores = list(dict.fromkeys([*look["stores"], *sorted(counted)]))
+    is_blind = look["documents"] is None  # without the authority nothing is known of any
+    unread = set(stores) if is_blind else {place.partition("/")[0] for place in look["unread"]}
     kinds = [*CLASSES, *sorted(set(counts) - set(CLASSES))]
     total = sum(sum(found.values()) for found in counts.values())
     return {

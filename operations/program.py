@@ -15,6 +15,7 @@ from pyinfra.api.arguments import ConnectorArguments
 from pyinfra.connectors.util import CommandOutput, OutputLine
 
 from storekeeper.cli.render.layout import Paint
+from storekeeper.cli.render.repair import repair
 from storekeeper.cli.render.restore import foreseen
 
 from . import leaving
@@ -191,12 +192,20 @@ def tell(target: Host, document: dict[str, Any], printed: Sequence[str] = ()) ->
         if problem.get("next"):
             target.log(one_line(f"  next: {problem['next']}"), log_func=log)
     result = document.get("result") or {}
-    if isinstance(result.get("plan"), dict):
+    if is_repair(result):
+        for line in repair(document, Paint())[1:]:
+            target.log(one_line(line), log_func=logger.info)
+    elif isinstance(result.get("plan"), dict):
         for line in foreseen(result["plan"], f"{document['stack']} on {document['host']}", Paint())[1:]:
             target.log(one_line(line), log_func=logger.info)
     back = result.get("back")
     if back:
         target.log(one_line(f"  the way back: {back}"), log_func=logger.info)
+
+
+def is_repair(result: Mapping[str, Any]) -> bool:
+    """Whether this is what `repair` answers: a plan of its own, or what was removed or put back by one."""
+    return isinstance(result.get("plan"), str) or "reingest_file" in (result.get("plan") or {})
 
 
 def headline(document: dict[str, Any]) -> str:
@@ -213,7 +222,9 @@ def headline(document: dict[str, Any]) -> str:
     sets = result.get("sets")
     if isinstance(sets, list):
         words.append(", ".join(f"{each['id']} {each['state']}" for each in sets[-3:]) or "no set")
-    if isinstance(result.get("plan"), dict):
+    if is_repair(result):
+        words.append(f"plan {result['plan']['id'] if isinstance(result['plan'], dict) else result['plan']}")
+    elif isinstance(result.get("plan"), dict):
         words.append(f"plan: {result['plan']['set'] or 'the old sides'}")
     if isinstance(result.get("removed"), list):
         words.append(f"{len(result['kept'])} kept, {len(result['removed'])} {'would be removed' if result.get('dry_run') else 'removed'}")

@@ -258,7 +258,7 @@ STATUS = record(
                             record(
                                 {
                                     "at": moment("when it was last looked at in full"),
-                                    "stores": several(text("a store that has a place in it, the authority's first")),
+                                    "stores": several(text("a store that must follow")),
                                     "documents": or_null(whole("documents of the authority then"), "it could not be read"),
                                     "counts": by("CLASS", by("STORE", whole("findings"))),
                                     "unread": several(text("a place that could not be read then: nothing is known of it")),

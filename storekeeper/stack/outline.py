@@ -36,7 +36,7 @@ class OutlineEntry:
 
 @dataclass(frozen=True)
 class OutlineRule:
-    """One rule of what the stores must agree on: the stores that have a place in it, and the digest of all that it says."""
+    """One rule of what the stores must agree on: the stores that must follow, and the digest of all that it says."""
 
     name: str
     stores: tuple[str, ...]

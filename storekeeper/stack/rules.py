@@ -149,8 +149,8 @@ class Rule(Declared):
 
     @property
     def stores(self) -> tuple[str, ...]:
-        """The stores that have a place in it, the authority's first, each once."""
-        return tuple(dict.fromkeys([self.authority.store, *(each.store for each in self.replicas)]))
+        """The stores that must follow, each once."""
+        return tuple(dict.fromkeys(each.store for each in self.replicas))
 
 
 def places_of(rule: Rule) -> Iterator[tuple[tuple[str | int, ...], Authority | Replica]]:

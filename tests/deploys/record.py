@@ -139,6 +139,12 @@ def _a_stack_with_rules(program: Program, keep: Keep) -> None:
     keep("check-findings", program.answer(*look))
     keep("check-document", program.answer(*look, "--document", "2"))
     keep("status-findings", program.answer("status"))
+    planned = program.answer("repair", "plan", "demo", "--rule", "library", "--at-once")
+    keep("repair-plan", planned)
+    plan = planned.document["result"]["plan"]["id"]
+    keep("repair-refused", program.answer("repair", "apply", "demo", plan, "--yes"))
+    keep("repair-apply", program.answer("repair", "apply", "demo", plan, "--yes", "--limit", "100"))
+    keep("repair-undo", program.answer("repair", "undo", "demo", plan, "--yes"))
     _execute(live / "cards.db", "delete from cards where document = 1", "drop table tags")
     keep("check-unknown", program.answer(*look))
     keep("status-unread", program.answer("status"))

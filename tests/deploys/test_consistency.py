@@ -54,6 +54,44 @@ def test_a_value_that_could_be_an_option_or_no_word_is_refused_before_anything_i
         assert fake.typed == []
 
 
+PLAN, CONFIRM = "20260101T030000Z-0123456789ab", "demo@prod-ai-1"
+
+
+def test_a_repair_is_planned_applied_and_undone_with_each_value_as_one_word():
+    with fake_host() as fake:
+        planned = fake.commands(consistency.plan, stack="demo", document="a b", at_once=True)
+        assert planned == [f"{TYPED} repair plan demo --document 'a b' --at-once"]
+        applied = fake.commands(consistency.apply, stack="demo", plan=PLAN, confirm=CONFIRM, limit=7)
+        assert applied == [followed(f"repair apply demo {PLAN} --confirm {CONFIRM} --limit 7")]
+        assert fake.commands(consistency.undo, stack="demo", plan=PLAN, confirm=CONFIRM) == [
+            followed(f"repair undo demo {PLAN} --confirm {CONFIRM}")
+        ]
+        assert fake.typed == []
+
+
+@pytest.mark.parametrize("value", HOSTILE, ids=repr)
+@pytest.mark.parametrize("field", ["stack", "plan", "confirm"])
+@pytest.mark.parametrize("operation", ["apply", "undo"])
+def test_a_plan_that_could_be_an_option_or_no_word_is_refused_before_anything_is_typed(operation, field, value):
+    with fake_host() as fake:
+        with pytest.raises(OperationValueError, match=field):
+            fake.commands(getattr(consistency, operation), **{"stack": "demo", "plan": PLAN, "confirm": CONFIRM, field: value})
+        assert fake.typed == []
+
+
+def test_what_a_plan_would_remove_and_what_was_removed_is_told():
+    with fake_host({"repair plan demo": {"stdout": [json.dumps(recorded("repair-plan"))], "success": True}}) as fake:
+        assert fake.execute(consistency.plan, stack="demo") == [True]
+    plan = recorded("repair-plan")["result"]["plan"]
+    assert f"plan {plan['id']}" in fake.said.text
+    assert f"repair apply demo {plan['id']}" in fake.said.text
+    typed = f"repair apply demo {plan['id']} --confirm {CONFIRM}"
+    for name, done in (("repair-apply", True), ("repair-refused", False)):
+        with fake_host({typed: verb(name)}) as fake:
+            assert fake.execute(consistency.apply, stack="demo", plan=plan["id"], confirm=CONFIRM) == [done]
+    assert "nothing was changed" in fake.said.text
+
+
 def test_clean_looks_at_every_rule_and_at_all_documents():
     with fake_host() as fake:
         assert fake.commands(consistency.clean, stack="demo") == [followed("check demo")]

@@ -49,6 +49,7 @@ def _shape(found: Any) -> Any:
 
 
 def _masked(text: str) -> str:
+    text = re.sub(r"(T[0-9]{6}Z)-[0-9a-f]{12}", r"\1-HEX", text)  # a plan's id
     masked = re.sub(r"sha256:[0-9a-f]{64}|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "HEX", text)
     return re.sub(r"[0-9]+", "N", re.sub(r"(T[0-9:]+)\.[0-9]+Z", r"\1Z", masked))
 

@@ -162,8 +162,8 @@ def test_stores_that_agree_are_said_to_and_when_they_were_looked_at():
 
 def test_findings_stand_by_class_and_store_and_none_is_a_zero():
     found = read({"h": overview("status-findings", "list-empty")})
-    assert heat(found)[:1] == [["class", "papers"]]
-    assert heat(found)[1:] == [["orphan", "30"], ["missing", "1"], *([kind, "0"] for kind in NONE)]
+    assert heat(found)[:1] == [["class", "cards", "papers"]]
+    assert heat(found)[1:] == [["orphan", "0", "30"], ["missing", "0", "1"], *([kind, "0", "0"] for kind in NONE)]
     assert "library | 31 findings | 3 documents, looked at" in found.text
     assert "in agreement" not in found.text
 
@@ -186,6 +186,16 @@ def test_what_nobody_could_read_anything_of_is_not_in_agreement_though_nothing_w
     found = read({"h": seen})
     assert "library | UNKNOWN: cards/cards, papers/{id}.txt could not be read" in found.text
     assert {cell for row in heat(found)[1:] for cell in row[1:]} == {"UNKNOWN"}
+
+
+def test_without_its_authority_nothing_is_known_of_any_store_of_a_rule():
+    seen = overview("status-findings", "list-empty")
+    seen["status"]["result"]["stacks"]["demo"]["agreement"]["library"].update(documents=None, unread=["main/query"])
+    assert heat(read({"h": seen}))[:3] == [
+        ["class", "cards", "papers"],
+        ["orphan", "UNKNOWN", "UNKNOWN, at least 30"],
+        ["missing", "UNKNOWN", "UNKNOWN, at least 1"],
+    ]
 
 
 @pytest.mark.parametrize("status", ["status-agreement", "status-findings", "status-unread"])

@@ -85,6 +85,25 @@ def test_stores_are_looked_at_and_what_disagrees_is_told_and_what_cannot_be_read
     assert "cannot be read, so nothing is known of it" in _failed(ruled.deploy("check")).said
 
 
+def test_what_may_be_removed_is_planned_removed_with_the_plans_id_and_put_back(ruled):
+    stranger = ruled.live() / "papers/0003.txt"
+    stranger.write_text("nobody's", encoding="utf-8")
+    planned = _well(ruled.deploy("repair", at_once="yes"))
+    assert stranger.exists(), "a plan removes nothing"
+    found = re.search(r"repair  demo  plan (\S+-[0-9a-f]{12})", planned.said)
+    assert found is not None, planned.said
+    assert "orphan" in planned.said
+    plan = found[1]
+    assert "live data would be changed: pass --data confirm=demo@HOST" in _failed(ruled.deploy("repair", plan=plan)).said
+    assert "names demo@elsewhere" in _failed(ruled.deploy("repair", plan=plan, confirm="demo@elsewhere")).said
+    assert "the brake lets 0 through" in _failed(ruled.deploy("repair", plan=plan, confirm=CONFIRM)).said
+    assert stranger.exists()
+    _well(ruled.deploy("repair", plan=plan, confirm=CONFIRM, limit="1"))
+    assert not stranger.exists()
+    _well(ruled.deploy("undo", plan=plan, confirm=CONFIRM))
+    assert stranger.read_text(encoding="utf-8") == "nobody's"
+
+
 def test_a_document_whose_id_begins_with_zeros_is_looked_for_when_it_is_typed_in_quotes(ruled):
     (ruled.live() / "papers/0002.txt").unlink()
     meant = _well(ruled.deploy("check", document='"0002"'))
@@ -187,6 +206,7 @@ def test_a_dry_run_types_nothing(untouched):
         ("prove", {}),
         ("verify", {}),
         ("check", {}),
+        ("repair", {}),
         ("prune", {}),
         ("restore", {"set": "latest", "confirm": CONFIRM}),
         ("status", {}),
@@ -266,6 +286,9 @@ def test_a_host_whose_program_is_missing_is_dead_in_the_report(untouched, tmp_pa
         ("check", {"stack": "demo"}, "demo declares no rule, so nothing says what its stores must agree on"),
         ("check", {"rule": "library"}, "has no rule 'library'; it has none"),
         ("check", {"document": "1.5"}, "--data document= takes a word"),
+        ("repair", {"stack": "demo"}, "demo declares no rule"),
+        ("undo", {"stack": "demo"}, "demo declares no rule"),
+        ("undo", {}, "this works on one stack: pass --data stack=NAME (found none)"),
         ("restore", {}, "give either a set or back=True"),
         ("restore", {"set": "latest", "back": "yes"}, "give either a set or back=True"),
         ("restore", {"set": "latest"}, "a restore changes live data: look at the plan, then pass confirm='demo@HOST'"),
@@ -291,7 +314,7 @@ def test_a_restore_on_a_host_of_several_stacks_wants_one_named(site):
 
 def test_a_host_without_stacks_is_told_so(tmp_path):
     site = Site(tmp_path)
-    for which in ("backup", "prove", "verify", "check", "prune"):
+    for which in ("backup", "prove", "verify", "check", "repair", "prune"):
         assert "no stack is declared for this host: nothing is done" in _well(site.deploy(which)).said
 
 
