@@ -27,7 +27,7 @@ from storekeeper.stores.lines import read_lines, to_line
 from storekeeper.stores.mending import Grip, Mender, Wanted
 from storekeeper.stores.protocol import Store
 
-_AT_ONCE = 50  # documents of one step
+_PROVED_AT_ONCE = 50_000  # documents that are held in memory
 _MOST_SKIPPED = 1000
 
 
@@ -57,6 +57,7 @@ class Repairing:
         self._stores = stores
         self._progress = progress
         self.done = Repaired()
+        self._left_out: set[tuple[str, str]] = set()  # places and documents of which not all could be put back
 
     def apply(self) -> None:
         """Remove what the plan says and the authority still says. Raises the first store's error; what was done by then stays done, and
@@ -64,10 +65,9 @@ class Repairing:
         self._refuse_what_cannot_be_mended()
         self._plan.note("applying")
         durable.ensure_directory(self._plan.kept_folder)
-        with closing(self._plan.entries()) as entries:
-            for (rule, place), group in _by_place(entries):
-                with self._opened(rule, place) as mending:
-                    self._take(self._rules[rule], mending, (finding for _, finding in group))
+        for rule, place in self._places():
+            with self._opened(rule, place) as mending, closing(self._plan.entries()) as entries:
+                self._take(self._rules[rule], mending, (each for name, each in entries if (name, each.place) == (rule, place)))
         self._prove_removed()
         self._plan.note("applied")
 
@@ -82,9 +82,13 @@ class Repairing:
 
     def _refuse_what_cannot_be_mended(self) -> None:
         """Open every place of the plan once, before anything is changed."""
-        for rule, place in sorted({(rule, finding.place) for rule, finding in self._plan.entries()}):
+        for rule, place in self._places():
             with self._opened(rule, place):
                 pass
+
+    def _places(self) -> list[tuple[str, str]]:
+        """Every place of the plan, with its rule."""
+        return sorted({(rule, finding.place) for rule, finding in self._plan.entries()})
 
     @contextmanager
     def _opened(self, rule: str, name: str) -> Iterator[_Mending]:
@@ -101,7 +105,7 @@ class Repairing:
     def _take(self, rule: Rule, mending: _Mending, findings: Iterable[Finding]) -> None:
         entries = iter(findings)
         place = mending.place
-        while some := list(islice(entries, _AT_ONCE)):
+        while some := list(islice(entries, mending.mender.at_once)):
             self._progress.step(place.store, f"removing from {place.label}")
             with mending.mender.grip([Wanted(each.document, each.owner if each.kind is Class.ORPHAN else None) for each in some]) as grip:
                 agreed = self._agreed(rule, mending, some, grip)
@@ -166,6 +170,7 @@ class Repairing:
                 self._progress.step(store, f"putting back into {mending.place.label}")
                 for document, group in groupby(lines, key=lambda line: str(line["document"])):
                     for sentence in mending.mender.put_back([dict(line["piece"]) for line in group]):
+                        self._left_out.add((mending.place.name, document))
                         self.done.problems.append(Problem(f"document {document[:80]!r}: {sentence}", Severity.WARNING, store))
                     self.done.undone[store] += 1
 
@@ -178,21 +183,30 @@ class Repairing:
                 )
 
     def _prove_back(self) -> None:
-        """Raises Failed where something that was put back is not there."""
+        """Raises Failed where something that was put back is not there; what could not be is said already."""
         for place, documents in self._documents_of_kept():
-            if gone := documents - self._held(place, documents):
+            wanted = {each for each in documents if (place.name, each) not in self._left_out}
+            if gone := wanted - self._held(place, wanted):
                 raise Failed(
                     f"{place.name} does not hold {len(gone)} documents that were put back, such as {min(gone)[:80]!r}", store=place.store
                 )
 
     def _documents_of_kept(self) -> Iterator[tuple[Place, set[str]]]:
-        """A place after the other, with the documents of one step at a time."""
+        """A place after the other, with the documents of some of its steps."""
+        current: Place | None = None
+        documents: set[str] = set()
         for path in self._kept():
             lines = read_lines(path)
             with closing(lines):
                 head = next(lines)
                 place = next(each for each in replicas_of(self._rules[str(head["rule"])]) if each.name == head["place"])
-                yield place, {str(line["document"]) for line in lines}
+                if current is not None and (place != current or len(documents) > _PROVED_AT_ONCE):
+                    yield current, documents
+                    documents = set()
+                current = place
+                documents |= {str(line["document"]) for line in lines}
+        if current is not None:
+            yield current, documents
 
     def _held(self, place: Place, documents: set[str]) -> set[str]:
         counts: Counter[str] = Counter()
@@ -200,11 +214,6 @@ class Repairing:
             if each.id in documents:
                 counts[each.id] += 1 if each.chunks is None else each.chunks
         return {document for document, count in counts.items() if count > 0}
-
-
-def _by_place(entries: Iterable[tuple[str, Finding]]) -> Iterator[tuple[tuple[str, str], Iterator[tuple[str, Finding]]]]:
-    """Entries stand by document; a place is opened once for all of them."""
-    return groupby(sorted(entries, key=lambda each: (each[0], each[1].place)), key=lambda each: (each[0], each[1].place))
 
 
 @contextmanager

@@ -6,7 +6,7 @@ is handed out as pieces, the caller keeps them durably, and only then are they r
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -36,7 +36,9 @@ class Grip(Protocol):
 
 
 class Mender(Protocol):
-    """One place, opened for a run."""
+    """One place, opened for a run. `at_once` is how many documents a grip of it is made for."""
+
+    at_once: int
 
     def grip(self, wanted: Sequence[Wanted]) -> AbstractContextManager[Grip]:
         """Look at these documents. What is removed in the block is durable when it ends."""
@@ -45,6 +47,3 @@ class Mender(Protocol):
         """Put pieces back where they are not there already: safe to repeat. Yields a sentence for each that cannot be, because something
         else is in its place by now; that is left as it is. What is put back is durable at the end.
         """
-
-
-Counted = Mapping[str, int]

@@ -40,8 +40,8 @@ def plan(context: Opened, scope: Scope) -> Report:
                 checking.remember(name, rule, look)
                 log.tell(context.state, name, look)
             immovable = frozenset(place.name for place in replicas_of(rule) if not can_mend(rule, place))
-            wanted = [each for each in look.findings if request.wants(each)] if not request.is_whole else look.findings
-            making.add(sorting.removed(name, wanted, rule, now, scope, immovable), sorting.reingested(name, wanted))
+            wanted, again = (filter(request.wants, look.findings) for _ in range(2))
+            making.add(sorting.removed(name, wanted, rule, now, scope, immovable), sorting.reingested(name, again))
             authority[name] = look.tally.documents if look.tally else 0
             digests[name] = rule.digest
     facts = {

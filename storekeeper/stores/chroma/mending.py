@@ -25,6 +25,8 @@ where e.segment_id = ? and m.key = ? and (m.string_value = ? or m.int_value = ?)
 class ChromaMender:
     """One collection. Its ids are read from chroma.sqlite3, the chunks themselves through `client`."""
 
+    at_once = 50  # their chunks are held in memory
+
     def __init__(self, directory: Path, source: CollectionSource, client: Client) -> None:
         self._directory = directory
         self._source = source

@@ -24,6 +24,8 @@ from storekeeper.stores.mending import Piece, Wanted
 class FilesMender:
     """One pattern of a tree. `token` is 8 hexadecimal digits, the repair's own."""
 
+    at_once = 5000  # each takes a walk
+
     def __init__(self, root: Path, scope: Scope, pattern: Pattern, token: str) -> None:
         self._root = root
         self._scope = scope
@@ -50,7 +52,7 @@ class FilesMender:
                 raise Failed(f"what was kept names {path!r:.80}, which is no path of the store")
             if not os.path.lexists(self._root / kept):
                 if not os.path.lexists(self._root / path):
-                    raise Failed(f"{shown(path)} is neither in its place nor where it was kept")
+                    yield f"{shown(path)} is neither in its place nor where it was kept: somebody has removed it"
                 continue  # it never left, or is back already
             if os.path.lexists(self._root / path):
                 yield f"{shown(path)} is there again: what was taken stays in {self._root / kept}"

@@ -27,6 +27,8 @@ _LOCK = "60s"
 class PostgresqlMender:
     """The declared rows of one database; `session` opens a connection to it."""
 
+    at_once = 500
+
     def __init__(self, session: Callable[[], AbstractContextManager[Connection]], declared: Sequence[Rows]) -> None:
         self._session = session
         self._rows = declared

@@ -22,6 +22,8 @@ _AT_ONCE = 500  # values in one statement
 class SqliteMender:
     """The declared rows of one database."""
 
+    at_once = 500
+
     def __init__(self, live: Path, rows: Sequence[Rows]) -> None:
         self._live = live
         self._rows = rows
