@@ -62,7 +62,7 @@ def rule_of(text: str) -> Rule:
 
 def test_a_good_rule_is_read_exactly() -> None:
     rule = rule_of(GOOD)
-    assert rule.stores == ("main", "records", "vectors", "papers")
+    assert rule.stores == ("records", "vectors", "papers")
     assert rule.authority.columns == ("id", "owner", "state", "at")
     assert [(each.table, each.key, each.of, each.to) for each in rule.authority.rows] == [
         ("documents", "id", None, None),
