@@ -54,9 +54,17 @@ class Desk:
         plan = Desk(replace(self.words, plan=True), self.console).call()
         if "plan" not in plan.result:
             return  # there is nothing to do, as the verb itself will say
+        self._refuse_disagreement(plan)
         confirm.ask(self.words, self.console, self._shown(plan))
         if self.words.set is not None:
             self.words = replace(self.words, set=plan.result["plan"]["set"])  # what was shown is what is done
+
+    def _refuse_disagreement(self, plan: Report) -> None:
+        """Before anybody is asked: what the verb would refuse needs no yes."""
+        if plan.result["plan"].get("disagreements") and not self.words.allow_disagreement:
+            for each in plan.problems:
+                if each.next and each.next.endswith("--allow-disagreement"):
+                    raise Refused(each.message, next=each.next)
 
     def recorded(self) -> AbstractContextManager[jobs.Job]:
         """The run's record, open until it is finished."""
@@ -185,6 +193,12 @@ def _repair(desk: Desk) -> Report:
         return repair.apply(context, name, words.limit) if words.action == "apply" else repair.undo(context, name)
 
 
+def _history(desk: Desk) -> Report:
+    from storekeeper.verbs.history import history  # noqa: PLC0415
+
+    return history(desk.stack_name, desk.sets(), str(desk.words.id), desk.words.rule)
+
+
 def _restore(desk: Desk) -> Report:
     from storekeeper.verbs.restore import RestoreRequest, restore  # noqa: PLC0415
 
@@ -196,6 +210,7 @@ def _restore(desk: Desk) -> Report:
         plan=words.plan,
         stage_dir=words.stage_dir,
         accept_unreadable=frozenset(words.accept_unreadable),
+        allow_disagreement=words.allow_disagreement,
     )
     with desk.context(lock=not words.plan) as context:
         return restore(context, request)
@@ -298,6 +313,7 @@ CALLS: Mapping[str, Callable[[Desk], Report]] = {
     "prove": _prove,
     "check": _check,
     "repair": _repair,
+    "history": _history,
     "restore": _restore,
     "resume": _resume,
     "prune": _prune,

@@ -169,6 +169,7 @@ VERBS = (
             Option(("--plan",), "say what would be done and change nothing"),
             Option(("--stage-dir",), "stage files in this directory", Takes.DIRECTORY, "DIR"),
             Option(("--accept-unreadable",), "keep a raw copy of a live store that cannot be read", Takes.STORE, "STORE", repeats=True),
+            Option(("--allow-disagreement",), "restore with --only although the stores would disagree afterwards"),
             _NOBODY_USES,
             _NO_OWNERS,
             _YES,
@@ -263,6 +264,17 @@ VERBS = (
         ),
         job=True,
         changes_live=True,
+    ),
+    Verb(
+        "history",
+        "Say in which sets a document is whole, by the ids that every set recorded at its moment.",
+        (STACK, Argument("id", "the document's id")),
+        (Option(("--rule",), "only under this rule", Takes.TEXT, "NAME"),),
+        {0: "told, also where no set holds it", 1: "failed", 2: _DONE[2], 3: "the ids of a set could not be read"},
+        (
+            ("storekeeper history maestro 4711", "every set, oldest first"),
+            ("storekeeper history maestro 4711 --json", "the same, for programs"),
+        ),
     ),
     Verb(
         "prune",

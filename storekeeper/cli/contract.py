@@ -72,6 +72,19 @@ STORE_OF_SET = record(
     }
 )
 
+AGREEMENT = record(
+    {
+        "documents": or_null(whole("documents of the authority in the set"), "a place was not recorded"),
+        "in_flight": or_null(whole("of these, the ones that were being worked on"), "a place was not recorded"),
+        "counts": or_null(by("CLASS", whole("findings at the set's moment")), "a place was not recorded"),
+        "holes": or_null(
+            whole("missing and partial: what the authority had and a replica had not, or not all of"), "a place was not recorded"
+        ),
+        "extras": or_null(whole("orphan, leftover and foreign: what a replica had and should not have"), "a place was not recorded"),
+        "unread": several(text("a place whose ids could not be recorded")),
+    }
+)
+
 SET = record(
     {
         "id": text("the set's id"),
@@ -86,6 +99,7 @@ SET = record(
         "proven_at": or_null(moment("when it was last restored into a scratch place and came out equal"), "never"),
         "pinned": flag("whether no rule may remove it"),
         "stores": by("NAME", STORE_OF_SET, "empty where its manifest cannot be used"),
+        "agreements": by("RULE", AGREEMENT, "none where no rule was declared when it was taken"),
     }
 )
 
@@ -189,6 +203,17 @@ RESTORED = {
             }
         ),
     ),
+    "agreements": by(
+        "RULE",
+        record(
+            {
+                "outcome": CHECKED["properties"]["outcome"],
+                "documents": CHECKED["properties"]["documents"],
+                "counts": CHECKED["properties"]["counts"],
+            }
+        ),
+        "what a check found when all was live again; none where no rule is declared, or nothing was changed",
+    ),
     "back": or_null(text("the command that returns"), "there is nothing to return from"),
 }
 
@@ -211,6 +236,16 @@ PLAN = record(
                 ),
                 "services": several(text("what would be stopped meanwhile")),
                 "space": by("MOUNT", record({"needed": whole("bytes"), "free": whole("bytes")}), "by file system"),
+                "disagreements": by(
+                    "RULE",
+                    record(
+                        {
+                            "counts": or_null(by("CLASS", whole("findings that would come of it")), "it cannot be told"),
+                            "samples": several(FINDING, "the first of them"),
+                        }
+                    ),
+                    "of `--only`, for each rule with places in other stores too",
+                ),
             }
         )
     },
@@ -343,6 +378,39 @@ MISSING = record(
 
 PINNED = record({"id": text("the set's id"), "pinned": flag("whether it is pinned now")})
 
+HISTORY = record(
+    {
+        "document": text("the document's id"),
+        "sets": several(
+            record(
+                {
+                    "id": text("the set's id"),
+                    "time": moment("when it was begun"),
+                    "state": STATE,
+                    "rules": by(
+                        "RULE",
+                        record(
+                            {
+                                "is": one_of(
+                                    ["whole", "incomplete", "in_flight", "failed", "orphan", "absent", "unknown"],
+                                    "how the set holds it: `orphan` where replicas had something of it and the authority had not",
+                                ),
+                                "owner": or_null(text("whose it was"), "no owner is known"),
+                                "findings": several(FINDING, "what was wrong with it"),
+                                "why": or_null(text("why it is not known"), "it is known"),
+                            }
+                        ),
+                        "none where the set recorded no ids",
+                    ),
+                }
+            ),
+            "oldest first",
+        ),
+        "newest_whole": or_null(text("the newest good set in which it is whole"), "there is none"),
+        "restore": or_null(text("the command that brings it back out of that set"), "there is none"),
+    }
+)
+
 RESULTS: dict[str, list[Schema]] = {
     "backup": [record({"set": SET, "retention": or_null(record(PRUNED, "what retention did afterwards"), "it could not end")})],
     "list": [record({"sets": several(SET, "oldest first")})],
@@ -365,6 +433,7 @@ RESULTS: dict[str, list[Schema]] = {
             "with `--stats`",
         ),
     ],
+    "history": [HISTORY],
     "repair": [record({"plan": PLANNED}, "of `repair plan`"), REPAIRED],
     "prune": [record({**PRUNED, "dry_run": flag("whether nothing was removed")})],
     "send": [record({"set": SET})],

@@ -67,6 +67,7 @@ class Words:
     stage_dir: Path | None = None
     accept_unreadable: tuple[str, ...] = ()
     accept_shrink: tuple[str, ...] = ()
+    allow_disagreement: bool = False
     nobody_uses: tuple[str, ...] = ()
     no_owners: tuple[str, ...] = ()
     all: bool = False
@@ -74,6 +75,7 @@ class Words:
     dry_run: bool = False
     action: str | None = None
     repair: str | None = None
+    id: str | None = None
     rule: str | None = None
     document: str | None = None
     owner: str | None = None
@@ -122,6 +124,7 @@ _RECORDED = (
     "stage_dir",
     "accept_unreadable",
     "accept_shrink",
+    "allow_disagreement",
     "nobody_uses",
     "no_owners",
     "all",

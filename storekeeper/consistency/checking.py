@@ -129,6 +129,11 @@ class Checking:
                     yield each
 
 
+@dataclass(frozen=True)
+class _Read(Stream):
+    identities: Sorted
+
+
 class _Reading:
     """All places of a rule read, and compared. The authority is read before the replicas and, `twice`, once more after them: what is found
     disagrees with both.
@@ -152,7 +157,7 @@ class _Reading:
                 self.findings = Spool(path, ())
                 self.problems.append(Problem(f"{name}: {error.message}", Severity.ERROR, error.store, error.next))
 
-    def _read_all(self, held: ExitStack, rule: Rule, *, twice: bool) -> tuple[list[Stream], list[Stream]]:
+    def _read_all(self, held: ExitStack, rule: Rule, *, twice: bool) -> tuple[list[_Read], list[_Read]]:
         """The authority as often as it is read, and the replicas; no authority where it could not be read each time."""
         authority, places = authority_of(rule), replicas_of(rule)
         said = [self._read(held, authority, 0)]
@@ -162,7 +167,7 @@ class _Reading:
         authorities = [each for each in said if each is not None]
         return authorities if len(authorities) == len(said) else [], [each for each in replicas if each is not None]
 
-    def _found(self, path: Path, rule: Rule, authorities: Sequence[Stream], replicas: Sequence[Stream]) -> Spool:
+    def _found(self, path: Path, rule: Rule, authorities: Sequence[_Read], replicas: Sequence[_Read]) -> Spool:
         """`tally` and `figures` are those of the authority as it was read last."""
         found = [
             Spool(path.with_name(f"{path.name}.{number}"), self._compared(rule, each, replicas)) for number, each in enumerate(authorities)
@@ -171,7 +176,7 @@ class _Reading:
             return Spool(path, in_both(*found))
         return found[0] if found else Spool(path, ())
 
-    def _read(self, held: ExitStack, place: Place, number: int) -> Stream | None:
+    def _read(self, held: ExitStack, place: Place, number: int) -> _Read | None:
         """A place's identities, read at once and sorted; None, with a problem, where they cannot be had."""
         checking, remarks = self._checking, Remarks()
         checking._progress.step(place.store, f"reading {place.label}")
@@ -187,14 +192,14 @@ class _Reading:
         if remarks.nameless > 0:
             said = f"{self._name}: {remarks.nameless:,} entries of {place.name} have no id"
             self.problems.append(Problem(said, Severity.WARNING, place.store))
-        return Stream(place, kept, remarks.ends)
+        return _Read(place, kept, remarks.ends)
 
     def _not_read(self, place: Place, message: str, following: str | None) -> None:
         self.unread.append(place.name)
         said = f"{self._name}: {place.name} cannot be read, so nothing is known of it: {message}"
         self.problems.append(Problem(said, Severity.ERROR, place.store, following))
 
-    def _compared(self, rule: Rule, authority: Stream, replicas: Sequence[Stream]) -> Iterator[Finding]:
+    def _compared(self, rule: Rule, authority: _Read, replicas: Sequence[_Read]) -> Iterator[Finding]:
         comparison = Comparison(rule.states, rule.grace, self.at)
         yield from comparison.findings(authority, replicas)
         self.tally = comparison.tally
@@ -205,7 +210,7 @@ class _Reading:
             self.problems.append(Problem(said, Severity.WARNING, authority.place.store, next="name them in `states`"))
 
 
-def _figures(authority: Stream, tally: Tally, replicas: Sequence[Stream]) -> Figures:
+def _figures(authority: _Read, tally: Tally, replicas: Sequence[_Read]) -> Figures:
     held = {
         each.place.name: (tally.held[each.place.name], tally.chunks[each.place.name] if each.place.counts else None) for each in replicas
     }

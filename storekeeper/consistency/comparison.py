@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import Enum
@@ -13,7 +13,7 @@ from storekeeper.consistency.findings import Class, Finding
 from storekeeper.consistency.places import Place
 from storekeeper.outcomes import Unknown
 from storekeeper.stack.rules import States
-from storekeeper.stores.identities import Identity, Sorted, key_of, merged
+from storekeeper.stores.identities import Identity, key_of, merged
 
 _MOST_OWNERS = 3  # of one document, that are named
 _MOST_WORDS = 5  # states that are declared nowhere, and are said
@@ -38,10 +38,10 @@ class Tally:
 
 @dataclass(frozen=True)
 class Stream:
-    """A place with what it holds; `ends` are texts that no id can hold there."""
+    """A place with what it holds, sorted, to be iterated as often as one likes; `ends` are texts that no id can hold there."""
 
     place: Place
-    identities: Sorted
+    identities: Iterable[Identity]
     ends: tuple[str, ...] = ()
 
 

@@ -25,6 +25,17 @@ class Spool:
             yield Finding.from_json(line)
 
 
+def only_in_second(first: Iterable[Finding], second: Iterable[Finding]) -> Iterator[Finding]:
+    """What only the second of two looks saw."""
+    earlier = iter(first)
+    old = next(earlier, None)
+    for each in second:
+        while old is not None and old.key < each.key:
+            old = next(earlier, None)
+        if old is None or old.key != each.key:
+            yield each
+
+
 def in_both(first: Iterable[Finding], second: Iterable[Finding]) -> Iterator[Finding]:
     """What two looks agree on, as the second saw it."""
     earlier = iter(first)

@@ -13,6 +13,8 @@ from typing import Any
 from storekeeper.host import space
 from storekeeper.host.space import FileSystem
 from storekeeper.outcomes import Problem, Refused, Severity, StorekeeperError, Unknown
+from storekeeper.restore import disagreement
+from storekeeper.restore.disagreement import Disagreement
 from storekeeper.restore.partial import left_behind
 from storekeeper.restore.services import Stoppable
 from storekeeper.sets import room
@@ -33,6 +35,7 @@ class RestoreRequest:
     plan: bool = False
     stage_dir: Path | None = None
     accept_unreadable: frozenset[str] = frozenset()
+    allow_disagreement: bool = False
 
 
 class _Gathered:
@@ -76,6 +79,7 @@ class Plan:
     stops: tuple[str, ...]
     file_systems: tuple[FileSystem, ...]
     problems: tuple[Problem, ...]
+    disagreements: tuple[Disagreement, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         stores = {
@@ -88,7 +92,13 @@ class Plan:
             }
             for name, each in self.foreseen.items()
         }
-        return {"set": self.entry.id, "stores": stores, "services": list(self.stops), "space": told_space(self.file_systems)}
+        return {
+            "set": self.entry.id,
+            "stores": stores,
+            "services": list(self.stops),
+            "space": told_space(self.file_systems),
+            "disagreements": disagreement.told(self.disagreements),
+        }
 
 
 def make_plan(context: Context, request: RestoreRequest, resolved: Resolved) -> Plan:
@@ -103,6 +113,7 @@ def make_plan(context: Context, request: RestoreRequest, resolved: Resolved) -> 
     live = look_at_live(context, request)
     foreseen = foresee_all(chosen, entry, manifest, request.stage_dir, live)
     needs = add_up([safety_need(context, live), *(each.bytes_needed for each in foreseen.values())])
+    disagreements = disagreement.disagreements(context, entry, chosen) if request.only and not request.back else ()
     return Plan(
         entry=entry,
         manifest=manifest,
@@ -110,7 +121,11 @@ def make_plan(context: Context, request: RestoreRequest, resolved: Resolved) -> 
         live=live,
         stops=tuple(Stoppable.of(context, chosen).running()),
         file_systems=tuple(space.check(needs, purpose="restore", next=_elsewhere(context, request))),
-        problems=tuple(_notes(context, resolved, live, foreseen)),
+        problems=(
+            *_notes(context, resolved, live, foreseen),
+            *disagreement.problems_of(disagreements, chosen, allowing(context, request)),
+        ),
+        disagreements=disagreements,
     )
 
 
@@ -167,10 +182,20 @@ def unsaved(context: Context, request: RestoreRequest, error: StorekeeperError) 
 
 def accepting(context: Context, request: RestoreRequest, stores: Collection[str]) -> str:
     """The command that accepts raw copies of these stores too."""
+    return _command(context, replace(request, accept_unreadable=request.accept_unreadable | frozenset(stores)))
+
+
+def allowing(context: Context, request: RestoreRequest) -> str:
+    """The command that accepts that stores disagree afterwards."""
+    return _command(context, replace(request, allow_disagreement=True))
+
+
+def _command(context: Context, request: RestoreRequest) -> str:
     words = ["storekeeper", "restore", context.stack.stack, "--back" if request.back else str(request.set)]
     words += [word for name in request.only for word in ("--only", name)]
     words += ["--stage-dir", shlex.quote(str(request.stage_dir))] if request.stage_dir is not None else []
-    words += [word for name in sorted({*request.accept_unreadable, *stores}) for word in ("--accept-unreadable", name)]
+    words += [word for name in sorted(request.accept_unreadable) for word in ("--accept-unreadable", name)]
+    words += ["--allow-disagreement"] if request.allow_disagreement else []
     return " ".join(words)
 
 

@@ -9,11 +9,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
+from storekeeper.consistency.recording import Agreement
 from storekeeper.host import formats
 from storekeeper.host.clock import parse_rfc3339, rfc3339
 from storekeeper.outcomes import Failed, Problem, Refused, Severity
@@ -46,6 +47,7 @@ class Manifest:
     skew_ms: float
     pause_ms: float
     stores: Mapping[str, StoreRecord]
+    agreements: Mapping[str, Agreement] = field(default_factory=dict)
     previous: str | None = None
     state: State = "verified"
     problems: Sequence[Problem] = ()
@@ -69,6 +71,7 @@ class Manifest:
             "skew_ms": self.skew_ms,
             "pause_ms": self.pause_ms,
             "stores": {name: record.to_json() for name, record in self.stores.items()},
+            "agreements": {name: agreement.to_json() for name, agreement in self.agreements.items()},
             "previous": self.previous,
             "state": self.state,
             "problems": [asdict(problem) for problem in self.problems],
@@ -160,6 +163,7 @@ def _from_json(sealed: dict[str, Any], schema: int) -> Manifest:
             skew_ms=float(document["skew_ms"]),
             pause_ms=float(document["pause_ms"]),
             stores={str(name): StoreRecord.from_json(record) for name, record in document["stores"].items()},
+            agreements={str(name): Agreement.from_json(each) for name, each in document.get("agreements", {}).items()},
             previous=None if document["previous"] is None else str(document["previous"]),
             state=_state(document["state"]),
             problems=tuple(_problem(each) for each in document["problems"]),

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from storekeeper import __version__
+from storekeeper.consistency.recording import Agreement, Recording
 from storekeeper.host import clock, durable, space
 from storekeeper.outcomes import Failed, Problem, Severity, said_by_the_system
 from storekeeper.sets import room, shrinkage
@@ -26,6 +27,7 @@ from storekeeper.stores.protocol import Hold, Look, Store
 from storekeeper.stores.record import RAW_COPY, StoreRecord
 
 _WORK = ".work"  # the stores' own copies, in the partial so that they are moved into the set and not copied again
+_IDS = ".ids"  # in it: what sorts the ids of a rule; no store is named so
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,8 @@ def _take(context: Context, purpose: str, accept_shrink: frozenset[str], accept_
         point = making.dump_all(readable)
         for name in raw:
             making.copy_raw(name)
+        agreements = making.agreements()
+        durable.remove_tree(partial.path / _WORK)
         warnings = [problem for each in found.values() for problem in each.problems] + making.problems
         if purpose == "backup":
             warnings += shrinkage.compare(making.records, previous, accept_shrink)
@@ -78,6 +82,7 @@ def _take(context: Context, purpose: str, accept_shrink: frozenset[str], accept_
             skew_ms=point.skew_ms,
             pause_ms=point.pause_ms,
             stores=making.records,
+            agreements=agreements,
             previous=previous.id if previous else None,
             state="verified" if is_complete else "incomplete",
             problems=tuple(warnings),
@@ -99,6 +104,15 @@ class _Making:
         self._partial = partial
         self._previous = previous
         self._found = found
+        scratch = partial.path / _WORK / _IDS
+        durable.ensure_directory(scratch)
+        self._recording = Recording(context.stack.consistency, scratch)
+
+    def agreements(self) -> Mapping[str, Agreement]:
+        """What the stores that were dumped say of each other, by rule."""
+        found = self._recording.agreements({name: folder.path for name, folder in self._folders.items()})
+        self.problems += self._recording.problems
+        return found
 
     def dump_all(self, stores: Mapping[str, Store]) -> Point:
         """Hold these stores at one point and write their artefacts; all holds are closed when this returns."""
@@ -108,7 +122,6 @@ class _Making:
             for name in sorted(holds, key=lambda name: name in going_on):
                 with naming(name):
                     self._dump(name, holds[name], point)
-        durable.remove_tree(self._partial.path / _WORK)
         return point
 
     def copy_raw(self, name: str) -> None:
@@ -154,6 +167,7 @@ class _Making:
         started = self._begun.get(name, clock.monotonic())
         folder = self._folders[name]
         dumped = self._context.stores[name].dump(hold, folder)
+        self._recording.write(self._context.stores[name], hold, folder)
         folder.seal()
         self.problems += dumped.problems
         self.records[name] = StoreRecord(

@@ -2,7 +2,7 @@
 
 A backup walks `preflight`, `look`, `hold` (prepare, pin, copy, release), `dump`, `verify`; a proof walks `prove`; a restore walks
 `foresee`, `place`, `stage`, `refuse_holders`, `switch`, `probe`, and the reverse `switch_back`, `discard_stage`, `discard_old`. What
-cannot be read has a `raw_copy`. A check of what stores must agree on reads `identities`.
+cannot be read has a `raw_copy`. A check of what stores must agree on reads `identities`, a backup `dumped_identities`.
 Every method raises a StorekeeperError whose sentence says what was found; none returns a default for what it could not read.
 """
 
@@ -189,6 +189,9 @@ class Store(Protocol):
         Raises Refused for a place that is declared wrongly (no such column, a query that writes), Unknown or Failed where it cannot be
         read; nothing is ever empty because it could not be looked at.
         """
+
+    def dumped_identities(self, hold: Any, folder: Path, source: Source, remarks: Remarks) -> Iterator[Identity]:
+        """The same of the pinned moment, from the hold or from what `dump` has just written into `folder`: between `dump` and `close`."""
 
     def mender(self, source: Source, rows: Sequence[Rows], token: str) -> AbstractContextManager[Mender]:
         """What removes documents of a place and puts them back. `token` is 8 hexadecimal digits, the repair's own.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
@@ -65,6 +65,32 @@ def check(context: Opened, request: CheckRequest, tell: Callable[[Mapping[str, A
     outcomes = {each["outcome"] for each in told.values()}
     outcome = next((each for each in (Outcome.UNKNOWN, Outcome.WARNING) if each in outcomes), None)
     return Report({"rules": told, **({"stores": stores} if request.stats else {})}, problems, outcome)
+
+
+def checked_after(context: Opened) -> tuple[dict[str, Any], list[Problem]]:
+    """What the rules say once live data was replaced: a word and counts of each, and a warning where stores disagree or cannot be read.
+
+    Nothing that is found, or cannot be found out, undoes what was done. Nothing is said of a stack without rules.
+    """
+    told: dict[str, Any] = {}
+    problems: list[Problem] = []
+    if not context.stack.consistency:
+        return told, problems
+    try:
+        with scratch_directory(context) as work:
+            checking = Checking(context.stores, context.state, work, context.progress)
+            for name, rule in context.stack.consistency.items():
+                look = looked(context, checking, name, rule)
+                problems += _remembered(context, checking, name, rule, look)
+                found = _Telling(name, look, CheckRequest(), None).told()
+                problems += [replace(each, severity=Severity.WARNING) for each in look.problems]
+                problems += _about(context, name, found)
+                told[name] = {key: found[key] for key in ("outcome", "documents", "counts")}
+    except (StorekeeperError, OSError) as error:
+        said = error.message if isinstance(error, StorekeeperError) else said_by_the_system(error)
+        following = f"storekeeper check {context.stack.stack}"
+        problems.append(Problem(f"whether the stores agree now could not be found out: {said}", Severity.WARNING, next=following))
+    return told, problems
 
 
 def chosen(context: Opened, wanted: str | None) -> Mapping[str, Rule]:

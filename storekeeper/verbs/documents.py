@@ -26,6 +26,7 @@ def told_of(manifest: Manifest | None) -> dict[str, Any]:
         "skew_ms": manifest.skew_ms if manifest else None,
         "pause_ms": manifest.pause_ms if manifest else None,
         "stores": {name: _describe_store(record) for name, record in manifest.stores.items()} if manifest else {},
+        "agreements": {name: each.figures for name, each in manifest.agreements.items()} if manifest else {},
     }
 
 
@@ -43,6 +44,7 @@ def _describe(entry: SetEntry, told: Mapping[str, Any]) -> dict[str, Any]:
         "proven_at": rfc3339(entry.proven_at) if entry.proven_at else None,
         "pinned": entry.pinned is not None and entry.pinned.holds(clock.now()),
         "stores": told["stores"],
+        "agreements": told["agreements"],
     }
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from storekeeper.outcomes import Refused
+from storekeeper.restore.disagreement import refuse
 from storekeeper.restore.journal import journals, refuse_unfinished
-from storekeeper.restore.plan import RestoreRequest, make_plan
+from storekeeper.restore.plan import RestoreRequest, allowing, make_plan
 from storekeeper.restore.restoring import Restored, restore_set
 from storekeeper.restore.resuming import refuse_or_resume
 from storekeeper.restore.returning import go_back
 from storekeeper.sets.context import Context
+from storekeeper.verbs.check import checked_after
 from storekeeper.verbs.report import Report
 
 __all__ = ["RestoreRequest", "restore"]
@@ -28,7 +30,10 @@ def restore(context: Context, request: RestoreRequest) -> Report:
     else:
         interrupted = refuse_or_resume(context)
     restored = go_back(context, request) if request.back else _to_set(context, request, str(request.set))
-    return Report(restored.result, [*interrupted, *restored.problems])
+    if "plan" in restored.result:
+        return Report(restored.result, restored.problems)
+    agreements, found = checked_after(context) if restored.result["stores"] else ({}, [])
+    return Report({**restored.result, "agreements": agreements}, [*interrupted, *restored.problems, *found])
 
 
 def _to_set(context: Context, request: RestoreRequest, name: str) -> Restored:
@@ -37,4 +42,6 @@ def _to_set(context: Context, request: RestoreRequest, name: str) -> Restored:
         plan = make_plan(context, request, resolved)
         if request.plan:
             return Restored({"plan": plan.to_json()}, plan.problems)
+        if not request.allow_disagreement:
+            refuse(plan.disagreements, plan.foreseen, allowing(context, request))
         return restore_set(context, plan, request)

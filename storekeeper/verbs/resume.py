@@ -5,8 +5,9 @@ from __future__ import annotations
 from storekeeper.outcomes import Problem, Severity
 from storekeeper.restore.restoring import ended
 from storekeeper.restore.resuming import take_up
-from storekeeper.restore.walk import DONE
+from storekeeper.restore.walk import ABANDONED, DONE
 from storekeeper.sets.context import Context
+from storekeeper.verbs.check import checked_after
 from storekeeper.verbs.report import Report
 
 
@@ -16,4 +17,6 @@ def resume(context: Context) -> Report:
     if resumed is None:
         return Report({"ended": None}, [Problem(f"no restore of {context.stack.stack} is open", Severity.INFO)])
     result = {"ended": resumed.how, **ended(context, resumed.journal, resumed.walk)}
-    return Report(result if resumed.how == DONE else {**result, "back": None}, [resumed.problem])
+    agreements, found = checked_after(context) if resumed.how != ABANDONED else ({}, [])
+    told = {**result, "agreements": agreements}
+    return Report(told if resumed.how == DONE else {**told, "back": None}, [resumed.problem, *found])

@@ -373,6 +373,23 @@ def test_a_query_that_does_more_than_read_or_does_not_run_is_said_and_changes_no
         assert main.execute("select count(*) from documents").fetchone() == (32,)
 
 
+@pytest.mark.fault("F1")
+def test_a_column_that_is_gone_is_unknown_and_no_document_of_that_name(program: Program, application: Maestro) -> None:
+    with database(application.metadata) as metadata:
+        metadata.execute("alter table processed_documents rename column doc_id to other")
+    document = hold_to(program.answer("check", "maestro"), 3, "unknown", "no such column")
+    found = document["result"]["rules"]["documents"]["findings"]
+    assert [each for each in found if each["store"] == "metadata"] == []
+    hold_to(program.answer("repair", "plan", "maestro", "--document", "doc_id", "--at-once"), 3, "unknown", "no such column")
+
+
+@pytest.mark.control("F1")
+def test_control_to_sqlite_a_quoted_name_that_is_no_column_is_a_text(application: Maestro) -> None:
+    with database(application.metadata) as metadata:
+        metadata.execute("alter table processed_documents rename column doc_id to other")
+        assert metadata.execute('select distinct "doc_id" from processed_documents').fetchall() == [("doc_id",)]
+
+
 @pytest.mark.control("H10")
 def test_control_on_an_ordinary_connection_that_query_does_delete(application: Maestro) -> None:
     with database(application.main) as main:

@@ -105,6 +105,7 @@ CASES: dict[str, str] = {
     "F10": "Ids with quotes, NUL, line ends, other scripts, 10 kB, or what ends an id in a pattern",
     "F11": "A document is in one collection of two",
     "F12": "A document has another number of chunks than its record says",
+    "F14": "Sets are taken while four writers ingest, process again and delete",
     "G1": "A host is unreachable",
     "G2": "The wire is cut in the middle of a verb, for ever",
     "G3": "The wire is silent for twenty seconds, and back",

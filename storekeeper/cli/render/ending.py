@@ -18,6 +18,7 @@ _RENDERERS = {
     "prove": sets.looks,
     "check": check.check,
     "repair": repair.repair,
+    "history": sets.history,
     "prune": sets.prune,
     "receive": sets.received,
     "pin": sets.pin,

@@ -78,10 +78,22 @@ def _done(document: Document, paint: Paint) -> list[str]:
         if store["counts"]
     ]
     lines += ["", *table([["store", "switched in", "down", "objects"], *rows], paint, "  ")] if rows else []
+    lines += _agreements(result["agreements"])
     if result["safety_set"] and result["stores"]:
         lines += ["", f"  as it was before: set {result['safety_set']}, pinned"]
     if result["back"]:
         lines += [f"  the way back: {result['back']}"]
+    return lines
+
+
+def _agreements(told: Mapping[str, Any]) -> list[str]:
+    """A line a rule: whether the stores agree now."""
+    lines = [""] if told else []
+    for name, rule in told.items():
+        found = [f"{count:,} {kind}" for kind, count in rule["counts"].items() if count and kind != "in_flight"]
+        word = "not known" if rule["outcome"] == "unknown" else ", ".join(found) or "all stores agree"
+        documents = "" if rule["documents"] is None else f" of {rule['documents']:,} documents"
+        lines.append(f"  {name}{documents}: {word}")
     return lines
 
 

@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from storekeeper.cli.document import Document
-from storekeeper.cli.render.layout import Cell, Paint, counted, short_time, size, span, table, wrapped
+from storekeeper.cli.render.layout import Cell, Paint, counted, printable, short_time, size, span, table, wrapped
+
+_LONGEST = 60  # signs of a cell that may hold anything
 
 
 def backup(document: Document, paint: Paint) -> list[str]:
@@ -23,11 +25,24 @@ def backup(document: Document, paint: Paint) -> list[str]:
         "  ",
     )
     lines += ["", f"  all stores within {made['skew_ms']:.0f} ms; kept in", f"    {made['path']}"]
+    lines += agreements(made["agreements"])
     lines += ["", *_kept(document["result"]["retention"], dry_run=False)]
     if made["state"] == "verified":
         command = f"storekeeper prove {stack} {made['id']}"
         lines.append(f"  not proven yet: {paint.command(command)}")
     return lines
+
+
+def agreements(told: Mapping[str, Any]) -> list[str]:
+    """What a set's stores said of each other: a line a rule."""
+    return [f"  {name}: {_agreement(each)}" for name, each in told.items()]
+
+
+def _agreement(told: Mapping[str, Any]) -> str:
+    if told["counts"] is None:
+        return f"not known whether its stores agreed: the ids of {', '.join(told['unread'])} were not recorded"
+    flying = f", {told['in_flight']:,} in flight" if told["in_flight"] else ""
+    return f"{told['documents']:,} documents{flying}, {told['holes']:,} holes, {told['extras']:,} extras"
 
 
 def received(document: Document, paint: Paint) -> list[str]:
@@ -77,6 +92,38 @@ def listing(document: Document, paint: Paint) -> list[str]:
         for each in found
     ]
     return lines + table([["set", "state", "size", "stores", "last proven", ""], *rows], paint, "  ")
+
+
+def history(document: Document, paint: Paint) -> list[str]:
+    """A document through the sets, oldest first: one line a set and rule."""
+    result = document["result"]
+    what = f"{printable(result['document'])[:60]} in {counted(len(result['sets']), 'set')}, oldest first (times in UTC)"
+    lines = [_headline(document, paint, what)]
+    rows: list[list[Cell | str]] = [
+        [each["id"], Cell(each["state"], each["state"]), rule, Cell(found["is"].replace("_", " "), _TONES[found["is"]]), _wrong(found)]
+        for each in result["sets"]
+        for rule, found in (each["rules"] or {"": _NOT_RECORDED}).items()
+    ]
+    lines += ["", *table([["set", "state", "rule", "document", "what was wrong"], *rows], paint, "  ")] if rows else []
+    return [*lines, *(["", f"  to bring it back: {paint.command(result['restore'])}"] if result["restore"] else [])]
+
+
+_NOT_RECORDED = {"is": "unknown", "findings": [], "why": "no rule was declared when it was taken"}
+_TONES = {
+    "whole": "ok",
+    "incomplete": "attention",
+    "orphan": "attention",
+    "unknown": "unknown",
+    "in_flight": None,
+    "failed": None,
+    "absent": None,
+}
+
+
+def _wrong(found: Mapping[str, Any]) -> str:
+    said = [f"{each['class']} in {each['place']}" for each in found["findings"]]
+    line = printable(found["why"] or ", ".join(said)).replace("\n", "?")
+    return line if len(line) <= _LONGEST else f"{line[: _LONGEST - 3]}..."
 
 
 def looks(document: Document, paint: Paint) -> list[str]:

@@ -38,6 +38,12 @@ def live(directory: Path, source: CollectionSource, remarks: Remarks) -> Iterato
         yield from read(catalogue, source, remarks)
 
 
+def sealed(directory: Path, source: CollectionSource, remarks: Remarks) -> Iterator[Identity]:
+    """The same of a copy that nobody changes."""
+    with open_catalogue(directory, sealed=True) as catalogue:
+        yield from read(catalogue, source, remarks)
+
+
 def read(catalogue: Catalogue, source: CollectionSource, remarks: Remarks) -> Iterator[Identity]:
     """The same of an open catalogue; several identities may have one id, and their counts are to be added up.
 

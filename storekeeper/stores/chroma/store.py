@@ -104,6 +104,17 @@ class ChromaStore:
             raise TypeError(f"a Chroma directory has no {type(source).__name__}")
         return identities.live(self._directory(), source, remarks)
 
+    def dumped_identities(
+        self,
+        hold: ChromaHold,  # noqa: ARG002 - the copy in the set is the pinned moment
+        folder: Path,
+        source: Source,
+        remarks: Remarks,
+    ) -> Iterator[Identity]:
+        if not isinstance(source, CollectionSource):
+            raise TypeError(f"a Chroma directory has no {type(source).__name__}")
+        return identities.sealed(folder / dumping.CONTENT, source, remarks)
+
     @contextmanager
     def mender(self, source: Source, rows: Sequence[Rows], token: str) -> Iterator[Mender]:  # noqa: ARG002 - the protocol's
         """Through the server where there is one; else through the application's own chromadb, while nobody has the directory open."""

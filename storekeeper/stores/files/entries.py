@@ -25,7 +25,8 @@ from storekeeper.stores.protocol import Content
 Entry = dict[str, Any]
 
 COUNTED = frozenset({"directory", "file", "link", "fifo"})
-LISTED_ONLY = frozenset({"socket", "device", "vanished", "absent"})
+NOT_THERE = frozenset({"vanished", "absent"})
+LISTED_ONLY = frozenset({"socket", "device"}) | NOT_THERE
 _DIGESTED = ("path", "type", "mode", "uid", "gid", "mtime_ns", "size", "sha256", "target", "xattrs", "hardlink")
 
 ACLS = frozenset({"system.posix_acl_access", "system.posix_acl_default"})

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 
 from storekeeper.host.tree import Tree, joined
@@ -57,6 +57,17 @@ class Pattern:
     def identities(self, tree: Tree, scope: Scope) -> Iterator[Identity]:
         for _, document, owner in self.entries(tree, scope):
             yield Identity(document, owner, chunks=1)
+
+    def of_paths(self, paths: Iterable[str]) -> Iterator[Identity]:
+        """The same of the paths of a set's listing."""
+        names = [_compiled(name) for name in self.names]
+        for path in paths:
+            parts = path.split("/")
+            if len(parts) == len(names):
+                found = [name.fullmatch(part) for name, part in zip(names, parts, strict=True)]
+                words = {key: word for each in found if each is not None for key, word in each.groupdict().items()}
+                if all(found):
+                    yield Identity(words["id"], words.get("owner"), chunks=1)
 
     def _below(self, tree: Tree, scope: Scope, directory: str, depth: int, known: dict[str, str]) -> Iterator[tuple[str, str, str | None]]:
         name, is_last = self.names[depth], depth == len(self.names) - 1

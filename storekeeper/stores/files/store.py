@@ -19,7 +19,7 @@ from storekeeper.runtimes.protocol import Runtime
 from storekeeper.stack.rules import Rows
 from storekeeper.stores.files import checking, foreseeing, rawcopying, staging, switching
 from storekeeper.stores.files.copying import Copying
-from storekeeper.stores.files.entries import describe
+from storekeeper.stores.files.entries import NOT_THERE, describe
 from storekeeper.stores.files.listing import is_gone, shown, spool, walk
 from storekeeper.stores.files.mending import FilesMender
 from storekeeper.stores.files.patterns import Pattern
@@ -132,6 +132,19 @@ class FilesStore:
         remarks.ends = pattern.ends
         with opened({"": self._root}) as tree:
             yield from pattern.identities(tree, self._scope)
+
+    def dumped_identities(
+        self,
+        hold: FilesHold,  # noqa: ARG002 - what vanished after it was pinned is not in the set
+        folder: Path,
+        source: Source,
+        remarks: Remarks,
+    ) -> Iterator[Identity]:
+        if not isinstance(source, PatternSource):
+            raise TypeError(f"a tree has no {type(source).__name__}")
+        pattern = Pattern(source.pattern)
+        remarks.ends = pattern.ends
+        return pattern.of_paths(each["path"] for each in checking.listed(folder, self._scope) if each["type"] not in NOT_THERE)
 
     def mender(self, source: Source, rows: Sequence[Rows], token: str) -> AbstractContextManager[Mender]:  # noqa: ARG002 - the protocol's
         if not isinstance(source, PatternSource):

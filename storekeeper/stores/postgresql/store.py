@@ -17,7 +17,7 @@ from storekeeper.stores.folder import StoreFolder
 from storekeeper.stores.identities import Identity, Remarks, RowsSource, Source, SqlSource
 from storekeeper.stores.mending import Mender
 from storekeeper.stores.postgresql import catalogue, dump, extensions, foresight, identities, loading, properties
-from storekeeper.stores.postgresql.connection import Access, Connection, access_to, server_version, value
+from storekeeper.stores.postgresql.connection import Access, Connection, access_to, bounded, server_version, value
 from storekeeper.stores.postgresql.hold import SnapshotHold
 from storekeeper.stores.postgresql.loading import Loading
 from storekeeper.stores.postgresql.mending import PostgresqlMender
@@ -98,6 +98,18 @@ class PostgresqlStore:
         with self._access.session(self._declared.database, _COUNT_SECONDS) as connection:
             connection.execute(f"set lock_timeout = '{_LOOK_SECONDS:g}s'")
             yield from identities.read(connection, source, remarks)
+
+    def dumped_identities(
+        self,
+        hold: SnapshotHold,
+        folder: Path,  # noqa: ARG002 - an archive cannot be asked: the session that holds the snapshot is
+        source: Source,
+        remarks: Remarks,
+    ) -> Iterator[Identity]:
+        if not isinstance(source, SqlSource | RowsSource):
+            raise TypeError(f"a database has no {type(source).__name__}")
+        with bounded(hold.connection, _COUNT_SECONDS):
+            yield from identities.read(hold.connection, source, remarks)
 
     def mender(self, source: Source, rows: Sequence[Rows], token: str) -> AbstractContextManager[Mender]:  # noqa: ARG002 - the protocol's
         if not rows:

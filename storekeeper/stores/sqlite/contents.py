@@ -124,6 +124,11 @@ def quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
+def column_of(table: str, name: str) -> str:
+    """A column in a query. Without its table, a quoted name that is no column is a text to SQLite (sqlite.org/quirks.html)."""
+    return f"{quoted(table)}.{quoted(name)}"
+
+
 def _rows_of(connection: sqlite3.Connection, table: str) -> str:
     """`not indexed` keeps SQLite from reading a covering index in that one's order; for a table without rowid it does not."""
     query = f"select * from {quoted(table)} not indexed"  # noqa: S608 - quoted

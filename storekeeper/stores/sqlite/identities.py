@@ -10,7 +10,7 @@ from pathlib import Path
 from storekeeper.outcomes import Refused, Unknown
 from storekeeper.stores import databases
 from storekeeper.stores.identities import Identity, Remarks, RowsSource, SqlSource, identity
-from storekeeper.stores.sqlite.contents import quoted
+from storekeeper.stores.sqlite.contents import column_of, quoted
 
 # What a query may ask SQLite for; it may change nothing, attach nothing and set nothing (sqlite.org/c3ref/c_alter_table.html).
 _READING = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE}
@@ -22,6 +22,12 @@ def live(path: Path, source: SqlSource | RowsSource, remarks: Remarks) -> Iterat
     Raises Refused for a query that does not run or has other columns than declared, Unknown where the file cannot be read.
     """
     with databases.explained(path, Unknown), closing(databases.open_read_only(path)) as connection:
+        yield from read(connection, source, remarks)
+
+
+def sealed(path: Path, source: SqlSource | RowsSource, remarks: Remarks) -> Iterator[Identity]:
+    """The same of a copy that nobody changes."""
+    with databases.explained(path), closing(databases.open_sealed(path)) as connection:
         yield from read(connection, source, remarks)
 
 
@@ -60,5 +66,5 @@ def only_reads(action: int, first: str | None, second: str | None, database: str
 def _asked(source: SqlSource | RowsSource) -> tuple[str, tuple[str, ...]]:
     if isinstance(source, SqlSource):
         return source.query, source.columns
-    column = quoted(source.column)
+    column = column_of(source.table, source.column)
     return f"select {column}, count(*) from {quoted(source.table)} group by {column}", ("id", "chunks")  # noqa: S608 - quoted

@@ -13,7 +13,7 @@ from storekeeper.outcomes import Failed, Refused
 from storekeeper.stack.rules import Rows
 from storekeeper.stores import databases
 from storekeeper.stores.mending import Piece, Wanted
-from storekeeper.stores.sqlite.contents import quoted
+from storekeeper.stores.sqlite.contents import column_of, quoted
 
 PATIENCE_S = 30.0
 _AT_ONCE = 500  # values in one statement
@@ -166,7 +166,7 @@ class SqliteGrip:
     def _select(self, table: Table, key: str, values: Sequence[Any]) -> Iterator[Piece]:
         for start in range(0, len(values), _AT_ONCE):
             some = values[start : start + _AT_ONCE]
-            query = table.select(f"{quoted(key)} in ({', '.join('?' * len(some))})")
+            query = table.select(f"{column_of(table.name, key)} in ({', '.join('?' * len(some))})")
             yield from map(table.piece, self._connection.execute(query, some))
 
     def _dangling(self) -> dict[str, int]:

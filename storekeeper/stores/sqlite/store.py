@@ -110,6 +110,17 @@ class SqliteStore:
             raise Unknown(f"{self._live} is not there")
         return identities.live(self._live, source, remarks)
 
+    def dumped_identities(
+        self,
+        hold: SnapshotHold | CopyHold,  # noqa: ARG002 - the copy in the set is the pinned moment
+        folder: Path,
+        source: Source,
+        remarks: Remarks,
+    ) -> Iterator[Identity]:
+        if not isinstance(source, SqlSource | RowsSource):
+            raise TypeError(f"a database has no {type(source).__name__}")
+        return identities.sealed(folder / COPY, source, remarks)
+
     def mender(self, source: Source, rows: Sequence[Rows], token: str) -> AbstractContextManager[Mender]:  # noqa: ARG002 - the protocol's
         if not rows:
             raise Refused("a query does not say which rows are a document's", next="declare `rows` beside it")

@@ -1,0 +1,270 @@
+"""The ids of every rule as a set holds them: written down within the hold, compared, and found again for one document.
+
+Each place of a rule is one artefact of its store, `ids-RULE-N.jsonl`: the authority is number 0, the replicas follow in their order. Its
+lines are sorted by id as bytes, one identity each, so that a document is found by bisection in a file of any size.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import IO, Any
+
+from pydantic import ValidationError
+
+from storekeeper.consistency.comparison import Comparison, Stream
+from storekeeper.consistency.findings import Class, Finding
+from storekeeper.consistency.places import Place, authority_of, replicas_of
+from storekeeper.host import clock
+from storekeeper.outcomes import Problem, Severity, StorekeeperError, Unknown
+from storekeeper.stack.rules import Rule
+from storekeeper.stores.folder import StoreFolder
+from storekeeper.stores.identities import Identity, Remarks, Sorted, key_of
+from storekeeper.stores.lines import read_lines, to_line
+from storekeeper.stores.protocol import Store
+
+HOLES = (Class.MISSING, Class.PARTIAL)
+EXTRAS = (Class.ORPHAN, Class.LEFTOVER, Class.FOREIGN)
+_LONGEST_LINE = 1 << 20  # bytes: an id and an owner of the longest, each sign escaped
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """What a set's stores said of each other at its moment, under the rule as it was declared then (`rule`, as in a stack file).
+
+    `documents`, `in_flight` and `counts` are None where a place could not be read (`unread`): nothing is known then. `ends` are, by place,
+    texts that no id can hold there.
+    """
+
+    rule: Mapping[str, Any]
+    documents: int | None
+    in_flight: int | None
+    counts: Mapping[str, int] | None
+    unread: Sequence[str] = ()
+    ends: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+    @property
+    def holes(self) -> int | None:
+        """Of what the authority has, how much a replica had not, or not all of."""
+        return None if self.counts is None else sum(self.counts.get(str(each), 0) for each in HOLES)
+
+    @property
+    def extras(self) -> int | None:
+        """How much a replica had that the authority had not, or not so."""
+        return None if self.counts is None else sum(self.counts.get(str(each), 0) for each in EXTRAS)
+
+    @property
+    def declared(self) -> Rule:
+        """Raises Unknown for a rule that this version does not understand: what it made of the set stands in `counts` all the same."""
+        try:
+            return Rule.model_validate_json(json.dumps(self.rule))
+        except ValidationError as error:
+            raise Unknown("the rule that the set was taken under is none that this version knows") from error
+
+    @property
+    def figures(self) -> dict[str, Any]:
+        """What documents say of it."""
+        return {
+            "documents": self.documents,
+            "in_flight": self.in_flight,
+            "counts": None if self.counts is None else dict(self.counts),
+            "holes": self.holes,
+            "extras": self.extras,
+            "unread": list(self.unread),
+        }
+
+    def to_json(self) -> dict[str, Any]:
+        return {**self.figures, "rule": dict(self.rule), "ends": {place: list(ends) for place, ends in self.ends.items()}}
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> Agreement:
+        """Raises KeyError, TypeError or ValueError for anything that `to_json` did not write."""
+        counts = document["counts"]
+        return cls(
+            dict(document["rule"]),
+            _number(document["documents"]),
+            _number(document["in_flight"]),
+            None if counts is None else {str(each): int(count) for each, count in counts.items()},
+            tuple(map(str, document["unread"])),
+            {str(place): tuple(map(str, ends)) for place, ends in document["ends"].items()},
+        )
+
+
+class Recording:
+    """The ids of a set in the making. `work` is an empty directory for scratch files."""
+
+    def __init__(self, rules: Mapping[str, Rule], work: Path) -> None:
+        self.problems: list[Problem] = []
+        self._rules = rules
+        self._work = work
+        self._unread: dict[str, list[str]] = {name: [] for name in rules}
+        self._ends: dict[str, dict[str, tuple[str, ...]]] = {name: {} for name in rules}
+
+    def write(self, store: Store, hold: Any, folder: StoreFolder) -> None:
+        """Write what the pinned moment of one store says, for every place that it has in a rule.
+
+        A place that cannot be read is a warning, and its rule's agreement unknown: the data itself is in the set all the same.
+        """
+        for name, rule in self._rules.items():
+            for number, place in enumerate(places_of(rule)):
+                if place.store == store.name:
+                    self._write_place(name, number, place, store, hold, folder)
+
+    def agreements(self, folders: Mapping[str, Path]) -> dict[str, Agreement]:
+        """What was written, compared. A store without a folder is unread."""
+        return {name: self._agreement(name, rule, folders) for name, rule in self._rules.items()}
+
+    def _write_place(self, name: str, number: int, place: Place, store: Store, hold: Any, folder: StoreFolder) -> None:
+        remarks = Remarks()
+        try:
+            found = store.dumped_identities(hold, folder.path, place.source, remarks)
+            with Sorted(found, self._work, f"{name}.{number}") as kept:
+                folder.write(ids_of(name, number), map(_line, kept))
+        except StorekeeperError as error:
+            self._unread[name].append(place.name)
+            said = f"{name}: the ids of {place.name} could not be recorded: {error.message}"
+            self.problems.append(Problem(said, Severity.WARNING, place.store, error.next))
+            return
+        self._ends[name][place.name] = remarks.ends
+
+    def _agreement(self, name: str, rule: Rule, folders: Mapping[str, Path]) -> Agreement:
+        ends, said = self._ends[name], rule.model_dump(mode="json", exclude_unset=True)
+        unread = [*self._unread[name], *(place.name for place in places_of(rule) if place.store not in folders)]
+        if unread:
+            return Agreement(said, None, None, None, tuple(unread), ends)
+        counts = dict.fromkeys(map(str, Class), 0)
+        comparison = Comparison(rule.states, rule.grace, clock.now())
+        try:
+            authority, *replicas = streams_of(name, rule, folders, ends)
+            for each in comparison.findings(authority, replicas):
+                counts[each.kind] += 1
+        except StorekeeperError as error:
+            self.problems.append(Problem(f"{name}: {error.message}", Severity.WARNING, error.store, error.next))
+            return Agreement(said, None, None, None, (authority_of(rule).name,), ends)
+        return Agreement(said, comparison.tally.documents, comparison.tally.in_flight, counts, (), ends)
+
+
+def places_of(rule: Rule) -> tuple[Place, ...]:
+    """The authority, then the replicas: their numbers name the artefacts."""
+    return (authority_of(rule), *replicas_of(rule))
+
+
+def ids_of(rule: str, number: int) -> str:
+    """The artefact that holds the ids of a rule's place."""
+    return f"ids-{rule}-{number}.jsonl"
+
+
+class Recorded:
+    """The identities of one artefact, in order; iterated as often as one likes. Raises Unknown for a file that cannot be understood."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __iter__(self) -> Iterator[Identity]:
+        try:
+            for line in read_lines(self._path):
+                yield _identity(line)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise self._unreadable(error) from error
+
+    def of(self, document: str) -> list[Identity]:
+        """What there is of one document, found by bisection."""
+        try:
+            with open(self._path, "rb") as file:
+                return list(_lines_of(file, key_of(document)))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise self._unreadable(error) from error
+
+    def _unreadable(self, error: Exception) -> Unknown:
+        return Unknown(f"{self._path.name} cannot be read: {error}")
+
+
+@dataclass(frozen=True)
+class RecordedStream(Stream):
+    identities: Recorded
+
+
+def document_in(
+    name: str, agreement: Agreement, folders: Mapping[str, Path], document: str, at: datetime
+) -> tuple[Identity | None, list[Finding]]:
+    """One document in a set: what the authority says of it (None: nothing), and what was wrong with it at the set's moment `at`.
+
+    Raises Unknown where a place of the rule was not recorded, or cannot be read.
+    """
+    if agreement.unread:
+        raise Unknown(f"{name}: the ids of {', '.join(agreement.unread)} were not recorded in it")
+    rule = agreement.declared
+    streams = streams_of(name, rule, folders, agreement.ends)
+    authority, *replicas = [Stream(each.place, each.identities.of(document), each.ends) for each in streams]
+    findings = list(Comparison(rule.states, rule.grace, at).findings(authority, replicas))
+    return next(iter(authority.identities), None), findings
+
+
+def streams_of(name: str, rule: Rule, folders: Mapping[str, Path], ends: Mapping[str, Sequence[str]]) -> list[RecordedStream]:
+    """What a set holds of a rule, the authority first, for a comparison."""
+    return [
+        RecordedStream(place, Recorded(folders[place.store] / ids_of(name, number)), tuple(ends.get(place.name, ())))
+        for number, place in enumerate(places_of(rule))
+    ]
+
+
+def _line(each: Identity) -> bytes:
+    said: dict[str, Any] = {"id": each.id, "owner": each.owner, "state": each.state, "chunks": each.chunks}
+    said["at"] = None if each.at is None else clock.rfc3339(each.at)
+    return to_line({key: value for key, value in said.items() if value is not None})
+
+
+def _identity(line: Mapping[str, Any]) -> Identity:
+    at = line.get("at")
+    return Identity(
+        str(line["id"]),
+        line.get("owner"),
+        line.get("state"),
+        None if at is None else clock.parse_rfc3339(at),
+        _number(line.get("chunks")),
+    )
+
+
+def _lines_of(file: IO[bytes], key: bytes) -> Iterator[Identity]:
+    """The identities with this key in a file of sorted lines: the first line that is not before it is bisected for."""
+    low, high = 0, os.fstat(file.fileno()).st_size
+    while low < high:
+        middle = (low + high) // 2
+        start = _line_start(file, middle, low)
+        file.seek(start)
+        line = file.readline(_LONGEST_LINE)
+        if key_of(_identity(json.loads(line)).id) < key:
+            low = start + len(line)
+        else:
+            high = start
+    file.seek(low)
+    for line in iter(lambda: file.readline(_LONGEST_LINE), b""):
+        each = _identity(json.loads(line))
+        if key_of(each.id) != key:
+            return
+        yield each
+
+
+def _line_start(file: IO[bytes], offset: int, low: int) -> int:
+    """Where the line begins that holds this offset; `low` is the beginning of a line before it."""
+    begin = offset
+    while begin > low:
+        step = max(low, begin - 4096)
+        file.seek(step)
+        found = file.read(begin - step).rfind(b"\n")
+        if found >= 0:
+            return step + found + 1
+        begin = step
+    return low
+
+
+def _number(value: Any) -> int | None:
+    if value is None:
+        return None
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"expected a number, found {value!r}")
+    return value
