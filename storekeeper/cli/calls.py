@@ -173,6 +173,11 @@ def _check(desk: Desk) -> Report:
     request = CheckRequest(words.rule, words.document, words.owner, stats=words.stats)
     tell = (lambda finding: desk.console.answer_line(json.dumps(finding))) if words.lines else None
     desk.console.has_answered = words.lines
+    if words.repair_declared:
+        from storekeeper.verbs.repair import repair_declared  # noqa: PLC0415
+
+        with desk.opened(in_background=True, lock="repair") as context:
+            return repair_declared(context, check(context, request))
     with desk.opened(in_background=True) as context:
         return check(context, request, tell)
 

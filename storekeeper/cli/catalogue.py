@@ -216,6 +216,7 @@ VERBS = (
             Option(("--owner",), "tell only of documents of the owner with this id", Takes.TEXT, "ID"),
             Option(("--stats",), "count owners, documents by state, chunks and sizes as well"),
             Option(("--lines",), "print each finding as a line of JSON as it is found, without limit"),
+            Option(("--repair-declared",), "then remove what the rules declare as `automatic`, as a repair does, within the brake"),
         ),
         {
             0: "agreement; documents in flight are no disagreement",

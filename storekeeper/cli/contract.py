@@ -432,6 +432,10 @@ RESULTS: dict[str, list[Schema]] = {
             },
             "with `--stats`",
         ),
+        record(
+            {"rules": CHECK_RULES, "repaired": or_null(REPAIRED, "nothing that is declared was found, or nothing could be removed")},
+            "with `--repair-declared`",
+        ),
     ],
     "history": [HISTORY],
     "repair": [record({"plan": PLANNED}, "of `repair plan`"), REPAIRED],

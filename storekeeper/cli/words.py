@@ -81,6 +81,7 @@ class Words:
     owner: str | None = None
     stats: bool = False
     lines: bool = False
+    repair_declared: bool = False
     at_once: bool = False
     limit: int | None = None
     live: bool = False
@@ -133,6 +134,7 @@ _RECORDED = (
     "document",
     "owner",
     "stats",
+    "repair_declared",
     "action",
     "repair",
     "limit",
@@ -191,6 +193,8 @@ def _checked(verb: Verb, found: dict[str, Any]) -> Words:
         _check_repair(words)
     if words.lines and options.json:
         raise Usage("--lines prints a line for each finding, --json one document: give one of them", next="storekeeper check --help")
+    if words.repair_declared and (words.rule or words.document or words.owner or words.lines):
+        raise Usage("--repair-declared is for a whole check: the rules say what may be removed", next="storekeeper check --help")
     if verb.name == "send" and options.json:
         raise Usage("send writes the set itself to standard output, where a document has no place", next="storekeeper send --help")
     if (options.job or options.heard) and (not verb.job or words.only_looks):

@@ -28,6 +28,7 @@ from storekeeper.stores.lines import read_lines, to_line
 
 FORMAT = 1
 _FOLDER, _PLAN, _ENTRIES, _REINGEST, _JOURNAL, _KEPT = "repairs", "plan.json", "entries.jsonl", "reingest.jsonl", "journal.jsonl", "kept"
+_GONE = ".gone-"  # before the name of a plan that is being removed
 _NAME = re.compile(r"[0-9]{8}T[0-9]{6}Z-[0-9a-f]{12}")
 _SAMPLES = 10
 REMOVABLE = (Class.ORPHAN, Class.LEFTOVER)
@@ -42,9 +43,14 @@ class Scope:
     document: str | None = None
     owner: str | None = None
     at_once: bool = False
+    declared: bool = False  # only classes that the rule declares as `automatic`
 
     def to_json(self) -> dict[str, Any]:
-        return {"rule": self.rule, "document": self.document, "owner": self.owner, "at_once": self.at_once}
+        return {"rule": self.rule, "document": self.document, "owner": self.owner, "at_once": self.at_once, "declared": self.declared}
+
+    def takes(self, kind: Class, rule: Rule) -> bool:
+        """Whether findings of this class may be planned to be removed."""
+        return kind in REMOVABLE and (not self.declared or kind in rule.automatic)
 
 
 @dataclass
@@ -64,7 +70,7 @@ class Sorting:
         """The lines of what is to be removed. A place in `immovable` declares no rows, so that nobody can remove anything there."""
         last = None
         for each in found:
-            if each.kind not in REMOVABLE:
+            if not scope.takes(each.kind, rules):
                 self.by_hand += each.kind not in REINGESTED
                 continue
             if each.place in immovable:
@@ -134,14 +140,33 @@ class Plan:
         for line in read_lines(self.path / _ENTRIES):
             yield str(line["rule"]), Finding.from_json(line)
 
+    @property
+    def created(self) -> datetime:
+        return clock.parse_rfc3339(str(self.document["created"]))
+
     def state(self) -> str | None:
         """The last step: applying, applied, undoing, undone; None where nothing was begun."""
+        last = self._last_line()
+        return None if last is None else str(last["step"])
+
+    def changed(self) -> datetime:
+        """When the last step was begun; when it was made where none was."""
+        last = self._last_line()
+        return self.created if last is None else clock.parse_rfc3339(str(last["at"]))
+
+    def _last_line(self) -> Mapping[str, Any] | None:
         try:
             lines = (self.path / _JOURNAL).read_bytes().split(b"\n")
         except FileNotFoundError:
             return None
-        steps = [json.loads(line)["step"] for line in lines[:-1] if line]  # what was torn by a power cut had not begun
-        return str(steps[-1]) if steps else None
+        steps = [line for line in lines[:-1] if line]  # what was torn by a power cut had not begun
+        return dict(json.loads(steps[-1])) if steps else None
+
+    def remove(self) -> None:
+        """Remove it with all that it keeps. Its name goes first, so that a kill in between leaves no plan that cannot be read."""
+        gone = self.path.with_name(f"{_GONE}{self.id}")
+        durable.rename(self.path, gone)
+        durable.remove_tree(gone)
 
     def note(self, step: str) -> None:
         """Write a step down; durable when this returns."""
@@ -201,6 +226,13 @@ def opened(state: Path, name: str) -> Plan:
     if altered:
         raise Refused(f"the plan {name} was altered after it was made: nothing was changed", next="make a new one")
     return Plan(path, document)
+
+
+def sweep(state: Path) -> None:
+    """End the removals that were killed."""
+    folder = state / _FOLDER
+    for path in sorted(folder.glob(f"{_GONE}*")) if folder.is_dir() else []:
+        durable.remove_tree(path)
 
 
 def all_of(state: Path) -> Sequence[str]:

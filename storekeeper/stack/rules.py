@@ -141,11 +141,15 @@ class Rule(Declared):
         hours=24
     )
     brake: Annotated[Brake, Field(description="beyond which a repair asks first")] = Brake()
+    automatic: Annotated[
+        tuple[Removable, ...],
+        Field(description="what `check --repair-declared` removes without being asked, within grace and brake; nothing when left out"),
+    ] = ()
 
     @property
     def digest(self) -> str:
-        """All that it says, as one word: what was seen under another rule of the same name tells nothing of this one."""
-        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+        """What it says of stores, as one word: what was seen under another rule of the same name tells nothing of this one."""
+        return hashlib.sha256(self.model_dump_json(exclude_defaults=True, exclude={"automatic"}).encode()).hexdigest()
 
     @property
     def stores(self) -> tuple[str, ...]:

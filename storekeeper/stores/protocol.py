@@ -199,6 +199,9 @@ class Store(Protocol):
         Raises Refused where nothing can be removed safely here: no rows are declared, or an embedded directory is in use.
         """
 
+    def forget_taken(self, token: str) -> None:
+        """Remove what the mender of a repair with this token has taken and kept beside the store, when its time is over. Safe to repeat."""
+
     def hold(self, work: Path) -> Hold:
         """A grip on the store's moment, not yet taken.
 

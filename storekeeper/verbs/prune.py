@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from storekeeper.consistency.forgetting import forget_old
 from storekeeper.host import clock, load, space
 from storekeeper.host.jobs import Record
 from storekeeper.outcomes import Outcome, Problem, Refused, Severity, StorekeeperError
@@ -35,7 +36,14 @@ def prune(context: Context, runs: Sequence[Record], *, dry_run: bool, confirmed:
         return Report(shown, [refusal.problem(), *interrupted, *refusal.plan.problems], Outcome.REFUSED)
     sides = [] if dry_run else expire_old_sides(context, clock.now())
     expired = [Problem(f"removed {side}", Severity.INFO) for side in sides]
+    expired += [] if dry_run else forget_repairs(context)
     return Report({**result, "dry_run": dry_run}, [*interrupted, *problems, *expired])
+
+
+def forget_repairs(context: Context) -> list[Problem]:
+    """Remove repairs whose time is over, as long as an old side is kept."""
+    proven = max((entry.time for entry in context.sets.entries() if entry.state == "proven"), default=None)
+    return forget_old(context.state, context.stores, context.stack.restore.keep_old, proven, clock.now())
 
 
 def apply_retention(context: Context, *, dry_run: bool = False, confirmed: bool = False) -> tuple[dict[str, Any], list[Problem]]:

@@ -63,6 +63,34 @@ def plan(context: Opened, scope: Scope) -> Report:
     return Report({"plan": _described(made)}, _advice(context, made))
 
 
+def repair_declared(context: Opened, checked: Report) -> Report:
+    """After a check: remove what the rules declare as `automatic`, within grace and brake, with everything kept for undo.
+
+    Where a rule could not be read, or nothing declared was found, nothing is planned. Beyond the brake nothing is removed, and a warning
+    says so. Raises Refused where no rule declares anything.
+    """
+    if not any(rule.automatic for rule in context.stack.consistency.values()):
+        raise Refused(
+            "no rule of the stack declares `automatic`, so nothing may be removed without being asked",
+            next=f"storekeeper repair plan {context.stack.stack}",
+        )
+    found = {name: told["counts"] for name, told in checked.result["rules"].items() if context.stack.consistency[name].automatic}
+    if not any(found[name][kind] for name in found for kind in context.stack.consistency[name].automatic):
+        return Report({**checked.result, "repaired": None}, checked.problems, checked.outcome)
+    try:
+        made = plans.opened(context.state, plan(context, Scope(declared=True)).result["plan"]["id"])
+        if not made.removals:
+            made.remove()
+            return Report({**checked.result, "repaired": None}, checked.problems, checked.outcome)
+        done = apply(context, made.id, None)
+    except (Refused, Unknown) as error:
+        said = Problem(f"nothing was repaired: {error.message}", Severity.WARNING, error.store, error.next)
+        return Report({**checked.result, "repaired": None}, [*checked.problems, said], checked.outcome)
+    removed = ", ".join(f"{count:,} from {name}" for name, count in done.result["removed"].items()) or "nothing"
+    said = Problem(f"removed by itself: {removed}, all of it kept", Severity.INFO, next=done.result["undo"])
+    return Report({**checked.result, "repaired": done.result}, [*checked.problems, said, *done.problems], checked.outcome)
+
+
 def show(context: Opened, name: str) -> Report:
     """What a plan would remove, as it was written down."""
     return Report({"plan": _described(plans.opened(context.state, name))})

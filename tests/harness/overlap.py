@@ -81,6 +81,7 @@ VERBS = {
     "prune --dry-run": Verb("prune demo --dry-run", r"open manifest\.json"),
     "due": Verb("due demo", r"open /due\.json"),
     "list": Verb("list demo", r"open /state/demo/listing"),
+    "history": Verb("history demo 1", r"open manifest\.json"),
     "status": Verb("status demo", r"open /state/demo/listing"),
     "jobs": Verb("jobs demo", r"open /state/jobs/demo/"),
     "doctor": Verb("doctor demo", r"sqlite3.connect main\.db"),

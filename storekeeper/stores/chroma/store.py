@@ -132,6 +132,9 @@ class ChromaStore:
         with embedded(directory, self._python) as client:
             yield ChromaMender(directory, source, client)
 
+    def forget_taken(self, token: str) -> None:
+        """Nothing: what was taken is kept with the repair's plan."""
+
     def hold(self, work: Path) -> ChromaHold:
         return ChromaHold(self._path, work)
 

@@ -21,6 +21,11 @@ from storekeeper.stores.files.scope import Scope
 from storekeeper.stores.mending import Piece, Wanted
 
 
+def taken_folder(token: str) -> str:
+    """Where a repair keeps what it has taken, below the root."""
+    return f".storekeeper-{token}-taken"
+
+
 class FilesMender:
     """One pattern of a tree. `token` is 8 hexadecimal digits, the repair's own."""
 
@@ -30,7 +35,7 @@ class FilesMender:
         self._root = root
         self._scope = scope
         self._pattern = pattern
-        self._aside = f".storekeeper-{token}-taken"
+        self._aside = taken_folder(token)
 
     @contextmanager
     def grip(self, wanted: Sequence[Wanted]) -> Iterator[FilesGrip]:

@@ -21,7 +21,7 @@ from storekeeper.stores.files import checking, foreseeing, rawcopying, staging, 
 from storekeeper.stores.files.copying import Copying
 from storekeeper.stores.files.entries import NOT_THERE, describe
 from storekeeper.stores.files.listing import is_gone, shown, spool, walk
-from storekeeper.stores.files.mending import FilesMender
+from storekeeper.stores.files.mending import FilesMender, taken_folder
 from storekeeper.stores.files.patterns import Pattern
 from storekeeper.stores.files.places import Place, places, staged_tree
 from storekeeper.stores.files.rights import Rights
@@ -151,6 +151,9 @@ class FilesStore:
             raise TypeError(f"a tree has no {type(source).__name__}")
         _look_at_root(self._root)
         return nullcontext(FilesMender(self._root, self._scope, Pattern(source.pattern), token))
+
+    def forget_taken(self, token: str) -> None:
+        remove(self._root / taken_folder(token))
 
     def hold(self, work: Path) -> FilesHold:
         return FilesHold(self._root, self._scope, work)

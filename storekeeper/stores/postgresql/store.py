@@ -116,6 +116,9 @@ class PostgresqlStore:
             raise Refused("a query does not say which rows are a document's", next="declare `rows` beside it")
         return nullcontext(PostgresqlMender(lambda: self._access.session(self._declared.database, _COUNT_SECONDS), rows))
 
+    def forget_taken(self, token: str) -> None:
+        """Nothing: what was taken is kept with the repair's plan."""
+
     def hold(self, work: Path) -> SnapshotHold:  # noqa: ARG002 - nothing of this store is copied under a lock
         return SnapshotHold(self._access, self._declared.database)
 

@@ -128,6 +128,9 @@ class SqliteStore:
             raise Unknown(f"{self._live} is not there")
         return nullcontext(SqliteMender(self._live, rows))
 
+    def forget_taken(self, token: str) -> None:
+        """Nothing: what was taken is kept with the repair's plan."""
+
     def hold(self, work: Path) -> SnapshotHold | CopyHold:
         return hold(self._live, work)
 
