@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from storekeeper.stack.model import AnyStore, ChromaModel, FilesModel, SqliteModel
+from storekeeper.stores.identities import CollectionSource, PatternSource, RowsSource, Source, SqlSource
 from storekeeper.stores.protocol import Store
 from storekeeper.stores.registry import open_store
 from storekeeper.stores.surroundings import Surroundings
@@ -30,6 +31,7 @@ class Live:
     content: Callable[[], Any]
     change: Callable[[], None]
     remove: Callable[[], None]
+    place: Source  # what holds documents, of which `change` removes or adds some
 
 
 class Kind(Protocol):
@@ -46,7 +48,12 @@ class Files:
         make_tree(root)
         declared = FilesModel(kind="files", path=root, include=("raw_pdfs", "processed/markdown"))
         return Live(
-            _open("papers", declared, room), room, partial(_covered_of, root), partial(_change_tree, root), partial(shutil.rmtree, root)
+            _open("papers", declared, room),
+            room,
+            partial(_covered_of, root),
+            partial(_change_tree, root),
+            partial(shutil.rmtree, root),
+            PatternSource("raw_pdfs/{id}_paper.pdf"),
         )
 
     def close(self) -> None:
@@ -60,7 +67,12 @@ class Sqlite:
             connection.execute("create table documents (id integer primary key, title text)")
             connection.executemany("insert into documents (title) values (?)", [(f"title {number}",) for number in range(500)])
         return Live(
-            _open("main", SqliteModel(kind="sqlite", path=path), room), room, partial(_rows, path), partial(_change_rows, path), path.unlink
+            _open("main", SqliteModel(kind="sqlite", path=path), room),
+            room,
+            partial(_rows, path),
+            partial(_change_rows, path),
+            path.unlink,
+            RowsSource("documents", "id"),
         )
 
     def close(self) -> None:
@@ -79,7 +91,8 @@ class Chroma:
         path = room / "vectors"
         shutil.copytree(self._states[0], path)
         store = _open("vectors", ChromaModel(kind="chroma", path=path), room)
-        return Live(store, room, partial(_ids, path), partial(self._change, path), partial(shutil.rmtree, path))
+        place = CollectionSource("papers", "doc_id")
+        return Live(store, room, partial(_ids, path), partial(self._change, path), partial(shutil.rmtree, path), place)
 
     def close(self) -> None:
         """Nothing was started."""
@@ -109,6 +122,7 @@ class Postgresql:
             lambda: self._server.ask("select string_agg(documents::text, ';' order by id) from documents", name),
             lambda: self._server.run("delete from documents where id > 450; update documents set title = 'changed' where id = 1", name),
             lambda: self._server.run(f"drop database {name}"),
+            SqlSource("select id from documents", ("id",)),
         )
 
     def close(self) -> None:

@@ -8,12 +8,16 @@ from pathlib import Path
 
 import pytest
 
+from storekeeper.host.progress import Progress
 from storekeeper.outcomes import Failed, StorekeeperError
 from storekeeper.sets.comparison import refuse_difference
+from storekeeper.sets.point import one_point
+from storekeeper.stores.folder import StoreFolder
+from storekeeper.stores.identities import Identity, Remarks, key_of, merged
 from storekeeper.stores.protocol import Facts, Hold
 from storekeeper.stores.record import StoreRecord
 from tests.stores.kinds import KINDS, Kind, Live, opened_kind
-from tests.stores.walk import Journal, check_sums, take
+from tests.stores.walk import Journal, check_sums, dump, take
 
 TOKEN = "0123abcd"
 
@@ -70,6 +74,27 @@ def test_unchanged_data_gives_equal_digests_and_changed_data_others(live: Live) 
     live.change()
     _, third = taken(live, "third")
     assert third.digests != first.digests, "control: a digest that never changes proves nothing"
+
+
+def ids(found: Iterator[Identity]) -> list[str]:
+    return sorted(each.id for each in merged(sorted(found, key=lambda each: key_of(each.id))) if each.chunks is None or each.chunks > 0)
+
+
+def test_the_ids_of_a_dump_are_those_of_its_moment_and_control_live_ones_are_not(live: Live) -> None:
+    before = ids(live.store.identities(live.place, Remarks()))
+    folder, work = live.room / "folder", live.room / "work"
+    for each in (folder, work):
+        each.mkdir(mode=0o700)
+    hold, into = live.store.hold(work), StoreFolder(folder, None, lambda _: None)
+    with one_point({live.store.name: hold}, Progress()):
+        if live.store.kind != "files":  # whose contents are copied after the moment
+            live.change()
+        dump(live.store, hold, into)
+        if live.store.kind == "files":
+            live.change()
+        assert ids(live.store.dumped_identities(hold, folder, live.place, Remarks())) == before
+    assert len(before) > 10
+    assert ids(live.store.identities(live.place, Remarks())) != before
 
 
 def test_staging_leaves_live_data_as_it_is_and_can_be_repeated_and_discarded(live: Live) -> None:
