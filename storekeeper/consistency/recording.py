@@ -9,13 +9,14 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
 
 from pydantic import ValidationError
 
+from storekeeper.consistency.agreement import Agreement, number_or_none
 from storekeeper.consistency.comparison import Comparison, Stream
 from storekeeper.consistency.findings import Class, Finding
 from storekeeper.consistency.places import Place, authority_of, replicas_of
@@ -27,71 +28,15 @@ from storekeeper.stores.identities import Identity, Remarks, Sorted, key_of
 from storekeeper.stores.lines import read_lines, to_line
 from storekeeper.stores.protocol import Store
 
-HOLES = (Class.MISSING, Class.PARTIAL)
-EXTRAS = (Class.ORPHAN, Class.LEFTOVER, Class.FOREIGN)
 _LONGEST_LINE = 1 << 20  # bytes: an id and an owner of the longest, each sign escaped
 
 
-@dataclass(frozen=True)
-class Agreement:
-    """What a set's stores said of each other at its moment, under the rule as it was declared then (`rule`, as in a stack file).
-
-    `documents`, `in_flight` and `counts` are None where a place could not be read (`unread`): nothing is known then. `ends` are, by place,
-    texts that no id can hold there.
-    """
-
-    rule: Mapping[str, Any]
-    documents: int | None
-    in_flight: int | None
-    counts: Mapping[str, int] | None
-    unread: Sequence[str] = ()
-    ends: Mapping[str, Sequence[str]] = field(default_factory=dict)
-
-    @property
-    def holes(self) -> int | None:
-        """Of what the authority has, how much a replica had not, or not all of."""
-        return None if self.counts is None else sum(self.counts.get(str(each), 0) for each in HOLES)
-
-    @property
-    def extras(self) -> int | None:
-        """How much a replica had that the authority had not, or not so."""
-        return None if self.counts is None else sum(self.counts.get(str(each), 0) for each in EXTRAS)
-
-    @property
-    def declared(self) -> Rule:
-        """Raises Unknown for a rule that this version does not understand: what it made of the set stands in `counts` all the same."""
-        try:
-            return Rule.model_validate_json(json.dumps(self.rule))
-        except ValidationError as error:
-            raise Unknown("the rule that the set was taken under is none that this version knows") from error
-
-    @property
-    def figures(self) -> dict[str, Any]:
-        """What documents say of it."""
-        return {
-            "documents": self.documents,
-            "in_flight": self.in_flight,
-            "counts": None if self.counts is None else dict(self.counts),
-            "holes": self.holes,
-            "extras": self.extras,
-            "unread": list(self.unread),
-        }
-
-    def to_json(self) -> dict[str, Any]:
-        return {**self.figures, "rule": dict(self.rule), "ends": {place: list(ends) for place, ends in self.ends.items()}}
-
-    @classmethod
-    def from_json(cls, document: Mapping[str, Any]) -> Agreement:
-        """Raises KeyError, TypeError or ValueError for anything that `to_json` did not write."""
-        counts = document["counts"]
-        return cls(
-            dict(document["rule"]),
-            _number(document["documents"]),
-            _number(document["in_flight"]),
-            None if counts is None else {str(each): int(count) for each, count in counts.items()},
-            tuple(map(str, document["unread"])),
-            {str(place): tuple(map(str, ends)) for place, ends in document["ends"].items()},
-        )
+def declared_in(agreement: Agreement) -> Rule:
+    """The rule that a set was taken under. Raises Unknown for one that this version does not know; what it found stands in `counts`."""
+    try:
+        return Rule.model_validate_json(json.dumps(agreement.rule))
+    except ValidationError as error:
+        raise Unknown("the rule that the set was taken under is none that this version knows") from error
 
 
 class Recording:
@@ -197,7 +142,7 @@ def document_in(
     """
     if agreement.unread:
         raise Unknown(f"{name}: the ids of {', '.join(agreement.unread)} were not recorded in it")
-    rule = agreement.declared
+    rule = declared_in(agreement)
     streams = streams_of(name, rule, folders, agreement.ends)
     authority, *replicas = [Stream(each.place, each.identities.of(document), each.ends) for each in streams]
     findings = list(Comparison(rule.states, rule.grace, at).findings(authority, replicas))
@@ -225,7 +170,7 @@ def _identity(line: Mapping[str, Any]) -> Identity:
         line.get("owner"),
         line.get("state"),
         None if at is None else clock.parse_rfc3339(at),
-        _number(line.get("chunks")),
+        number_or_none(line.get("chunks")),
     )
 
 
@@ -260,11 +205,3 @@ def _line_start(file: IO[bytes], offset: int, low: int) -> int:
             return step + found + 1
         begin = step
     return low
-
-
-def _number(value: Any) -> int | None:
-    if value is None:
-        return None
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise TypeError(f"expected a number, found {value!r}")
-    return value

@@ -15,7 +15,7 @@ from typing import Any
 from storekeeper.consistency.comparison import Comparison, Stream
 from storekeeper.consistency.findings import Class, Finding
 from storekeeper.consistency.places import Place
-from storekeeper.consistency.recording import places_of, streams_of
+from storekeeper.consistency.recording import declared_in, places_of, streams_of
 from storekeeper.consistency.spool import Spool, only_in_second
 from storekeeper.host import clock
 from storekeeper.outcomes import Problem, Refused, Severity, StorekeeperError, Unknown
@@ -114,7 +114,7 @@ class _Foreseeing:
     def _recorded(self) -> list[Stream]:
         """Raises Unknown where the set did not record what the rule asks now."""
         agreement = self._entry.manifest.agreements.get(self._name) if self._entry.manifest else None
-        if agreement is None or agreement.unread or agreement.declared.digest != self._rule.digest:
+        if agreement is None or agreement.unread or declared_in(agreement).digest != self._rule.digest:
             raise Unknown(f"set {self._entry.id} did not record the ids of this rule")
         folders = {place.store: self._entry.path / place.store for place in places_of(self._rule)}
         return list(streams_of(self._name, self._rule, folders, agreement.ends))

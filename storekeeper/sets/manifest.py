@@ -14,7 +14,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from storekeeper.consistency.recording import Agreement
+from storekeeper.consistency.agreement import Agreement
 from storekeeper.host import formats
 from storekeeper.host.clock import parse_rfc3339, rfc3339
 from storekeeper.outcomes import Failed, Problem, Refused, Severity

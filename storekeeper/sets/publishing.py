@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from storekeeper import __version__
-from storekeeper.consistency.recording import Agreement, Recording
+from storekeeper.consistency.agreement import Agreement
+from storekeeper.consistency.recording import Recording
 from storekeeper.host import clock, durable, space
 from storekeeper.outcomes import Failed, Problem, Severity, said_by_the_system
 from storekeeper.sets import room, shrinkage

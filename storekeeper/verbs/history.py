@@ -8,9 +8,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from storekeeper.consistency.agreement import Agreement
 from storekeeper.consistency.comparison import State, words_of
 from storekeeper.consistency.findings import Finding
-from storekeeper.consistency.recording import Agreement, document_in
+from storekeeper.consistency.recording import declared_in, document_in
 from storekeeper.host.clock import rfc3339
 from storekeeper.outcomes import Busy, Outcome, Problem, Refused, Severity, StorekeeperError
 from storekeeper.sets.repository import SetEntry, SetGone, StackSets
@@ -72,7 +73,7 @@ def _of_rule(name: str, agreement: Agreement, folders: Mapping[str, Path], docum
 def _word(agreement: Agreement, mine: Identity | None, findings: list[Finding]) -> str:
     if mine is None:
         return ORPHAN if findings else ABSENT
-    words = words_of(agreement.declared.states)
+    words = words_of(declared_in(agreement).states)
     state = State.COMPLETE if words is None else words.get(mine.state or "", State.IN_FLIGHT)
     if state is State.COMPLETE:
         return INCOMPLETE if findings else WHOLE
