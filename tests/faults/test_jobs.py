@@ -106,6 +106,22 @@ def test_control_without_a_job_a_killed_caller_takes_the_backup_with_it_and_aski
 
 
 def test_two_who_ask_at_once_follow_the_same_run(program: Program) -> None:
+    """The run stands still until the second has been told which run it follows."""
+    first = program.start("backup", "demo", "--job", "--json")
+    while not records(program):
+        time.sleep(0.01)
+    (run,) = records(program)
+    os.kill(run.pid, signal.SIGSTOP)
+    second = program.start("backup", "demo", "--job", "--json")
+    assert second.stderr is not None
+    said = next((line for line in second.stderr if " job " in line or line.startswith("job ")), "nothing")
+    os.kill(run.pid, signal.SIGCONT)
+    answers = [json.loads(each.communicate()[0]) for each in (first, second)]
+    assert [(answer["job"], answer["outcome"]) for answer in answers] == [(run.id, "ok")] * 2, said
+    assert len(records(program)) == 1
+
+
+def test_two_who_ask_at_the_same_moment_are_one_run_and_one_is_busy_at_most(program: Program) -> None:
     program.grow(30_000_000)
     with ThreadPoolExecutor(2) as both:
         answers = [each.result().document for each in [both.submit(program.answer, "backup", "demo", "--job") for _ in range(2)]]
