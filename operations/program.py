@@ -63,18 +63,19 @@ class Program:
             if not PurePosixPath(value(what, path)).is_absolute():
                 raise OperationValueError(f"{what} is no absolute path: {path!r}")
         own = ["--json"] if option is None else ["--json", option]
-        return (self.path, "--config", self.config, *own, verb, *(_word(f"a word of {verb}", word) for word in arguments))
+        return (self.path, "--config", self.config, *own, verb, *(word(f"a word of {verb}", each) for each in arguments))
 
 
 def value(what: str, given: object) -> str:
     """What a person or an inventory gave, as one word. Raises OperationValueError, naming it, for what could be read as an option."""
-    word = _word(what, given)
-    if word.startswith("-"):
-        raise OperationValueError(f"{what} cannot begin with a dash: {_short(word)}")
-    return word
+    found = word(what, given)
+    if found.startswith("-"):
+        raise OperationValueError(f"{what} cannot begin with a dash: {_short(found)}")
+    return found
 
 
-def _word(what: str, given: object) -> str:
+def word(what: str, given: object) -> str:
+    """The same for what stands where no option can: it may begin with a dash."""
     if not isinstance(given, str) or not given:
         raise OperationValueError(f"{what} is no word: {_short(given)}")
     if any(ord(sign) < 32 or 127 <= ord(sign) < 160 or 0xD800 <= ord(sign) < 0xE000 for sign in given):

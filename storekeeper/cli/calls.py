@@ -204,6 +204,17 @@ def _history(desk: Desk) -> Report:
     return history(desk.stack_name, desk.sets(), str(desk.words.id), desk.words.rule)
 
 
+def _query(desk: Desk) -> Report:
+    from storekeeper.verbs import opening  # noqa: PLC0415
+    from storekeeper.verbs import query as verb  # noqa: PLC0415
+
+    stack, words = opening.declared(desk.places, desk.stack_name), desk.words
+    if words.query is None:
+        return verb.list_queries(stack)
+    store = opening.open_store_of(stack, verb.chosen(stack, words.query).store, desk.places)
+    return verb.query(stack, words.query, store, words.values, words.limit)
+
+
 def _restore(desk: Desk) -> Report:
     from storekeeper.verbs.restore import RestoreRequest, restore  # noqa: PLC0415
 
@@ -319,6 +330,7 @@ CALLS: Mapping[str, Callable[[Desk], Report]] = {
     "check": _check,
     "repair": _repair,
     "history": _history,
+    "query": _query,
     "restore": _restore,
     "resume": _resume,
     "prune": _prune,

@@ -43,11 +43,12 @@ class Argument:
     help: str
     optional: bool = False
     choices: tuple[str, ...] = ()
+    repeats: bool = False  # any number of words, none too
 
     @property
     def shown(self) -> str:
         word = "|".join(self.choices) if self.choices else self.name.upper()
-        return f"[{word}]" if self.optional else word
+        return f"[{word}{'...' if self.repeats else ''}]" if self.optional else word
 
 
 @dataclass(frozen=True)
@@ -80,12 +81,12 @@ SET = Argument("set", "a set's id, its time (20250109_030000), the start of its 
 ANY_SET = Argument("set", "a set's id, time, start of its id, or latest; the newest set when left out", optional=True)
 
 GLOBAL_OPTIONS = (
-    Option(("--config",), "configuration directory (STOREKEEPER_CONFIG; default /etc/storekeeper)", Takes.DIRECTORY, "DIR"),
+    Option(("--config",), "configuration (STOREKEEPER_CONFIG; default /etc/storekeeper)", Takes.DIRECTORY, "DIR"),
     Option(("--json",), "print one JSON document on standard output"),
     Option(("--color",), "colour: auto, always or never (NO_COLOR is honoured)", Takes.TEXT, "WHEN", ("auto", "always", "never")),
     Option(("-q", "--quiet"), "print nothing but what went wrong, for cron"),
-    Option(("--spread",), "wait first, up to so many seconds, always as long on a host: for cron", Takes.SECONDS, "SECONDS"),
-    Option(("--job",), "carry it out as a job that goes on when you are gone, and follow it"),
+    Option(("--spread",), "wait first, for cron: always as long on a host, at most this", Takes.SECONDS, "SECONDS"),
+    Option(("--job",), "carry it out as a job that goes on when you are gone"),
     Option(("--heard",), "the answer of such a job, for whoever could not wait for it"),
     Option(("--debug",), "print the traceback of an error"),
     Option(("-h", "--help"), "explain the program, or a verb"),
@@ -275,6 +276,26 @@ VERBS = (
         (
             ("storekeeper history maestro 4711", "every set, oldest first"),
             ("storekeeper history maestro 4711 --json", "the same, for programs"),
+        ),
+    ),
+    Verb(
+        "query",
+        "Ask what a named query of the stack file finds, and change nothing.",
+        (
+            STACK,
+            Argument("query", "the query's name; all that the stack declares are listed when left out", optional=True),
+            Argument("values", "the query's values, in the order it names them; after -- those that begin with a dash", True, repeats=True),
+        ),
+        (Option(("--limit",), "at most so many rows, and never more than the query declares", Takes.NUMBER, "N"),),
+        {
+            0: "answered",
+            1: "failed, or it took too long",
+            2: _DONE[2],
+            3: "the store could not be read",
+        },
+        (
+            ("storekeeper query maestro", "which queries there are"),
+            ("storekeeper query maestro recent_chats --limit 5 --json", "the first rows of one, for programs"),
         ),
     ),
     Verb(

@@ -190,6 +190,40 @@ REPAIRED = record(
     "of `repair apply` and `repair undo`",
 )
 
+VALUE: Schema = {
+    "description": "bytes, and numbers that JSON has no word for (NaN, decimals), are an object; other types are the database's own text",
+    "anyOf": [
+        {"type": ["null", "boolean", "number", "string"]},
+        record({"base64": text("bytes, and what is stored as text and is none")}),
+        record({"number": text("the digits of a decimal, NaN, Infinity or -Infinity")}),
+    ],
+}
+QUERIES = record(
+    {
+        "queries": several(
+            record(
+                {
+                    "name": text("the query's name"),
+                    "store": text("the store that is asked"),
+                    "arguments": several(text("the name of a value")),
+                    "limit": whole("at most so many rows are answered"),
+                    "description": or_null(text("what it is for"), "the stack file does not say"),
+                }
+            )
+        )
+    },
+    "without a query's name",
+)
+ANSWERED = record(
+    {
+        "query": text("the query's name"),
+        "store": text("the store that was asked"),
+        "columns": several(text("a column's name; two may be alike")),
+        "rows": several(several(VALUE), "the first rows, as the query orders them"),
+        "more": flag("whether there are more rows than these"),
+    }
+)
+
 RESTORED = {
     "set": or_null(text("the set that is live now"), "the old sides are live again, or nothing was changed"),
     "safety_set": or_null(text("the set that was taken first, pinned"), "every store was absent"),
@@ -439,6 +473,7 @@ RESULTS: dict[str, list[Schema]] = {
     ],
     "history": [HISTORY],
     "repair": [record({"plan": PLANNED}, "of `repair plan`"), REPAIRED],
+    "query": [QUERIES, ANSWERED],
     "prune": [record({**PRUNED, "dry_run": flag("whether nothing was removed")})],
     "send": [record({"set": SET})],
     "receive": [record({"set": SET})],

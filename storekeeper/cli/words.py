@@ -84,6 +84,8 @@ class Words:
     repair_declared: bool = False
     at_once: bool = False
     limit: int | None = None
+    query: str | None = None
+    values: tuple[str, ...] = ()
     live: bool = False
     stop: str | None = None
     yes: bool = False
@@ -100,7 +102,8 @@ class Words:
 
     def typed(self) -> list[str]:
         """The words after the verb, as they can be typed again."""
-        words = [str(value) for argument in self.verb.arguments if (value := getattr(self, argument.name)) is not None]
+        given = [getattr(self, argument.name) for argument in self.verb.arguments]
+        words = [str(word) for value in given if value is not None for word in (value if isinstance(value, tuple) else [value])]
         for option in self.verb.options:
             flag = option.flags[-1]
             value = getattr(self, flag.removeprefix("--").replace("-", "_"))
@@ -270,7 +273,7 @@ def _add_globals(parser: _Parser) -> None:
 
 
 def _add_argument(parser: _Parser, argument: Argument) -> None:
-    keywords: dict[str, Any] = {"nargs": "?"} if argument.optional else {}
+    keywords: dict[str, Any] = {"nargs": "*" if argument.repeats else "?"} if argument.optional else {}
     if argument.choices:
         keywords["choices"] = argument.choices
     parser.add_argument(argument.name, **keywords)

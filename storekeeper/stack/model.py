@@ -10,7 +10,9 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from storekeeper.stack.rules import Rule, RuleName, contradictions
+from storekeeper.stack import queries, rules
+from storekeeper.stack.queries import NamedQuery, QueryName
+from storekeeper.stack.rules import Name, Rule, RuleName, TableName
 from storekeeper.stack.schedule import Scheduler, Schedules
 from storekeeper.stack.types import (
     AbsolutePath,
@@ -47,6 +49,16 @@ class StoreModel(Declared):
     ] = None
 
 
+IndexedColumns = Name | Annotated[tuple[Name, ...], Field(min_length=1, max_length=32)]
+Indexes = Annotated[
+    dict[TableName, tuple[IndexedColumns, ...]],
+    Field(
+        description="columns by table that an index must begin with: a column, or a list of them for one index over several; "
+        "`examine` says which is not there"
+    ),
+]
+
+
 class PostgresqlModel(StoreModel):
     """A PostgreSQL database. No password means peer or trust; `~/.pgpass` is never read."""
 
@@ -66,6 +78,7 @@ class PostgresqlModel(StoreModel):
         Admin | None,
         Field(description="who makes and swaps databases; `postgres` over the socket when the program runs as root, else `user`"),
     ] = None
+    indexes: Indexes = Field(default_factory=dict)
 
 
 class SqliteModel(StoreModel):
@@ -73,6 +86,7 @@ class SqliteModel(StoreModel):
 
     kind: Annotated[Literal["sqlite"], Field(description="the kind of store")]
     path: Annotated[AbsolutePath, Field(description="the database file")]
+    indexes: Indexes = Field(default_factory=dict)
 
 
 class ChromaModel(StoreModel):
@@ -149,6 +163,9 @@ class Stack(Declared):
     consistency: Annotated[dict[RuleName, Rule], Field(description="what the stores must agree on: rules by name")] = Field(
         default_factory=dict
     )
+    queries: Annotated[dict[QueryName, NamedQuery], Field(description="what `storekeeper query` may ask, by name")] = Field(
+        default_factory=dict
+    )
     schedule: Annotated[Schedules, Field(description="which verbs run when")] = ()
     scheduler: Annotated[Scheduler, Field(description="what starts them")] = Scheduler()
     ping: Annotated[
@@ -208,8 +225,10 @@ def _stores_that_overlap(stack: Stack) -> Iterator[Contradiction]:
 
 def _rules_that_cannot_be(stack: Stack) -> Iterator[Contradiction]:
     kinds = {name: store.kind for name, store in stack.stores.items()}
-    for path, sentence in contradictions(stack.consistency, kinds):
+    for path, sentence in rules.contradictions(stack.consistency, kinds):
         yield ("consistency", *path), sentence
+    for path, sentence in queries.contradictions(stack.queries, kinds):
+        yield ("queries", *path), sentence
     if not stack.consistency and any(entry.verb == "check" for entry in stack.schedule):
         yield ("schedule",), "check needs a rule in `consistency`"
 

@@ -2,7 +2,8 @@
 
 A backup walks `preflight`, `look`, `hold` (prepare, pin, copy, release), `dump`, `verify`; a proof walks `prove`; a restore walks
 `foresee`, `place`, `stage`, `refuse_holders`, `switch`, `probe`, and the reverse `switch_back`, `discard_stage`, `discard_old`. What
-cannot be read has a `raw_copy`. A check of what stores must agree on reads `identities`, a backup `dumped_identities`.
+cannot be read has a `raw_copy`. A check of what stores must agree on reads `identities`, a backup `dumped_identities`; a declared query is
+asked by `answer`.
 Every method raises a StorekeeperError whose sentence says what was found; none returns a default for what it could not read.
 """
 
@@ -22,6 +23,7 @@ from storekeeper.stack.rules import Rows
 from storekeeper.stores.folder import StoreFolder
 from storekeeper.stores.identities import Identity, Remarks, Source
 from storekeeper.stores.mending import Mender
+from storekeeper.stores.questions import Answer, Question
 from storekeeper.stores.record import StoreRecord
 
 Facts = dict[str, Any]  # JSON-able values only
@@ -201,6 +203,13 @@ class Store(Protocol):
 
     def forget_taken(self, token: str) -> None:
         """Remove what the mender of a repair with this token has taken and kept beside the store, when its time is over. Safe to repeat."""
+
+    def answer(self, question: Question) -> Answer:
+        """What a declared query finds now, in a transaction that can only read, within bounds of time, rows and bytes.
+
+        Raises Refused for a query that does not run or would do more than read, Failed for one that takes too long, Unknown or Failed where
+        the store cannot be read. Only of databases: a stack file with a query to another store is refused.
+        """
 
     def hold(self, work: Path) -> Hold:
         """A grip on the store's moment, not yet taken.

@@ -32,6 +32,7 @@ consistency:
   things:
     authority: {{store: main, query: "select id from things"}}
     replicas: [{{store: papers, pattern: "raw/extra_{{id}}.txt"}}]
+queries: {{words: {{store: main, query: "select distinct word from things"}}}}
 """
 PLAN = "PLAN"  # stands in what is typed for the newest plan of a repair
 
@@ -84,6 +85,7 @@ VERBS = {
     "history": Verb("history demo 1", r"open manifest\.json"),
     "status": Verb("status demo", r"open /state/demo/listing"),
     "jobs": Verb("jobs demo", r"open /state/jobs/demo/"),
+    "query": Verb("query demo words", r"sqlite3.connect main\.db"),
     "doctor": Verb("doctor demo", r"sqlite3.connect main\.db"),
 }
 WALKS = ("restore", "restore --back", "resume")

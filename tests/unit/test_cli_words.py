@@ -160,6 +160,8 @@ _RULE = """consistency:
   documents:
     authority: {store: main, query: "select id from documents"}
     replicas: [{store: main, rows: [{table: documents, key: id}]}]
+queries:
+  recent_chats: {store: main, query: "select id, title from documents order by id desc", limit: 10}
 """
 
 

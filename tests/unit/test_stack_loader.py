@@ -235,7 +235,7 @@ def test_one_mistake_is_one_problem(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "key", ["queries", "thresholds", "probes", "after_reset", "migration", "pools", "indexes", "sample", "notify", "copies"]
+    "key", ["thresholds", "probes", "after_reset", "migration", "pools", "sample", "notify", "copies"]
 )
 def test_a_key_of_a_later_version_is_named_as_such(key: str) -> None:
     assert mistakes_in(f"{GOOD}{key}: {{a: b}}\n") == [f'stacks/maestro.yml:19:1: "{key}" is not known to this version of storekeeper']

@@ -7,7 +7,7 @@ from typing import Any
 
 from storekeeper.cli.console import Console
 from storekeeper.cli.document import Document
-from storekeeper.cli.render import check, host, repair, restore, sets, status
+from storekeeper.cli.render import asked, check, host, repair, restore, sets, status
 from storekeeper.cli.render.layout import WIDTH, Paint, printable, wrapped
 
 _INDENT = 9  # as wide as the longest word of an outcome, and two spaces
@@ -19,6 +19,7 @@ _RENDERERS = {
     "check": check.check,
     "repair": repair.repair,
     "history": sets.history,
+    "query": asked.query,
     "prune": sets.prune,
     "receive": sets.received,
     "pin": sets.pin,

@@ -25,6 +25,7 @@ from storekeeper.stores.folder import StoreFolder
 from storekeeper.stores.identities import CollectionSource, Identity, Remarks, Source
 from storekeeper.stores.mending import Mender
 from storekeeper.stores.protocol import Before, Content, Dumped, Facts, Foresight, Inspection, Look, SwitchLog, SwitchRoom
+from storekeeper.stores.questions import Answer, Question
 from storekeeper.stores.record import StoreRecord
 from storekeeper.stores.surroundings import Surroundings
 
@@ -134,6 +135,9 @@ class ChromaStore:
 
     def forget_taken(self, token: str) -> None:
         """Nothing: what was taken is kept with the repair's plan."""
+
+    def answer(self, question: Question) -> Answer:
+        raise TypeError(f"a Chroma directory answers no query: {question.query[:60]}")
 
     def hold(self, work: Path) -> ChromaHold:
         return ChromaHold(self._path, work)

@@ -30,6 +30,7 @@ from storekeeper.stores.folder import StoreFolder
 from storekeeper.stores.identities import Identity, PatternSource, Remarks, Source
 from storekeeper.stores.mending import Mender
 from storekeeper.stores.protocol import Before, Content, Dumped, Facts, Foresight, Inspection, Look, PinOrder, SwitchLog, SwitchRoom
+from storekeeper.stores.questions import Answer, Question
 from storekeeper.stores.record import StoreRecord
 from storekeeper.stores.surroundings import Surroundings
 from storekeeper.stores.trees import PreviousTree, previous_tree
@@ -154,6 +155,9 @@ class FilesStore:
 
     def forget_taken(self, token: str) -> None:
         remove(self._root / taken_folder(token))
+
+    def answer(self, question: Question) -> Answer:
+        raise TypeError(f"a tree of files answers no query: {question.query[:60]}")
 
     def hold(self, work: Path) -> FilesHold:
         return FilesHold(self._root, self._scope, work)

@@ -15,7 +15,7 @@ _AT_ONCE = 2000
 _CURSOR = "storekeeper_ids"
 # The statement itself is wrong, as the server says it: a name that is not there, a type, a right, a value, or something that writes. The
 # names of SQLSTATE's classes are no base classes of what is in them.
-_WRONG = (
+WRONG = (
     psycopg.ProgrammingError,
     psycopg.DataError,
     psycopg.NotSupportedError,
@@ -46,7 +46,7 @@ def read(connection: Connection, source: SqlSource | RowsSource, remarks: Remark
                     remarks.nameless += 1
                 else:
                     yield each
-    except _WRONG as error:
+    except WRONG as error:
         raise Refused(f"the query does not run: {sentence_of(error)}") from None
     except psycopg.Error as error:
         raise Failed(f"the query was cut off: {sentence_of(error)}") from None

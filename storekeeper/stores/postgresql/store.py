@@ -16,7 +16,7 @@ from storekeeper.stack.rules import Rows
 from storekeeper.stores.folder import StoreFolder
 from storekeeper.stores.identities import Identity, Remarks, RowsSource, Source, SqlSource
 from storekeeper.stores.mending import Mender
-from storekeeper.stores.postgresql import catalogue, dump, extensions, foresight, identities, loading, properties
+from storekeeper.stores.postgresql import answering, catalogue, dump, extensions, foresight, identities, loading, properties
 from storekeeper.stores.postgresql.connection import Access, Connection, access_to, bounded, server_version, value
 from storekeeper.stores.postgresql.hold import SnapshotHold
 from storekeeper.stores.postgresql.loading import Loading
@@ -27,6 +27,8 @@ from storekeeper.stores.postgresql.recorded import recorded_in
 from storekeeper.stores.postgresql.scratch import let_in, scratch_server
 from storekeeper.stores.postgresql.side import Sides, names_for
 from storekeeper.stores.protocol import Before, Content, Dumped, Facts, Foresight, Inspection, Look, SwitchLog, SwitchRoom
+from storekeeper.stores.questions import SECONDS as ANSWER_SECONDS
+from storekeeper.stores.questions import Answer, Question
 from storekeeper.stores.record import StoreRecord
 from storekeeper.stores.surroundings import Surroundings
 
@@ -34,6 +36,7 @@ _TESTED = range(15, 19)
 _SWAP_SECONDS = 1.0  # at most 0.35 s in 30 swaps with clients that reconnect without pause
 _ADMIN = "postgres"
 _LOOK_SECONDS, _COUNT_SECONDS = 60.0, 900.0
+_GRACE_SECONDS = 10.0  # for a server to end a statement by itself, before its connection is cut
 _SIZE = "select pg_database_size(current_database())"
 
 
@@ -118,6 +121,10 @@ class PostgresqlStore:
 
     def forget_taken(self, token: str) -> None:
         """Nothing: what was taken is kept with the repair's plan."""
+
+    def answer(self, question: Question) -> Answer:
+        with self._access.session(self._declared.database, ANSWER_SECONDS + _GRACE_SECONDS) as connection:
+            return answering.answer(connection, question)
 
     def hold(self, work: Path) -> SnapshotHold:  # noqa: ARG002 - nothing of this store is copied under a lock
         return SnapshotHold(self._access, self._declared.database)

@@ -21,8 +21,9 @@ from storekeeper.stores.folder import StoreFolder
 from storekeeper.stores.identities import Identity, Remarks, RowsSource, Source, SqlSource
 from storekeeper.stores.mending import Mender
 from storekeeper.stores.protocol import Before, Content, Dumped, Facts, Foresight, Inspection, Look, SwitchLog, SwitchRoom
+from storekeeper.stores.questions import Answer, Question
 from storekeeper.stores.record import StoreRecord
-from storekeeper.stores.sqlite import arrival, contents, foresight, identities, overwriting, rawfiles
+from storekeeper.stores.sqlite import answering, arrival, contents, foresight, identities, overwriting, rawfiles
 from storekeeper.stores.sqlite.holds import COPY, CopyHold, SnapshotHold, hold
 from storekeeper.stores.sqlite.mending import SqliteMender
 from storekeeper.stores.sqlite.moving import WHY, Moving
@@ -130,6 +131,11 @@ class SqliteStore:
 
     def forget_taken(self, token: str) -> None:
         """Nothing: what was taken is kept with the repair's plan."""
+
+    def answer(self, question: Question) -> Answer:
+        if self.is_absent():
+            raise Unknown(f"{self._live} is not there")
+        return answering.answer(self._live, question)
 
     def hold(self, work: Path) -> SnapshotHold | CopyHold:
         return hold(self._live, work)
