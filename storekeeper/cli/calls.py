@@ -78,12 +78,12 @@ class Desk:
         return CALLS[self.words.verb.name](self)
 
     def _shown(self, plan: Report) -> str:
-        from storekeeper.cli.render import repair, restore  # noqa: PLC0415
+        from storekeeper.cli.render import asked, repair, restore  # noqa: PLC0415
 
         begun = Begun(self.words.verb.name, self.stack_name, self.words.options.unusual_config)
         document = begun.ended(plan.ended(), plan.result, plan.problems)
         said = [f"  {problem['message']}" for problem in document["problems"]]
-        shown = repair.repair if self.words.verb.name == "repair" else restore.plan
+        shown = {"repair": repair.repair, "evict": asked.holder}.get(self.words.verb.name, restore.plan)
         return "\n".join([*shown(document, self.console.paint_err), *said])
 
     @contextmanager
@@ -215,6 +215,23 @@ def _query(desk: Desk) -> Report:
     return verb.query(stack, words.query, store, words.values, words.limit)
 
 
+def _examine(desk: Desk) -> Report:
+    from storekeeper.verbs.examine import examine  # noqa: PLC0415
+
+    with desk.opened(in_background=True) as context:
+        return examine(context, desk.words.store)
+
+
+def _evict(desk: Desk) -> Report:
+    from storekeeper.verbs import evict, opening  # noqa: PLC0415
+    from storekeeper.verbs.jobs import running_pids  # noqa: PLC0415
+
+    words, name = desk.words, str(desk.words.store)
+    store = opening.open_store_of(opening.declared(desk.places, desk.stack_name), name, desk.places)
+    holder = evict.Holder(store, int(words.pid or 0), str(words.program), running_pids(desk.places))
+    return evict.show(holder) if words.plan else evict.evict(holder, desk.stack_name)
+
+
 def _restore(desk: Desk) -> Report:
     from storekeeper.verbs.restore import RestoreRequest, restore  # noqa: PLC0415
 
@@ -331,6 +348,8 @@ CALLS: Mapping[str, Callable[[Desk], Report]] = {
     "repair": _repair,
     "history": _history,
     "query": _query,
+    "examine": _examine,
+    "evict": _evict,
     "restore": _restore,
     "resume": _resume,
     "prune": _prune,

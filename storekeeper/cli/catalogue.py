@@ -299,6 +299,47 @@ VERBS = (
         ),
     ),
     Verb(
+        "examine",
+        "Look inside the stores for damage, missing indexes and who holds locks, and change nothing.",
+        (STACK,),
+        (Option(("--store",), "only this store", Takes.STORE, "STORE"),),
+        {
+            0: "nothing is wrong",
+            1: "failed",
+            2: _DONE[2],
+            3: "something could not be looked at; the others are told",
+            4: "something is wrong",
+        },
+        (
+            ("storekeeper examine maestro", "every store, as the schedule may do it"),
+            ("storekeeper examine maestro --store main --json", "one store, for programs"),
+        ),
+        job=True,
+    ),
+    Verb(
+        "evict",
+        "Ask the program that holds a lock of a SQLite store to end.",
+        (
+            STACK,
+            Argument("store", "the store"),
+            Argument("pid", "the process, as `examine` shows it"),
+            Argument("program", "its program, as `examine` shows it"),
+        ),
+        (_YES, _CONFIRM),
+        {
+            0: "it has ended",
+            1: "failed",
+            2: "wrong usage, or refused: it holds no lock, is another program, or is ours; nobody was asked to end",
+            3: "who holds a lock could not be seen: nobody was asked to end",
+            4: "it was asked, and has not ended yet",
+        },
+        (
+            ("storekeeper evict maestro main 4711 python3", "after being asked, by SIGTERM and nothing harder"),
+            ("storekeeper evict maestro main 4711 python3 --yes", "the same without a terminal"),
+        ),
+        changes_live=True,
+    ),
+    Verb(
         "prune",
         "Remove the sets that no rule keeps, and old sides past their time.",
         (STACK,),

@@ -7,6 +7,7 @@ from typing import Any
 from storekeeper.cli.catalogue import BY_NAME
 from storekeeper.cli.document import SCHEMA
 from storekeeper.outcomes import EXIT_CODES, Severity
+from storekeeper.stores.examination import KINDS
 
 Schema = dict[str, Any]
 
@@ -221,6 +222,60 @@ ANSWERED = record(
         "columns": several(text("a column's name; two may be alike")),
         "rows": several(several(VALUE), "the first rows, as the query orders them"),
         "more": flag("whether there are more rows than these"),
+    }
+)
+
+LOCK = or_null(one_of(["read", "write"], "the lock that it holds"), "none: it only has the file open")
+FIGURE: Schema = {"type": ["number", "string", "boolean", "null"], "description": "by kind of store, see docs/care.md"}
+EXAMINED = record(
+    {
+        "stores": by(
+            "NAME",
+            record(
+                {
+                    "kind": text("postgresql, sqlite, chroma or files"),
+                    "outcome": one_of(["ok", "warning", "unknown"], "all is well, flaws, or something could not be looked at"),
+                    "seconds": number("how long the look took"),
+                    "figures": by("FIGURE", FIGURE),
+                    "counts": or_null(COUNTS, "they could not be read"),
+                    "flaws": several(
+                        record(
+                            {
+                                "kind": one_of(list(KINDS), "what kind of thing is wrong"),
+                                "object": or_null(text("a table, an index, collection/document, a path"), "the whole store"),
+                                "message": text("a sentence"),
+                                "next": or_null(text("what to do"), "nothing in particular"),
+                            }
+                        ),
+                        "at most 1,000",
+                    ),
+                    "left_out": whole("flaws that are counted and not listed here"),
+                    "users": or_null(
+                        several(
+                            record(
+                                {
+                                    "pid": whole("the process"),
+                                    "program": text("its program"),
+                                    "lock": LOCK,
+                                    "waits": flag("whether it waits for a lock"),
+                                }
+                            )
+                        ),
+                        "not asked of this kind of store, or could not be seen",
+                    ),
+                }
+            ),
+        )
+    }
+)
+EVICTED = record(
+    {
+        "store": text("the store"),
+        "pid": whole("the process that was asked to end"),
+        "program": text("its program"),
+        "ended": flag("whether it has ended"),
+        "held": LOCK,
+        "lock": or_null(one_of(["read", "write"], "the lock that it holds now"), "none: it has ended, or has let go of it"),
     }
 )
 
@@ -474,6 +529,8 @@ RESULTS: dict[str, list[Schema]] = {
     "history": [HISTORY],
     "repair": [record({"plan": PLANNED}, "of `repair plan`"), REPAIRED],
     "query": [QUERIES, ANSWERED],
+    "examine": [EXAMINED],
+    "evict": [EVICTED],
     "prune": [record({**PRUNED, "dry_run": flag("whether nothing was removed")})],
     "send": [record({"set": SET})],
     "receive": [record({"set": SET})],

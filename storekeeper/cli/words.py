@@ -86,6 +86,9 @@ class Words:
     limit: int | None = None
     query: str | None = None
     values: tuple[str, ...] = ()
+    store: str | None = None
+    pid: str | None = None
+    program: str | None = None
     live: bool = False
     stop: str | None = None
     yes: bool = False
@@ -117,12 +120,14 @@ class Words:
 
     @property
     def named_stores(self) -> tuple[str, ...]:
-        """Every store that an option names."""
-        return (*self.only, *self.accept_unreadable, *self.accept_shrink, *self.nobody_uses, *self.no_owners)
+        """Every store that is named."""
+        one = () if self.store is None else (self.store,)
+        return (*one, *self.only, *self.accept_unreadable, *self.accept_shrink, *self.nobody_uses, *self.no_owners)
 
 
 _RECORDED = (
     "set",
+    "store",
     "back",
     "only",
     "stage_dir",
@@ -194,6 +199,8 @@ def _checked(verb: Verb, found: dict[str, Any]) -> Words:
         raise Usage("verify takes a set, or --all", next=f"storekeeper verify {words.stack} --all")
     if verb.name == "repair":
         _check_repair(words)
+    if words.pid is not None and not re.fullmatch(r"[1-9][0-9]{0,8}", words.pid):
+        raise Usage(f"expected the number of a process, found {_short(words.pid)!r}", next=f"storekeeper examine {words.stack}")
     if words.lines and options.json:
         raise Usage("--lines prints a line for each finding, --json one document: give one of them", next="storekeeper check --help")
     if words.repair_declared and (words.rule or words.document or words.owner or words.lines):

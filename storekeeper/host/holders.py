@@ -58,7 +58,7 @@ def holders_of(paths: Iterable[AnyPath], *, except_pids: Collection[int] = ()) -
 
 def family() -> frozenset[int]:
     """This process and all that descend from it."""
-    parents = {pid: parent for pid in _pids() if (parent := _parent(pid)) is not None}
+    parents = {pid: parent for pid in _pids() if (parent := parent_of(pid)) is not None}
     members = {os.getpid()}
     while grown := {pid for pid, parent in parents.items() if parent in members} - members:
         members |= grown
@@ -185,7 +185,8 @@ def _state(pid: int) -> list[str] | None:
         return None
 
 
-def _parent(pid: int) -> int | None:
+def parent_of(pid: int) -> int | None:
+    """None when the process has ended or may not be looked at."""
     state = _state(pid)
     return int(state[1]) if state else None
 

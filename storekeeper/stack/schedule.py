@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, Pl
 from storekeeper.stack.cron import CronTime
 from storekeeper.stack.types import Declared, Duration, Matching, expected
 
-VERBS = ("backup", "verify", "prove", "prune", "check", "status", "list", "doctor")
+VERBS = ("backup", "verify", "prove", "prune", "check", "examine", "status", "list", "doctor")
 LONGEST_SPREAD = timedelta(hours=1)
 # Verbs of the contract that a later version schedules.
 LATER_VERBS = ("repair", "maintain", "measure", "report", "migrate", "query", "history")

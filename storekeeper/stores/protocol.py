@@ -20,6 +20,7 @@ from typing import Any, ClassVar, Protocol
 from storekeeper.outcomes import Problem
 from storekeeper.runtimes.protocol import Runtime
 from storekeeper.stack.rules import Rows
+from storekeeper.stores.examination import Examination, InUse
 from storekeeper.stores.folder import StoreFolder
 from storekeeper.stores.identities import Identity, Remarks, Source
 from storekeeper.stores.mending import Mender
@@ -209,6 +210,18 @@ class Store(Protocol):
 
         Raises Refused for a query that does not run or would do more than read, Failed for one that takes too long, Unknown or Failed where
         the store cannot be read. Only of databases: a stack file with a query to another store is refused.
+        """
+
+    def examine(self, work: Path) -> Examination:
+        """Look at every page, row, index, vector or file, and change nothing: what is wrong is a flaw, and no error.
+
+        `work` is an empty private directory for copies of what could not be read for so long while it is live. Raises Unknown or Failed
+        where nothing can be said at all.
+        """
+
+    def users(self) -> Sequence[InUse]:
+        """The other processes that have the store's own file open, and who holds which lock. Raises Unknown where that cannot be seen, and
+        Refused for a store whose files no lock of a process guards.
         """
 
     def hold(self, work: Path) -> Hold:

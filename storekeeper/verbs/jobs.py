@@ -46,6 +46,11 @@ def stop_job(places: Places, stack: str | None, job_id: str) -> Report:
     return Report({"jobs": [_described(record)] if record is not None else []})
 
 
+def running_pids(places: Places) -> frozenset[int]:
+    """The processes of all runs that go on on this host. Raises Unknown when the records cannot be read."""
+    return frozenset(record.pid for name in _recorded_stacks(places) for record in records_of(places, name) if record.running)
+
+
 def records_of(places: Places, stack: str) -> list[jobs.Record]:
     """The recorded runs of a stack, oldest first. Raises Unknown when they cannot be read."""
     folder = places.state / "jobs" / stack

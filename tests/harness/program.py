@@ -121,7 +121,8 @@ def hold_to(ended: Ended, code: int, outcome: str, *said: str) -> dict[str, Any]
     document = ended.document
     assert (ended.code, document["outcome"]) == (code, outcome), ended.err
     went_well = outcome in ("ok", "warning")
-    assert went_well or document["result"] is None or document["verb"] in ("verify", "prove", "check", "history"), document
+    told_all_the_same = ("verify", "prove", "check", "history", "examine")
+    assert went_well or document["result"] is None or document["verb"] in told_all_the_same, document
     assert not went_well or document["result"] is not None, document
     messages = " | ".join(f"{problem['message']} -> {problem['next']}" for problem in document["problems"])
     assert all(word in messages for word in said), messages

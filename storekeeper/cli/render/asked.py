@@ -1,4 +1,4 @@
-"""Text of `query`: the rows as a table, or the queries that there are. Nothing in a value reaches the terminal as a command to it."""
+"""Text of `query`, `examine` and `evict`. Nothing of a value reaches the terminal as a command to it."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from typing import Any
 
 from storekeeper.cli.document import Document
 from storekeeper.cli.render.check import short
-from storekeeper.cli.render.layout import Cell, Paint, counted, span, table
+from storekeeper.cli.render.layout import WIDTH, Cell, Paint, counted, printable, size, span, table, wrapped
 
 _BYTES = 12  # of a value that is no text
+_SHOWN = 20  # flaws of a store
 
 
 def query(document: Document, paint: Paint) -> list[str]:
@@ -52,3 +53,56 @@ def _shown(value: Any) -> str:
 
 def _is_number(value: Any) -> bool:
     return (isinstance(value, int | float) and not isinstance(value, bool)) or (isinstance(value, dict) and "number" in value)
+
+
+def examine(document: Document, paint: Paint) -> list[str]:
+    """Each store with its figures, what is wrong with it, and who uses it."""
+    stores = document["result"]["stores"]
+    what = f"{counted(len(stores), 'store')} looked into in {span(document['seconds'])}"
+    lines = [f"{paint.state(document['outcome'])}  {document['stack']}: {what}"]
+    for name, found in stores.items():
+        flaws = len(found["flaws"]) + found["left_out"]
+        word = {"ok": "nothing wrong", "warning": counted(flaws, "flaw"), "unknown": "UNKNOWN"}[found["outcome"]]
+        lines += ["", f"{paint(name, 'bold')}   {found['kind']}   {paint.state(word, found['outcome'])}"]
+        lines += [f"  {line}" for line in wrapped(", ".join(_figures(found)), "", WIDTH - 2)] if found["figures"] else []
+        lines += [f"  {each['kind']}: {printable(each['message'])}" for each in found["flaws"][:_SHOWN]]
+        lines += [f"  and {flaws - _SHOWN:,} more: --json lists them"] if flaws > _SHOWN else []
+        lines += _users(found["users"] or [], paint)
+    return lines
+
+
+def evict(document: Document, paint: Paint) -> list[str]:
+    found = document["result"]
+    now = "has ended" if found["ended"] else f"has not ended, and holds {_lock(found['lock'])} now"
+    return [f"{paint.state(document['outcome'])}  {document['stack']}: {printable(found['program'])} (pid {found['pid']}) {now}"]
+
+
+def holder(document: Document, paint: Paint) -> list[str]:  # noqa: ARG001 - as the other plans
+    """Whom `evict` would ask to end."""
+    found = document["result"]["plan"]
+    return [f"{printable(found['program'])} (pid {found['pid']}) holds {_lock(found['lock'])} on {found['store']}: it would get SIGTERM"]
+
+
+def _figures(found: dict[str, Any]) -> list[str]:
+    figures = [f"{name.replace('_', ' ')} {_figure(name, value)}" for name, value in found["figures"].items()]
+    return [*figures, *([f"{sum(found['counts'].values()):,} in {counted(len(found['counts']), 'object')}"] if found["counts"] else [])]
+
+
+def _figure(name: str, value: Any) -> str:
+    if value is None:
+        return "unknown"
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return size(value) if name.endswith("bytes") else f"{value:,}" if isinstance(value, int) else short(value)
+
+
+def _users(users: list[dict[str, Any]], paint: Paint) -> list[str]:
+    rows: list[list[Cell | str]] = [
+        [Cell(str(each["pid"]), right=True), short(each["program"]), _lock(each["lock"]), "waits" if each["waits"] else ""]
+        for each in users
+    ]
+    return table([[Cell("pid", right=True), "program", "holds", ""], *rows], paint, "  ") if rows else []
+
+
+def _lock(word: str | None) -> str:
+    return f"the {word} lock" if word else "no lock"

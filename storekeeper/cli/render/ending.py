@@ -20,6 +20,8 @@ _RENDERERS = {
     "repair": repair.repair,
     "history": sets.history,
     "query": asked.query,
+    "examine": asked.examine,
+    "evict": asked.evict,
     "prune": sets.prune,
     "receive": sets.received,
     "pin": sets.pin,

@@ -14,13 +14,14 @@ from storekeeper.outcomes import Failed, Problem, Refused, Severity, Unknown
 from storekeeper.runtimes.protocol import Runtime
 from storekeeper.stack.model import ChromaModel
 from storekeeper.stack.rules import Rows
-from storekeeper.stores.chroma import catalogue, checking, content, dumping, identities, layout, proof, rawtree, staging
+from storekeeper.stores.chroma import catalogue, checking, content, dumping, examining, identities, layout, proof, rawtree, staging
 from storekeeper.stores.chroma.checking import DatabaseCheck
 from storekeeper.stores.chroma.clients import Served, embedded
 from storekeeper.stores.chroma.hold import ChromaHold
 from storekeeper.stores.chroma.mending import ChromaMender
 from storekeeper.stores.chroma.place import Place, is_empty
 from storekeeper.stores.chroma.server import Server
+from storekeeper.stores.examination import Examination, InUse
 from storekeeper.stores.folder import StoreFolder
 from storekeeper.stores.identities import CollectionSource, Identity, Remarks, Source
 from storekeeper.stores.mending import Mender
@@ -138,6 +139,12 @@ class ChromaStore:
 
     def answer(self, question: Question) -> Answer:
         raise TypeError(f"a Chroma directory answers no query: {question.query[:60]}")
+
+    def examine(self, work: Path) -> Examination:
+        return examining.examine(self._directory(), work)
+
+    def users(self) -> Sequence[InUse]:
+        raise Refused("Chroma uses the directory as a whole: stop what has it open")
 
     def hold(self, work: Path) -> ChromaHold:
         return ChromaHold(self._path, work)

@@ -17,7 +17,8 @@ from storekeeper.host.tree import Tree, is_below, opened, remove
 from storekeeper.outcomes import Failed, Problem, Refused, Severity, Unknown
 from storekeeper.runtimes.protocol import Runtime
 from storekeeper.stack.rules import Rows
-from storekeeper.stores.files import checking, foreseeing, rawcopying, staging, switching
+from storekeeper.stores.examination import Examination, InUse
+from storekeeper.stores.files import checking, examining, foreseeing, rawcopying, staging, switching
 from storekeeper.stores.files.copying import Copying
 from storekeeper.stores.files.entries import NOT_THERE, describe
 from storekeeper.stores.files.listing import is_gone, shown, spool, walk
@@ -158,6 +159,13 @@ class FilesStore:
 
     def answer(self, question: Question) -> Answer:
         raise TypeError(f"a tree of files answers no query: {question.query[:60]}")
+
+    def examine(self, work: Path) -> Examination:  # noqa: ARG002 - nothing is copied
+        _look_at_root(self._root)
+        return examining.examine(self._root, self._scope)
+
+    def users(self) -> Sequence[InUse]:
+        raise Refused("files are guarded by no lock")
 
     def hold(self, work: Path) -> FilesHold:
         return FilesHold(self._root, self._scope, work)

@@ -13,10 +13,11 @@ from storekeeper.runtimes.protocol import Runtime
 from storekeeper.runtimes.registry import open_runtime
 from storekeeper.stack.model import PostgresqlModel
 from storekeeper.stack.rules import Rows
+from storekeeper.stores.examination import Examination, InUse
 from storekeeper.stores.folder import StoreFolder
 from storekeeper.stores.identities import Identity, Remarks, RowsSource, Source, SqlSource
 from storekeeper.stores.mending import Mender
-from storekeeper.stores.postgresql import answering, catalogue, dump, extensions, foresight, identities, loading, properties
+from storekeeper.stores.postgresql import answering, catalogue, dump, examining, extensions, foresight, identities, loading, properties
 from storekeeper.stores.postgresql.connection import Access, Connection, access_to, bounded, server_version, value
 from storekeeper.stores.postgresql.hold import SnapshotHold
 from storekeeper.stores.postgresql.loading import Loading
@@ -36,6 +37,7 @@ _TESTED = range(15, 19)
 _SWAP_SECONDS = 1.0  # at most 0.35 s in 30 swaps with clients that reconnect without pause
 _ADMIN = "postgres"
 _LOOK_SECONDS, _COUNT_SECONDS = 60.0, 900.0
+_EXAMINE_SECONDS = 6 * 3600.0  # every index of a large database is read
 _GRACE_SECONDS = 10.0  # for a server to end a statement by itself, before its connection is cut
 _SIZE = "select pg_database_size(current_database())"
 
@@ -125,6 +127,14 @@ class PostgresqlStore:
     def answer(self, question: Question) -> Answer:
         with self._access.session(self._declared.database, ANSWER_SECONDS + _GRACE_SECONDS) as connection:
             return answering.answer(connection, question)
+
+    def examine(self, work: Path) -> Examination:  # noqa: ARG002 - the server reads its own files
+        with self._access.session(self._declared.database, _EXAMINE_SECONDS) as connection:
+            connection.execute(f"set lock_timeout = '{_LOOK_SECONDS:g}s'")
+            return examining.examine(connection, self._declared.indexes)
+
+    def users(self) -> Sequence[InUse]:
+        raise Refused("a server holds the locks of its database, and ends its sessions itself", next="select pg_terminate_backend(PID)")
 
     def hold(self, work: Path) -> SnapshotHold:  # noqa: ARG002 - nothing of this store is copied under a lock
         return SnapshotHold(self._access, self._declared.database)

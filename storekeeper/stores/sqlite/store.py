@@ -17,13 +17,14 @@ from storekeeper.runtimes.registry import open_runtime
 from storekeeper.stack.model import SqliteModel
 from storekeeper.stack.rules import Rows
 from storekeeper.stores import databases, rawcopy
+from storekeeper.stores.examination import Examination, InUse
 from storekeeper.stores.folder import StoreFolder
 from storekeeper.stores.identities import Identity, Remarks, RowsSource, Source, SqlSource
 from storekeeper.stores.mending import Mender
 from storekeeper.stores.protocol import Before, Content, Dumped, Facts, Foresight, Inspection, Look, SwitchLog, SwitchRoom
 from storekeeper.stores.questions import Answer, Question
 from storekeeper.stores.record import StoreRecord
-from storekeeper.stores.sqlite import answering, arrival, contents, foresight, identities, overwriting, rawfiles
+from storekeeper.stores.sqlite import answering, arrival, contents, examining, foresight, identities, locking, overwriting, rawfiles
 from storekeeper.stores.sqlite.holds import COPY, CopyHold, SnapshotHold, hold
 from storekeeper.stores.sqlite.mending import SqliteMender
 from storekeeper.stores.sqlite.moving import WHY, Moving
@@ -136,6 +137,16 @@ class SqliteStore:
         if self.is_absent():
             raise Unknown(f"{self._live} is not there")
         return answering.answer(self._live, question)
+
+    def examine(self, work: Path) -> Examination:
+        if self.is_absent():
+            raise Failed(f"{self._live} is not there")
+        return examining.examine(self._live, self._declared.indexes, work)
+
+    def users(self) -> Sequence[InUse]:
+        if self.is_absent():
+            raise Unknown(f"{self._live} is not there")
+        return locking.users(self._live)
 
     def hold(self, work: Path) -> SnapshotHold | CopyHold:
         return hold(self._live, work)
