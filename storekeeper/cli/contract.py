@@ -41,9 +41,10 @@ def or_null(schema: Schema, when: str) -> Schema:
     return {"anyOf": [schema, {"type": "null"}], "description": f"{schema.get('description', '')}; null: {when}".lstrip("; ")}
 
 
-def record(fields: dict[str, Schema], meaning: str = "") -> Schema:
-    """An object with exactly these fields."""
-    return {"type": "object", "properties": fields, "required": list(fields), "additionalProperties": False, "description": meaning}
+def record(fields: dict[str, Schema], meaning: str = "", optional: dict[str, Schema] | None = None) -> Schema:
+    """An object with exactly these fields, and perhaps the optional ones."""
+    known = {**fields, **(optional or {})}
+    return {"type": "object", "properties": known, "required": list(fields), "additionalProperties": False, "description": meaning}
 
 
 def by(key: str, schema: Schema, meaning: str = "") -> Schema:
@@ -350,6 +351,17 @@ AGED = record(
     }
 )
 
+MIGRATIONS = or_null(
+    record(
+        {
+            "newest": or_null(text("the first column of the query's first row"), "none was applied"),
+            "count": whole("how many were applied"),
+            "more": flag("whether there are more than were counted"),
+        },
+        "with `--live`, of a stack that declares `migration`; the key is missing else",
+    ),
+    "the store could not be asked",
+)
 STATUS = record(
     {
         "stacks": by(
@@ -412,7 +424,8 @@ STATUS = record(
                         ),
                         "they could not be read",
                     ),
-                }
+                },
+                optional={"migrations": MIGRATIONS},
             ),
         )
     }

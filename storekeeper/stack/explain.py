@@ -16,7 +16,7 @@ from storekeeper.stack.schedule import VERBS
 KINDS = ("postgresql", "sqlite", "chroma", "files")
 LATER_KINDS = ("neo4j",)
 LATER_STACK_KEYS = (
-    "thresholds", "probes", "after_reset", "migration", "pools", "sample", "notify", "copies",
+    "thresholds", "probes", "after_reset", "pools", "sample", "notify", "copies",
 )  # fmt: skip
 LATER_RUNTIMES = ("docker", "compose")
 _LATER = "is not known to this version of storekeeper"
@@ -178,7 +178,7 @@ def _meant(document: Document, path: Path) -> str | None:
 
 def _store_meant(document: Document, path: Path) -> str | None:
     """Where a rule or a query names a store that there is not."""
-    if path[0] not in ("consistency", "queries") or path[-1] != "store":
+    if path[0] not in ("consistency", "queries", "migration") or path[-1] != "store":
         return None
     return did_you_mean(suggestion(document.found[path].text or "", _keys(document, ("stores",))))
 

@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from storekeeper.stack import queries, rules
-from storekeeper.stack.queries import NamedQuery, QueryName
+from storekeeper.stack.queries import Migration, NamedQuery, QueryName
 from storekeeper.stack.rules import Name, Rule, RuleName, TableName
 from storekeeper.stack.schedule import Scheduler, Schedules
 from storekeeper.stack.types import (
@@ -166,6 +166,7 @@ class Stack(Declared):
     queries: Annotated[dict[QueryName, NamedQuery], Field(description="what `storekeeper query` may ask, by name")] = Field(
         default_factory=dict
     )
+    migration: Annotated[Migration | None, Field(description="the application's own migrations")] = None
     schedule: Annotated[Schedules, Field(description="which verbs run when")] = ()
     scheduler: Annotated[Scheduler, Field(description="what starts them")] = Scheduler()
     ping: Annotated[
@@ -229,6 +230,8 @@ def _rules_that_cannot_be(stack: Stack) -> Iterator[Contradiction]:
         yield ("consistency", *path), sentence
     for path, sentence in queries.contradictions(stack.queries, kinds):
         yield ("queries", *path), sentence
+    for path, sentence in queries.wrong_migration(stack.migration, kinds) if stack.migration is not None else ():
+        yield ("migration", *path), sentence
     if not stack.consistency and any(entry.verb == "check" for entry in stack.schedule):
         yield ("schedule",), "check needs a rule in `consistency`"
 

@@ -61,6 +61,22 @@ class NamedQuery(Declared):
     ] = None
 
 
+class AppliedMigrations(Declared):
+    """How the application's own record of its migrations is read."""
+
+    store: Annotated[StoreName, Field(description="the store that holds it, PostgreSQL or SQLite")]
+    query: Annotated[
+        Annotated[Query, AfterValidator(_reads)],
+        Field(description="one select, a row for each migration that was applied, the newest first; its first column names it"),
+    ]
+
+
+class Migration(Declared):
+    """The application's own migrations."""
+
+    applied: Annotated[AppliedMigrations, Field(description="which were applied; `status --live` says the newest, and how many")]
+
+
 def contradictions(queries: Mapping[str, NamedQuery], kinds: Mapping[str, str]) -> Iterator[Mistaken]:
     """What no query may say of stores of these kinds: the path inside `queries`, and a sentence."""
     for name, each in queries.items():
@@ -72,6 +88,13 @@ def contradictions(queries: Mapping[str, NamedQuery], kinds: Mapping[str, str]) 
             yield (name, "arguments"), f"the query has no :{missing[0]}"
         if unknown := [placeholder for placeholder in named if placeholder not in each.arguments]:
             yield (name, "query"), f"{quoted(':' + unknown[0])} is none of its `arguments`"
+
+
+def wrong_migration(declared: Migration, kinds: Mapping[str, str]) -> Iterator[Mistaken]:
+    """The same of `migration`."""
+    yield from ((("applied", *path), sentence) for path, sentence in wrong_store(declared.applied.store, kinds))
+    if named := placeholders(declared.applied.query):
+        yield ("applied", "query"), f"{quoted(':' + named[0])} has no value here"
 
 
 def wrong_store(store: str, kinds: Mapping[str, str]) -> Iterator[Mistaken]:

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from storekeeper.host import durable
-from storekeeper.stack import model, rules, schedule, types
+from storekeeper.stack import model, queries, rules, schedule, types
 
 REFERENCE_FILE = Path("docs/reference/stack.md")
 
@@ -69,6 +69,9 @@ _SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("Each of `rows` of a place", rules.Rows),
     ("`states` of a rule", rules.States),
     ("`brake` of a rule", rules.Brake),
+    ("Each of `queries`", queries.NamedQuery),
+    ("`migration`", queries.Migration),
+    ("`applied` of `migration`", queries.AppliedMigrations),
     ("An entry of `schedule`", schedule.ScheduleEntry),
 )
 

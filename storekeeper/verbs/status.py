@@ -73,6 +73,7 @@ def _described(places: Places, name: str, findings: Findings, *, live: bool) -> 
         "agreement": {rule.name: None if head is None else _told(rule, head) for rule, head in agreement.items()},
         "alerts": [{"store": each.store, "message": each.message, "next": each.next} for each in findings.alerts],
         "backups": _numbers(places, tally),
+        **(_migrations(places, name, findings) if live and declared is not None else {}),
     }
 
 
@@ -210,6 +211,25 @@ def _asked(places: Places, name: str, findings: Findings) -> dict[str, Inspectio
             found[store_name] = None
             findings.unknown(error, store_name)
     return found
+
+
+def _migrations(places: Places, name: str, findings: Findings) -> dict[str, Any]:
+    """The newest migration that the application has applied, and how many; nothing of a stack that does not declare how to ask."""
+    from storekeeper.stack.queries import MOST_ROWS  # noqa: PLC0415 for a live look only
+    from storekeeper.stores.questions import Question  # noqa: PLC0415
+    from storekeeper.verbs import opening  # noqa: PLC0415
+
+    stack = _tried(lambda: opening.declared(places, name), findings)
+    if stack is None or stack.migration is None:
+        return {}
+    asked = stack.migration.applied
+    try:
+        found = opening.open_store_of(stack, asked.store, places).answer(Question(asked.query, {}, MOST_ROWS))
+    except StorekeeperError as error:
+        findings.unknown(error, asked.store)
+        return {"migrations": None}
+    newest = found.rows[0][0] if found.rows else None
+    return {"migrations": {"newest": None if newest is None else str(newest), "count": len(found.rows), "more": found.more}}
 
 
 def _open(places: Places, name: str) -> Mapping[str, Store]:

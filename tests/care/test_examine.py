@@ -263,23 +263,21 @@ def alone(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("alone")
-def test_runs_of_our_own_are_never_asked(tmp_path: Path) -> None:
-    (tmp_path / "storekeeper").write_text("import time; time.sleep(60)")
-    for argv in ([sys.executable, str(tmp_path / "storekeeper")], ["sh", "-c", f"{sys.executable} {tmp_path}/storekeeper; true"]):
-        process = subprocess.Popen(argv)
+def test_runs_of_our_own_and_what_they_started_are_never_asked(tmp_path: Path) -> None:
+    (tmp_path / "storekeeper").write_text("import subprocess; print(subprocess.Popen(['sleep', '60']).pid, flush=True); input()")
+    words = [sys.executable, str(tmp_path / "storekeeper")]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        started = int(process.stdout.readline())
         try:
-            pid = process.pid
-            while argv[0] == "sh" and not (children := Path(f"/proc/{pid}/task/{pid}/children").read_text().split()):
-                time.sleep(0.01)
-            pid = int(children[0]) if argv[0] == "sh" else pid
-            while b"storekeeper" not in Path(f"/proc/{pid}/cmdline").read_bytes():
-                time.sleep(0.01)
-            with pytest.raises(Refused, match="at work for storekeeper itself"):
-                verb.evict(holder(InUse(pid, "python", "write")), "demo")
+            for pid in (process.pid, started):
+                with pytest.raises(Refused, match="at work for storekeeper itself"):
+                    verb.evict(holder(InUse(pid, comm(pid), "write")), "demo")
             assert process.poll() is None
+            assert Path(f"/proc/{started}/cmdline").read_bytes() == b"sleep\0" + b"60\0"
         finally:
+            os.kill(started, signal.SIGKILL)
             process.kill()
-            process.wait()
 
 
 @pytest.mark.usefixtures("alone")

@@ -116,7 +116,7 @@ def otherwise(host: Host, first: str, seconds: Sequence[str]) -> list[str]:
 def test_the_page_tells_of_every_verb_in_both_places_and_knows_how_they_end() -> None:
     page = documented()
     assert set(page) == set(itertools.product(VERBS, VERBS))
-    assert {verb.split()[0] for verb in VERBS} == set(BY_NAME) - {"completion"}
+    assert {verb.split()[0] for verb in VERBS} == set(BY_NAME) - {"completion", "evict"}
     assert set(page.values()) == {BESIDE, *(f"{outcome}, {ENDS[outcome][0]}" for outcome in (BUSY, REFUSED))}
 
 

@@ -35,6 +35,7 @@ create table chats (id integer primary key, user_id integer not null references 
 create table migration_history (version text primary key, applied_at text);
 create index documents_status on documents (processing_status);
 create index documents_user on documents (user_id);
+create index chats_user on chats (user_id);
 """
 METADATA = "create table processed_documents (doc_id text primary key, title text, authors text)"
 _ADD = """

@@ -86,6 +86,7 @@ VERBS = {
     "status": Verb("status demo", r"open /state/demo/listing"),
     "jobs": Verb("jobs demo", r"open /state/jobs/demo/"),
     "query": Verb("query demo words", r"sqlite3.connect main\.db"),
+    "examine": Verb("examine demo", r"sqlite3.connect main\.db"),
     "doctor": Verb("doctor demo", r"sqlite3.connect main\.db"),
 }
 WALKS = ("restore", "restore --back", "resume")

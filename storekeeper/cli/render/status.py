@@ -8,6 +8,7 @@ from typing import Any
 
 from storekeeper import __version__
 from storekeeper.cli.document import Document
+from storekeeper.cli.render.check import short
 from storekeeper.cli.render.layout import Cell, Paint, size, span, table, wrapped
 from storekeeper.cli.render.sets import objects
 from storekeeper.host import clock
@@ -41,7 +42,7 @@ def _stack(name: str, stack: Mapping[str, Any], problems: Sequence[Mapping[str, 
     if stack["stores"]:
         heading = ["store", "kind", "state", "size", "objects", "newest proven", "limit"]
         lines += table([heading, *(_store(each, store) for each, store in stack["stores"].items())], paint, "  ")
-    return [*lines, *_backups(stack)]
+    return [*lines, *_backups(stack), *_migrations(stack)]
 
 
 def _store(name: str, store: Mapping[str, Any]) -> list[Cell | str]:
@@ -57,6 +58,17 @@ def _store(name: str, store: Mapping[str, Any]) -> list[Cell | str]:
         Cell(told, "ok" if told.endswith("ok") else "attention"),
         span(proof["limit_s"]) if proof is not None and proof["limit_s"] is not None else "none",
     ]
+
+
+def _migrations(stack: Mapping[str, Any]) -> list[str]:
+    """Only where the application's own record of them is declared, and was asked."""
+    if "migrations" not in stack:
+        return []
+    found = stack["migrations"]
+    if found is None:
+        return ["  migrations unknown"]
+    count = f"{'more than ' if found['more'] else ''}{found['count']:,} applied"
+    return [f"  migrations {count}{', newest ' + short(found['newest']) if found['newest'] is not None else ''}"]
 
 
 def _backups(stack: Mapping[str, Any]) -> list[str]:
