@@ -10,7 +10,7 @@ from pydantic_core import ErrorDetails
 
 from storekeeper.stack.document import Document
 from storekeeper.stack.mistakes import Mistake, Path, did_you_mean, quoted, suggestion
-from storekeeper.stack.model import CONTRADICTIONS, Stack
+from storekeeper.stack.model import CONTRADICTIONS, MISSING, Stack
 from storekeeper.stack.schedule import VERBS
 
 KINDS = ("postgresql", "sqlite", "chroma", "files")
@@ -80,6 +80,8 @@ def _explain(document: Document, path: Path, each: ErrorDetails) -> list[Mistake
         return [_unknown_key(document, path)]
     if kind == "missing":
         return [document.mistake(path[:-1], f"missing key {quoted(str(path[-1]))}", key=True)]
+    if kind == MISSING:
+        return [document.mistake(path, f"missing key {quoted(each['ctx']['key'])}", key=True)]
     if kind == "union_tag_not_found":
         near = suggestion("kind", [key for key in _keys(document, path) if key not in known_keys(document, path)])
         return [

@@ -23,11 +23,14 @@ from storekeeper.stack.types import (
     InnerPath,
     Rate,
     SecretReference,
+    Setting,
     SqlName,
     StackName,
     StoreName,
     UnitName,
 )
+
+MISSING = "missing_place"  # the type of the error whose context names, under `key`, what must stand there where no `url` does
 
 
 class RuntimeModel(Declared):
@@ -60,11 +63,15 @@ Indexes = Annotated[
 
 
 class PostgresqlModel(StoreModel):
-    """A PostgreSQL database. No password means peer or trust; `~/.pgpass` is never read."""
+    """A PostgreSQL database, by `database` and `user` or by `url`. No password means peer or trust; `~/.pgpass` is never read."""
 
     kind: Annotated[Literal["postgresql"], Field(description="the kind of store")]
-    database: Annotated[SqlName, Field(description="the database's name")]
-    user: Annotated[SqlName, Field(description="the role that reads it for a backup, usually its owner")]
+    url: Annotated[
+        Setting | None,
+        Field(description="where the application is told its address, instead of `database`, `user`, `host`, `port` and `password`"),
+    ] = None
+    database: Annotated[SqlName | None, Field(description="the database's name")] = None
+    user: Annotated[SqlName | None, Field(description="the role that reads it for a backup, usually its owner")] = None
     host: Annotated[HostName | None, Field(description="a name, an address, or the directory of a socket; libpq's own when left out")] = (
         None
     )
@@ -80,13 +87,39 @@ class PostgresqlModel(StoreModel):
     ] = None
     indexes: Indexes = Field(default_factory=dict)
 
+    @model_validator(mode="after")
+    def _has_one_place(self) -> PostgresqlModel:
+        _refuse_two_places(self, ("database", "user"), ("database", "user", "host", "port", "password"))
+        return self
+
 
 class SqliteModel(StoreModel):
-    """A SQLite database file."""
+    """A SQLite database file, by `path` or by `url`."""
 
     kind: Annotated[Literal["sqlite"], Field(description="the kind of store")]
-    path: Annotated[AbsolutePath, Field(description="the database file")]
+    path: Annotated[AbsolutePath | None, Field(description="the database file")] = None
+    url: Annotated[Setting | None, Field(description="where the application is told its address, instead of `path`")] = None
+    directory: Annotated[
+        AbsolutePath | None,
+        Field(description="with `url`: where the application runs, from which an address such as sqlite:///./data/x.db counts"),
+    ] = None
     indexes: Indexes = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _has_one_place(self) -> SqliteModel:
+        _refuse_two_places(self, ("path",), ("path",))
+        if self.directory is not None and self.url is None:
+            raise ValueError("`directory` stands beside `url` only")
+        return self
+
+
+def _refuse_two_places(store: StoreModel, needed: tuple[str, ...], others: tuple[str, ...]) -> None:
+    """Raises where a store's place is declared in no way, or in two."""
+    by_url = getattr(store, "url", None) is not None
+    if by_url and (twice := [key for key in others if key in store.model_fields_set]):
+        raise ValueError(f"`url` says where the store is: `{twice[0]}` cannot stand beside it")
+    if not by_url and (missing := [key for key in needed if getattr(store, key) is None]):
+        raise PydanticCustomError(MISSING, "{key}", {"key": missing[0]})
 
 
 class ChromaModel(StoreModel):
@@ -178,7 +211,7 @@ class Stack(Declared):
         found = [
             *_secrets_that_cron_has_not(self),
             *_zones_that_cron_has_not(self),
-            *_stores_that_overlap(self),
+            *stores_that_overlap(self),
             *_rules_that_cannot_be(self),
         ]
         if found:
@@ -207,7 +240,7 @@ def _zones_that_cron_has_not(stack: Stack) -> Iterator[Contradiction]:
         yield ("scheduler", "zone"), "cron counts in the host's own zone: declare `by: systemd`, or no zone"
 
 
-def _stores_that_overlap(stack: Stack) -> Iterator[Contradiction]:
+def stores_that_overlap(stack: Stack) -> Iterator[Contradiction]:
     covered = [(path, name) for name, store in stack.stores.items() for path in covered_paths(store)]
     for index, (path, name) in enumerate(covered):
         for other, other_name in covered[:index]:
@@ -215,7 +248,7 @@ def _stores_that_overlap(stack: Stack) -> Iterator[Contradiction]:
                 yield ("stores", name, "path"), f"{path} overlaps {other} of stores.{other_name}: a restore would switch it twice"
     databases: dict[tuple[str | None, int, str], str] = {}
     for name, store in stack.stores.items():
-        if isinstance(store, PostgresqlModel):
+        if isinstance(store, PostgresqlModel) and store.database is not None:
             first = databases.setdefault((store.host, store.port, store.database), name)
             if first != name:
                 yield (
@@ -237,8 +270,8 @@ def _rules_that_cannot_be(stack: Stack) -> Iterator[Contradiction]:
 
 
 def covered_paths(store: PostgresqlModel | SqliteModel | ChromaModel | FilesModel) -> tuple[Path, ...]:
-    """What a store's restore may exchange: no two stores may cover the same."""
-    if isinstance(store, PostgresqlModel):
+    """What a store's restore may exchange: no two stores may cover the same. What only the host can tell is not among them."""
+    if isinstance(store, PostgresqlModel) or store.path is None:
         return ()
     if isinstance(store, FilesModel) and store.include:
         return tuple(store.path / entry for entry in store.include)

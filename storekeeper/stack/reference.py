@@ -59,6 +59,7 @@ _SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("A store of kind `files`", model.FilesModel),
     ("`runtime` of a store, and each of `services`", model.RuntimeModel),
     ("A secret", types.SecretReference),
+    ("`url` of a `postgresql` or `sqlite` store", types.Setting),
     ("`backup`", model.BackupModel),
     ("`backup.keep`", model.Keep),
     ("`backup.load`", model.Load),

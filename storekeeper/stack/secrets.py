@@ -1,4 +1,4 @@
-"""The one place that reads a secret: from a private file, or from a variable of the caller's environment.
+"""The one place that reads a secret: from a private file, a variable of the caller's environment, or the application's own setting.
 
 A secret is a piece of text that is returned to its one user. No message here, nor anything built from one, holds a part of it.
 """
@@ -11,17 +11,23 @@ import stat
 from pathlib import Path
 
 from storekeeper.outcomes import Refused
-from storekeeper.stack.types import SecretReference
+from storekeeper.stack.setting import read_address, refused
+from storekeeper.stack.types import SecretReference, Setting
 
 _LONGEST = 10_000  # bytes
 _FOR_OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 
-def read_secret(reference: SecretReference, label: str) -> str:
+def read_secret(reference: SecretReference | Setting, label: str) -> str:
     """The secret that a reference points to; `label` says whose it is, such as `the password of maestro`.
 
     Raises Refused, naming the file and its mode or the variable: missing, empty, open to others, no regular file, not one line of text.
     """
+    if isinstance(reference, Setting):
+        password = read_address(reference, label).password
+        if password is None:
+            raise refused(reference, label, "has no password any more")
+        return password
     if reference.file is not None:
         return _one_line(_read_file(reference.file, label), f"{label}: {reference.file}")
     name = reference.env or ""

@@ -161,3 +161,10 @@ class SecretReference(Declared):
         if (self.file is None) == (self.env is None):
             raise expected("exactly one of file and env")
         return self
+
+
+class Setting(Declared):
+    """One key of the application's own `.env` file, whose value is the address of a database."""
+
+    file: Annotated[AbsolutePath, Field(description="the file, read on the host each time; comments, `export` and quotes are known")]
+    key: Annotated[EnvironmentName, Field(description="the key, such as `DATABASE_URL`")]

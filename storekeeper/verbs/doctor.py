@@ -16,6 +16,7 @@ from storekeeper.outcomes import Outcome, Problem, Refused, Severity, Storekeepe
 from storekeeper.runtimes.registry import open_runtime
 from storekeeper.sets import room
 from storekeeper.sets.repository import REMEMBERED, Repository
+from storekeeper.stack import resolving
 from storekeeper.stack.config import Places, stack_names
 from storekeeper.stack.model import AnyStore, ChromaModel, PostgresqlModel, Stack
 from storekeeper.stack.secrets import read_secret
@@ -104,7 +105,7 @@ def _look_at_stack(places: Places, name: str, missing: Missing) -> None:
 
 def _look_at_secrets(name: str, declared: AnyStore) -> None:
     if isinstance(declared, PostgresqlModel):
-        for reference in (declared.password, declared.admin.password if declared.admin else None):
+        for reference in (resolving.resolved(declared, name).password, declared.admin.password if declared.admin else None):
             if reference is not None:
                 read_secret(reference, f"the password of {name}")
 

@@ -13,6 +13,7 @@ from storekeeper.outcomes import Refused
 from storekeeper.runtimes.registry import open_runtime
 from storekeeper.sets.context import Context, Opened
 from storekeeper.sets.repository import Repository
+from storekeeper.stack import resolving
 from storekeeper.stack.config import Places
 from storekeeper.stack.loader import load_stack
 from storekeeper.stack.mistakes import suggestion
@@ -52,7 +53,9 @@ def refuse_unknown_stores(stack: Stack, names: Collection[str]) -> None:
 
 def open_stores(stack: Stack, places: Places, allowed: Allowed = NOTHING) -> Mapping[str, Store]:
     """Every declared store; none is contacted yet. Raises Refused for a kind whose library is missing, and as `state_of` does."""
-    return {name: open_store_of(stack, name, places, allowed) for name in stack.stores}
+    found = {name: open_store_of(stack, name, places, allowed) for name in stack.stores}
+    resolving.refuse_overlaps(stack)
+    return found
 
 
 def open_store_of(stack: Stack, name: str, places: Places, allowed: Allowed = NOTHING) -> Store:
@@ -65,7 +68,7 @@ def open_store_of(stack: Stack, name: str, places: Places, allowed: Allowed = NO
         no_owners=name in allowed.no_owners,
         services_stop=bool(stack.services),
     )
-    return open_store(name, stack.stores[name], surroundings)
+    return open_store(name, resolving.resolved(stack.stores[name], name), surroundings)
 
 
 @contextmanager

@@ -150,7 +150,7 @@ TYPOS = {
     "a mistyped verb": (
         "{backup:",
         "{bakup:",
-        "18:12: schedule: expected one of backup, verify, prove, prune, check, status, list, doctor",
+        "18:12: schedule: expected one of backup, verify, prove, prune, check, examine, status, list, doctor",
     ),
     "a hostile argument": (
         '{backup: "0 3 * * *"}',

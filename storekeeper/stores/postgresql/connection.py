@@ -25,7 +25,7 @@ from storekeeper.host.identity import acting_as
 from storekeeper.host.processes import Command, User
 from storekeeper.outcomes import Failed
 from storekeeper.stack.secrets import read_secret
-from storekeeper.stack.types import SecretReference
+from storekeeper.stack.types import SecretReference, Setting
 
 Connection = psycopg.Connection[TupleRow]
 
@@ -72,7 +72,7 @@ class Access:
     host: str
     port: int
     user: str
-    password: SecretReference | None
+    password: SecretReference | Setting | None
     private: Path
     peer: bool = True
 
@@ -211,7 +211,7 @@ def _remove_those_of_the_dead(private: Path) -> None:
             (private / name).unlink(missing_ok=True)
 
 
-def access_to(host: str | None, port: int, user: str, password: SecretReference | None, private: Path) -> Access:
+def access_to(host: str | None, port: int, user: str, password: SecretReference | Setting | None, private: Path) -> Access:
     """`host` is a name, an address or a socket's directory; none means the socket in the distribution's place."""
     return Access(host or str(_socket_directory(port)), port, user, password, private)
 
@@ -301,7 +301,9 @@ def _socket_directory(port: int) -> Path:
     return next((place for place in _SOCKET_PLACES if (place / f".s.PGSQL.{port}").exists()), _SOCKET_PLACES[0])
 
 
-def _named(reference: SecretReference) -> str:
+def _named(reference: SecretReference | Setting) -> str:
+    if isinstance(reference, Setting):
+        return f"{reference.key} of {reference.file}"
     return f"the variable {reference.env}" if reference.env else f"{reference.file}"
 
 

@@ -13,6 +13,8 @@ from storekeeper.runtimes.protocol import Runtime
 from storekeeper.runtimes.registry import open_runtime
 from storekeeper.stack.model import PostgresqlModel
 from storekeeper.stack.rules import Rows
+from storekeeper.stack.setting import is_open_to_all
+from storekeeper.stack.types import SecretReference, Setting
 from storekeeper.stores.examination import Examination, InUse
 from storekeeper.stores.folder import StoreFolder
 from storekeeper.stores.identities import Identity, Remarks, RowsSource, Source, SqlSource
@@ -50,6 +52,9 @@ class PostgresqlStore:
 
     def __init__(self, name: str, declared: PostgresqlModel, surroundings: Surroundings) -> None:
         self._name = name
+        if declared.database is None or declared.user is None:
+            raise ValueError(f"nobody has asked where {name} is: {declared.url}")
+        self._database = declared.database
         self._declared = declared
         self._surroundings = surroundings
         self._access = access_to(declared.host, declared.port, declared.user, declared.password, surroundings.private)
@@ -64,18 +69,19 @@ class PostgresqlStore:
         return None if self._declared.runtime is None else open_runtime(self._declared.runtime)
 
     def preflight(self) -> Sequence[Problem]:
-        with self._access.session(self._declared.database, _LOOK_SECONDS) as connection:
+        with self._access.session(self._database, _LOOK_SECONDS) as connection:
             version = server_version(connection)
             find_for_backup(self._declared.programs, version)
             catalogue.require_readable(catalogue.tables(connection))
             if denied := catalogue.unreadable_large_objects(connection):
                 raise Refused(f"the role may not read {denied} large objects", next="declare the owner of the large objects")
-            return [*_about_version(version), *_about_checksums(connection), *_about_collations(connection, self._declared.database)]
+            problems = [*_about_version(version), *_about_checksums(connection), *_about_collations(connection, self._database)]
+        return [*problems, *_about_setting(self._access.password)]
 
     def look(self, before: Before | None = None) -> Look:
         """What a dump will hold is only known from the one before."""
         try:
-            with self._access.session(self._declared.database, _LOOK_SECONDS) as connection:
+            with self._access.session(self._database, _LOOK_SECONDS) as connection:
                 size = value(connection, _SIZE)
                 return Look(server_version(connection), size, adds=before.record.bytes if before else size)
         except StorekeeperError as error:
@@ -83,7 +89,7 @@ class PostgresqlStore:
 
     def inspect(self) -> Inspection:
         try:
-            with self._access.session(self._declared.database, _COUNT_SECONDS) as connection:
+            with self._access.session(self._database, _COUNT_SECONDS) as connection:
                 connection.execute(f"set lock_timeout = '{_LOOK_SECONDS:g}s'")  # a table may be locked for as long as somebody likes
                 return Inspection(server_version(connection), value(connection, _SIZE), catalogue.counts(connection))
         except StorekeeperError as error:
@@ -92,7 +98,7 @@ class PostgresqlStore:
     def is_absent(self) -> bool:
         try:
             with self._admin() as (_, connection):
-                there = value(connection, "select exists (select from pg_database where datname = %s)", (self._declared.database,))
+                there = value(connection, "select exists (select from pg_database where datname = %s)", (self._database,))
         except StorekeeperError as error:
             raise Unknown(error.message, next=error.next) from error
         return not there
@@ -100,7 +106,7 @@ class PostgresqlStore:
     def identities(self, source: Source, remarks: Remarks) -> Iterator[Identity]:
         if not isinstance(source, SqlSource | RowsSource):
             raise TypeError(f"a database has no {type(source).__name__}")
-        with self._access.session(self._declared.database, _COUNT_SECONDS) as connection:
+        with self._access.session(self._database, _COUNT_SECONDS) as connection:
             connection.execute(f"set lock_timeout = '{_LOOK_SECONDS:g}s'")
             yield from identities.read(connection, source, remarks)
 
@@ -119,17 +125,17 @@ class PostgresqlStore:
     def mender(self, source: Source, rows: Sequence[Rows], token: str) -> AbstractContextManager[Mender]:  # noqa: ARG002 - the protocol's
         if not rows:
             raise Refused("a query does not say which rows are a document's", next="declare `rows` beside it")
-        return nullcontext(PostgresqlMender(lambda: self._access.session(self._declared.database, _COUNT_SECONDS), rows))
+        return nullcontext(PostgresqlMender(lambda: self._access.session(self._database, _COUNT_SECONDS), rows))
 
     def forget_taken(self, token: str) -> None:
         """Nothing: what was taken is kept with the repair's plan."""
 
     def answer(self, question: Question) -> Answer:
-        with self._access.session(self._declared.database, ANSWER_SECONDS + _GRACE_SECONDS) as connection:
+        with self._access.session(self._database, ANSWER_SECONDS + _GRACE_SECONDS) as connection:
             return answering.answer(connection, question)
 
     def examine(self, work: Path) -> Examination:  # noqa: ARG002 - the server reads its own files
-        with self._access.session(self._declared.database, _EXAMINE_SECONDS) as connection:
+        with self._access.session(self._database, _EXAMINE_SECONDS) as connection:
             connection.execute(f"set lock_timeout = '{_LOOK_SECONDS:g}s'")
             return examining.examine(connection, self._declared.indexes)
 
@@ -137,10 +143,10 @@ class PostgresqlStore:
         raise Refused("a server holds the locks of its database, and ends its sessions itself", next="select pg_terminate_backend(PID)")
 
     def hold(self, work: Path) -> SnapshotHold:  # noqa: ARG002 - nothing of this store is copied under a lock
-        return SnapshotHold(self._access, self._declared.database)
+        return SnapshotHold(self._access, self._database)
 
     def begin_dump(self, hold: SnapshotHold, into: StoreFolder) -> bool:
-        dump.begin(hold, self._access, self._declared.database, self._declared.programs, into)
+        dump.begin(hold, self._access, self._database, self._declared.programs, into)
         return True
 
     def dump(self, hold: SnapshotHold, into: StoreFolder) -> Dumped:
@@ -163,14 +169,14 @@ class PostgresqlStore:
                 for extension in recorded.database["extensions"]:
                     if (sentence := extensions.why_unavailable(connection, extension)) is not None:
                         raise Unknown(sentence, next=foresight.package_of(extension["name"], major))
-            side = names_for(self._declared.database, "00000000")["side"]
+            side = names_for(self._database, "00000000")["side"]
             with Loading(access, _ADMIN, side, recorded, lambda role: let_in(access, role), tablespaces=False) as going_on:
                 going_on.finish()
             return read_back(access, side, recorded)
 
     def raw_bytes(self) -> int:
         """Raises Refused: the files belong to the server, and mean nothing without all of its others."""
-        database = self._declared.database
+        database = self._database
         raise Refused(
             f"no raw copy of database {database} can be made: its files belong to the server",
             next=f"save by hand what pg_dump can read; when database {database} is renamed, its name is restored as absent",
@@ -184,7 +190,7 @@ class PostgresqlStore:
         if raw:
             self.raw_bytes()
         recorded = recorded_in(folder, record, self._declared.programs)
-        live = self._declared.database
+        live = self._database
         with self._admin() as (admin, connection):
             problems = foresight.refuse_unless_possible(connection, admin, live, recorded)
             problems += foresight.functions_beyond(*loading.beyond(admin, recorded, self._become), admin)
@@ -196,7 +202,7 @@ class PostgresqlStore:
         return Foresight(counts_now, record.counts, needs, 0.0 if absent else _SWAP_SECONDS, problems)
 
     def place(self, token: str, stage_dir: Path | None, *, raw: bool = False) -> Facts:  # noqa: ARG002 - a database is staged on its server
-        return names_for(self._declared.database, token)
+        return names_for(self._database, token)
 
     def begin_stage(self, folder: Path, record: StoreRecord, place: Facts) -> Loading:
         recorded = recorded_in(folder, record, self._declared.programs)
@@ -261,7 +267,7 @@ class PostgresqlStore:
         return self._access if role == self._access.user else None
 
     def _counts(self) -> dict[str, int]:
-        with self._access.session(self._declared.database, _COUNT_SECONDS) as connection:
+        with self._access.session(self._database, _COUNT_SECONDS) as connection:
             return catalogue.counts(connection)
 
     @contextmanager
@@ -273,7 +279,7 @@ class PostgresqlStore:
     @contextmanager
     def _admin(self) -> Iterator[tuple[Access, Connection]]:
         """The role that makes and swaps databases, and a session of it in a database that is not the live one."""
-        maintenance = "postgres" if self._declared.database != "postgres" else "template1"
+        maintenance = "postgres" if self._database != "postgres" else "template1"
         access = self._admin_access(maintenance)
         with access.session(maintenance) as connection:
             yield access, connection
@@ -285,6 +291,14 @@ class PostgresqlStore:
             postgres = access_to(self._declared.host, self._declared.port, _ADMIN, None, self._surroundings.private)
             return postgres if postgres.answers(maintenance) else self._access
         return self._access
+
+
+def _about_setting(password: SecretReference | Setting | None) -> list[Problem]:
+    """The application's own file may have any mode that it needs; that everybody can read a password is said."""
+    if not isinstance(password, Setting) or not is_open_to_all(password):
+        return []
+    said = f"{password.file} holds the database's password in {password.key}, and every user of this host can read it"
+    return [Problem(said, Severity.WARNING, next=f"chmod o-r {password.file}")]
 
 
 def _about_version(version: str) -> list[Problem]:

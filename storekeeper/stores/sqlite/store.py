@@ -44,6 +44,9 @@ class SqliteStore:
         self, name: str, declared: SqliteModel, surroundings: Surroundings, switch_patience_s: float = overwriting.PATIENCE_S
     ) -> None:
         self._name = name
+        if declared.path is None:
+            raise ValueError(f"nobody has asked where {name} is: {declared.url}")
+        self._path = declared.path
         self._declared = declared
         self._surroundings = surroundings
         self._patience_s = switch_patience_s
@@ -60,7 +63,7 @@ class SqliteStore:
     @property
     def _live(self) -> Path:
         """The file itself: SQLite keeps its journal and log beside the file that a link leads to."""
-        return Path(os.path.realpath(self._declared.path))
+        return Path(os.path.realpath(self._path))
 
     def preflight(self) -> Sequence[Problem]:
         live = self._live
