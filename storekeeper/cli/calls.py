@@ -249,6 +249,14 @@ def _restore(desk: Desk) -> Report:
         return restore(context, request)
 
 
+def _reset(desk: Desk) -> Report:
+    from storekeeper.verbs.reset import reset  # noqa: PLC0415
+
+    words = desk.words
+    with desk.context(lock=not words.plan) as context:
+        return reset(context, plan=words.plan, accept_unreadable=frozenset(words.accept_unreadable))
+
+
 def _resume(desk: Desk) -> Report:
     from storekeeper.verbs.resume import resume  # noqa: PLC0415
 
@@ -351,6 +359,7 @@ CALLS: Mapping[str, Callable[[Desk], Report]] = {
     "examine": _examine,
     "evict": _evict,
     "restore": _restore,
+    "reset": _reset,
     "resume": _resume,
     "prune": _prune,
     "send": _send,

@@ -192,8 +192,35 @@ VERBS = (
         changes_live=True,
     ),
     Verb(
+        "reset",
+        "Empty all stores of a stack together, schema kept, or none of them; `restore --back` returns.",
+        (STACK,),
+        (
+            Option(("--plan",), "say what would be done and change nothing"),
+            Option(("--accept-unreadable",), "keep a raw copy of a live store that cannot be read", Takes.STORE, "STORE", repeats=True),
+            _NOBODY_USES,
+            _NO_OWNERS,
+            _YES,
+            _CONFIRM,
+        ),
+        {
+            0: "all stores are empty",
+            1: "failed, and the live data is as it was",
+            2: _DONE[2],
+            3: "something could not be found out",
+            4: "all stores are empty, with warnings",
+            75: _DONE[75],
+        },
+        (
+            ("storekeeper reset maestro --plan", "what it would empty, keep, need and stop"),
+            ("storekeeper restore maestro --back", "undo the last reset"),
+        ),
+        job=True,
+        changes_live=True,
+    ),
+    Verb(
         "resume",
-        "Finish, or undo, a restore that was interrupted.",
+        "Finish, or undo, a restore or a reset that was interrupted.",
         (STACK,),
         (_NOBODY_USES, _NO_OWNERS),
         {

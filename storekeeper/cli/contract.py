@@ -281,7 +281,7 @@ EVICTED = record(
 )
 
 RESTORED = {
-    "set": or_null(text("the set that is live now"), "the old sides are live again, or nothing was changed"),
+    "set": or_null(text("the set that is live now"), "the old sides are live again, the stores are empty, or nothing was changed"),
     "safety_set": or_null(text("the set that was taken first, pinned"), "every store was absent"),
     "stores": by(
         "NAME",
@@ -311,7 +311,7 @@ PLAN = record(
     {
         "plan": record(
             {
-                "set": or_null(text("the set that would be restored"), "the old sides of the last restore"),
+                "set": or_null(text("the set that would be restored"), "the old sides of the last restore, or nothing at all in a reset"),
                 "stores": by(
                     "NAME",
                     record(
@@ -519,6 +519,7 @@ RESULTS: dict[str, list[Schema]] = {
     "verify": [LOOKED_AT],
     "prove": [LOOKED_AT],
     "restore": [record(RESTORED), PLAN],
+    "reset": [record(RESTORED), PLAN],
     "resume": [
         record(
             {"ended": or_null(one_of(["done", "went back", "abandoned"], "how the interrupted restore ended"), "none was open"), **RESTORED}

@@ -41,6 +41,7 @@ class Step(StrEnum):
     SWITCHED = "switched"
     SERVING = "serving"  # the stores' own servers run again
     PROBED = "probed"
+    COMMAND = "command"  # a declared command of a reset, before it is run and when it has ended well
     STARTING = "starting"  # services, which may write from now on
     STARTED = "started"
     ABANDONING = "abandoning"  # before the first switch: only stages to remove
@@ -126,7 +127,7 @@ class Journal:
 
     @property
     def purpose(self) -> str:
-        """`restore` or `back`."""
+        """`restore`, `reset` or `back`."""
         return str(self.begun["purpose"])
 
     @property

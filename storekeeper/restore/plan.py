@@ -36,6 +36,11 @@ class RestoreRequest:
     stage_dir: Path | None = None
     accept_unreadable: frozenset[str] = frozenset()
     allow_disagreement: bool = False
+    reset: bool = False
+
+    @property
+    def verb(self) -> str:
+        return "reset" if self.reset else "restore"
 
 
 class _Gathered:
@@ -82,19 +87,9 @@ class Plan:
     disagreements: tuple[Disagreement, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        stores = {
-            name: {
-                "now": self.live.word(name),
-                "counts_now": None if each.counts_now is None else dict(each.counts_now),
-                "counts_after": dict(each.counts_after),
-                "bytes_needed": sum(each.bytes_needed.values()),
-                "downtime_s": each.downtime_s,
-            }
-            for name, each in self.foreseen.items()
-        }
         return {
             "set": self.entry.id,
-            "stores": stores,
+            "stores": told_stores(self.live, self.foreseen),
             "services": list(self.stops),
             "space": told_space(self.file_systems),
             "disagreements": disagreement.told(self.disagreements),
@@ -191,7 +186,8 @@ def allowing(context: Context, request: RestoreRequest) -> str:
 
 
 def _command(context: Context, request: RestoreRequest) -> str:
-    words = ["storekeeper", "restore", context.stack.stack, "--back" if request.back else str(request.set)]
+    words = ["storekeeper", request.verb, context.stack.stack]
+    words += [] if request.reset else ["--back" if request.back else str(request.set)]
     words += [word for name in request.only for word in ("--only", name)]
     words += ["--stage-dir", shlex.quote(str(request.stage_dir))] if request.stage_dir is not None else []
     words += [word for name in sorted(request.accept_unreadable) for word in ("--accept-unreadable", name)]
@@ -228,6 +224,20 @@ def add_up(needs: Iterable[Mapping[Path, int]]) -> dict[Path, int]:
         for path, count in each.items():
             total[path] = total.get(path, 0) + count
     return total
+
+
+def told_stores(live: Live, foreseen: Mapping[str, Foresight]) -> dict[str, Any]:
+    """What the contract says of each store in a plan."""
+    return {
+        name: {
+            "now": live.word(name),
+            "counts_now": None if each.counts_now is None else dict(each.counts_now),
+            "counts_after": dict(each.counts_after),
+            "bytes_needed": sum(each.bytes_needed.values()),
+            "downtime_s": each.downtime_s,
+        }
+        for name, each in foreseen.items()
+    }
 
 
 def told_space(file_systems: Iterable[FileSystem]) -> dict[str, dict[str, int]]:

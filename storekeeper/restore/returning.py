@@ -54,7 +54,8 @@ def _to_old_sides(context: Context, request: RestoreRequest, change: Journal) ->
     back = {name: store.back_needs(places[name]) for name, store in stores.items()}
     needs = add_up([safety_need(context, live), *back.values()])
     found = space.check(needs, purpose="restore --back", next=f"storekeeper prune {context.stack.stack}")
-    said = f"it goes back to the old sides of the restore of {change.begun['set']} at {spoken_time(change.begun_at)}"
+    what = f"restore of {change.begun['set']}" if change.begun["set"] else change.purpose
+    said = f"it goes back to the old sides of the {what} at {spoken_time(change.begun_at)}"
     notes = [Problem(said, Severity.INFO)]
     each = {name: _foreseen(live.word(name), store, sum(back[name].values())) for name, store in stores.items()}
     plan = {"set": None, "stores": each, "services": Stoppable.of(context, stores).running(), "space": told_space(found)}

@@ -13,6 +13,7 @@ from typing import Any
 
 from storekeeper.host import clock
 from storekeeper.outcomes import Failed, Refused, StorekeeperError, said_by_the_system
+from storekeeper.restore import commands
 from storekeeper.restore.interruption import Interruption
 from storekeeper.restore.journal import Journal, Step, StoreLog, journal_of
 from storekeeper.restore.reserve import Reserve
@@ -24,15 +25,18 @@ from storekeeper.stores.protocol import Facts, Store, SwitchRoom
 from storekeeper.stores.record import StoreRecord
 
 RESTORE = "restore"
+RESET = "reset"
 BACK = "back"
 
 DONE = "done"
 WENT_BACK = "went back"
 ABANDONED = "abandoned"
 
+_KEPT = {(DONE, RESTORE): "old", (DONE, RESET): "old", (DONE, BACK): "stage"}  # the sides that are still there afterwards
+
 
 class Walk:
-    """One journal's walk. A `restore` switches to what it staged; a `back` switches to the sides that an earlier restore kept."""
+    """One journal's walk. A `restore` and a `reset` switch to what they staged; a `back` switches to the sides that an earlier one kept."""
 
     def __init__(self, context: Context, journal: Journal, interruption: Interruption) -> None:
         self._context = context
@@ -167,8 +171,33 @@ class Walk:
                     counts = self._probe(name)
                 self._journal.write(Step.PROBED, name, counts=dict(counts))
             self._interruption.check()
+        self._carry_out_commands()
         self._start_services()
         self._interruption.check()
+
+    def _carry_out_commands(self) -> None:
+        """What a reset's stack declares for its emptied stores: they answer by now, and nobody else writes yet, so that the way back
+        from a command that fails loses nothing. One that was cut off is not begun again: nobody knows how far it came.
+        """
+        wanted = commands.read(self._journal.begun.get("after", ()))
+        for number, command in enumerate(wanted):
+            last = self._journal.noted(Step.COMMAND) or {"number": -1, "ended": True}
+            if number < last["number"] or (number == last["number"] and last["ended"]):
+                continue
+            if number == last["number"]:
+                raise Failed(f"{command.spoken} was interrupted, and nobody knows how far it came")
+            self._context.progress.step(None, f"running {command.spoken}")
+            self._journal.write(Step.COMMAND, number=number, ended=False)
+            commands.carry_out(self._context, command)
+            self._journal.write(Step.COMMAND, number=number, ended=True)
+            self._interruption.check()
+        if wanted:
+            self._count_again()
+
+    def _count_again(self) -> None:
+        """What the commands have written. Raises Failed where a store does not answer any more."""
+        for name, store in self._stores.items():
+            self._journal.write(Step.PROBED, name, counts=dict(self._refuse_silence(name, store)))
 
     def _start_services(self) -> None:
         self._context.progress.step(None, "starting services")
@@ -221,7 +250,7 @@ class Walk:
     def _switch(self, name: str, *, there: bool) -> None:
         """One store to the walk's goal (`there`) or from it. Going there is a switch in a restore and a switch back in a `back`."""
         store, log = self._stores[name], StoreLog(self._journal, name, self._undoes)
-        forward = there == (self._journal.purpose == RESTORE)
+        forward = there == (self._journal.purpose != BACK)
         (store.switch if forward else store.switch_back)(self._place(name), log)
 
     def _probe(self, name: str) -> Mapping[str, int]:
@@ -261,7 +290,7 @@ class Walk:
 
     def _close(self, result: str, *, keeps_stages: bool = False) -> None:
         """`kept` says which sides are still there, for `--back` and until their time is over."""
-        kept = {(DONE, RESTORE): "old", (DONE, BACK): "stage"}.get((result, self._journal.purpose), "stage" if keeps_stages else None)
+        kept = _KEPT.get((result, self._journal.purpose), "stage" if keeps_stages else None)
         self._reserve.remove()
         until = clock.now() + self._context.stack.restore.keep_old
         self._journal.write(Step.CLOSED, result=result, kept=kept, until=clock.rfc3339(until))

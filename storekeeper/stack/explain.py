@@ -16,7 +16,7 @@ from storekeeper.stack.schedule import VERBS
 KINDS = ("postgresql", "sqlite", "chroma", "files")
 LATER_KINDS = ("neo4j",)
 LATER_STACK_KEYS = (
-    "thresholds", "probes", "after_reset", "pools", "sample", "notify", "copies",
+    "thresholds", "probes", "pools", "sample", "notify", "copies",
 )  # fmt: skip
 LATER_RUNTIMES = ("docker", "compose")
 _LATER = "is not known to this version of storekeeper"
@@ -28,6 +28,8 @@ _SHAPES = {
     "stores": "a mapping of names to stores",
     "admin": "{user: ROLE}",
     "keep": "a mapping such as {daily: 7}",
+    "after_reset": "a list such as [{run: [alembic, upgrade, head], user: maestro}]",
+    "run": "a list of words such as [alembic, upgrade, head]",
     "load": "a mapping such as {nice: 10, max_rate: 50MB}",
 }
 _TYPES: Mapping[str, str] = {

@@ -10,7 +10,8 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from storekeeper.stack import queries, rules
+from storekeeper.stack import commands, queries, rules
+from storekeeper.stack.commands import DeclaredCommand
 from storekeeper.stack.queries import Migration, NamedQuery, QueryName
 from storekeeper.stack.rules import Name, Rule, RuleName, TableName
 from storekeeper.stack.schedule import Scheduler, Schedules
@@ -183,6 +184,15 @@ class RestoreModel(Declared):
     keep_safety: Annotated[Duration, Field(description="how long the safety set is pinned")] = timedelta(days=30)
 
 
+class ResetModel(Declared):
+    """What a reset leaves in the stores beside their schema."""
+
+    keep: Annotated[
+        dict[StoreName, tuple[TableName, ...]],
+        Field(description="tables by store whose rows stay, such as those that say which migrations the schema has had"),
+    ] = Field(default_factory=dict)
+
+
 class Stack(Declared):
     """One application's stores, which must agree with each other."""
 
@@ -193,6 +203,11 @@ class Stack(Declared):
     ] = ()
     backup: Annotated[BackupModel, Field(description="how sets are taken and kept")] = BackupModel()
     restore: Annotated[RestoreModel, Field(description="how long the way back stays open")] = RestoreModel()
+    reset: Annotated[ResetModel, Field(description="what a reset leaves beside the schema")] = ResetModel()
+    after_reset: Annotated[
+        tuple[DeclaredCommand, ...],
+        Field(description="commands run when a reset has switched the stores, before services start; one that fails takes it back"),
+    ] = ()
     consistency: Annotated[dict[RuleName, Rule], Field(description="what the stores must agree on: rules by name")] = Field(
         default_factory=dict
     )
@@ -213,6 +228,7 @@ class Stack(Declared):
             *_zones_that_cron_has_not(self),
             *stores_that_overlap(self),
             *_rules_that_cannot_be(self),
+            *_resets_that_cannot_be(self),
         ]
         if found:
             text = "; ".join(f"{'.'.join(map(str, path))}: {sentence}" for path, sentence in found)
@@ -267,6 +283,17 @@ def _rules_that_cannot_be(stack: Stack) -> Iterator[Contradiction]:
         yield ("migration", *path), sentence
     if not stack.consistency and any(entry.verb == "check" for entry in stack.schedule):
         yield ("schedule",), "check needs a rule in `consistency`"
+
+
+def _resets_that_cannot_be(stack: Stack) -> Iterator[Contradiction]:
+    for name in stack.reset.keep:
+        if name not in stack.stores:
+            yield ("reset", "keep", name), f"there is no store {name}; there are {', '.join(stack.stores)}"
+        elif stack.stores[name].kind not in ("postgresql", "sqlite"):
+            yield ("reset", "keep", name), f"a {stack.stores[name].kind} store has no tables whose rows could stay"
+    for index, command in enumerate(stack.after_reset):
+        for path, sentence in commands.mistakes(command, stack.stores):
+            yield ("after_reset", index, *path), sentence
 
 
 def covered_paths(store: PostgresqlModel | SqliteModel | ChromaModel | FilesModel) -> tuple[Path, ...]:

@@ -17,7 +17,7 @@ from storekeeper.stores.identities import Identity, Remarks, key_of, merged
 from storekeeper.stores.protocol import Facts, Hold
 from storekeeper.stores.record import StoreRecord
 from tests.stores.kinds import KINDS, Kind, Live, opened_kind
-from tests.stores.walk import Journal, check_sums, dump, take
+from tests.stores.walk import Journal, check_sums, dump, empty, take
 
 TOKEN = "0123abcd"
 
@@ -235,3 +235,22 @@ def _damage(path: Path, how: str) -> None:
     if how == "flipped" and data:
         data[len(data) // 2] ^= 1
     path.write_bytes(data + b"x" if how == "extended" or not data else data[:-1] if how == "truncated" else data)
+
+
+def test_an_emptied_store_is_staged_switched_to_and_gone_back_from_and_holds_nothing_meanwhile(live: Live) -> None:
+    before = live.content()
+    full = live.store.inspect().counts
+    folder, record = empty(live.store, live.room / "reset")
+    assert live.content() == before, "the live store is only read"
+    check_sums(folder, record)
+    assert set(record.counts) == set(full)
+    assert not any(record.counts.values())
+    foreseen = live.store.foresee(folder, record, None)
+    assert (foreseen.counts_now, foreseen.counts_after) == (full, record.counts)
+    place, log = staged(live, folder, record), Journal()
+    live.store.switch(place, log)
+    live.store.probe(place, record)
+    assert live.store.inspect().counts == record.counts
+    live.store.switch_back(place, log)
+    assert live.content() == before
+    live.store.discard_stage(place)

@@ -128,3 +128,29 @@ def dump_after(store: Store, room: Path, between: Callable[[], None], name: str 
 
 def entries(folder: Path) -> dict[str, dict]:
     return {entry["path"]: entry for entry in read_lines(folder / "tree.jsonl")}
+
+
+def empty(store: Store, directory: Path, *keep: str) -> tuple[Path, StoreRecord]:
+    """What a reset would switch the store to, as a set has it."""
+    folder, work = directory / "emptied", directory / "work"
+    for path in (folder, work):
+        path.mkdir(mode=0o700, parents=True)
+    into = StoreFolder(folder, None, lambda _: None)
+    version = store.look().version
+    dumped = store.empty(into, work, keep, None)
+    into.seal()
+    assert list(work.iterdir()) == []
+    return folder, StoreRecord(
+        store.kind,
+        dumped.klass,
+        version,
+        clock.now(),
+        0.0,
+        0.0,
+        0.0,
+        into.bytes,
+        dumped.counts,
+        dumped.digests,
+        into.artefacts,
+        dumped.details,
+    )

@@ -234,7 +234,7 @@ def test_one_mistake_is_one_problem(name: str) -> None:
     assert said in found[0].removeprefix("stacks/maestro.yml:")
 
 
-@pytest.mark.parametrize("key", ["thresholds", "probes", "after_reset", "pools", "sample", "notify", "copies"])
+@pytest.mark.parametrize("key", ["thresholds", "probes", "pools", "sample", "notify", "copies"])
 def test_a_key_of_a_later_version_is_named_as_such(key: str) -> None:
     assert mistakes_in(f"{GOOD}{key}: {{a: b}}\n") == [f'stacks/maestro.yml:19:1: "{key}" is not known to this version of storekeeper']
 

@@ -27,6 +27,7 @@ _RENDERERS = {
     "pin": sets.pin,
     "unpin": sets.pin,
     "restore": restore.restore,
+    "reset": restore.reset,
     "resume": restore.resume,
     "jobs": host.jobs,
     "due": host.due,

@@ -17,14 +17,19 @@ def restore(document: Document, paint: Paint) -> list[str]:
     return plan(document, paint) if "plan" in result else _done(document, paint)
 
 
+def reset(document: Document, paint: Paint) -> list[str]:
+    return plan(document, paint) if "plan" in document["result"] else _done(document, paint, "all stores are empty")
+
+
 def plan(document: Document, paint: Paint) -> list[str]:
-    """What a restore would change and need: nothing was changed yet."""
-    return foreseen(document["result"]["plan"], f"{document['stack']} on {document['host']}", paint)
+    """What a restore or a reset would change and need: nothing was changed yet."""
+    return foreseen(document["result"]["plan"], f"{document['stack']} on {document['host']}", paint, is_reset=document["verb"] == "reset")
 
 
-def foreseen(found: Mapping[str, Any], where: str, paint: Paint) -> list[str]:
+def foreseen(found: Mapping[str, Any], where: str, paint: Paint, *, is_reset: bool = False) -> list[str]:
     """As `plan`, of the plan alone."""
-    lines = [paint(f"{where}: restore of {found['set'] or 'the old sides'}, nothing was changed yet", "bold"), ""]
+    what = "reset of all stores" if is_reset else f"restore of {found['set'] or 'the old sides'}"
+    lines = [paint(f"{where}: {what}, nothing was changed yet", "bold"), ""]
     rows: list[list[Cell | str]] = []
     for name, store in found["stores"].items():
         rows += _changes(name, store)
@@ -64,9 +69,9 @@ def _costs(found: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _done(document: Document, paint: Paint) -> list[str]:
+def _done(document: Document, paint: Paint, what: str | None = None) -> list[str]:
     result = document["result"]
-    lines = [f"{paint.state(document['outcome'])}  {document['stack']}: {_what(result)} ({span(document['seconds'])})"]
+    lines = [f"{paint.state(document['outcome'])}  {document['stack']}: {what or _what(result)} ({span(document['seconds'])})"]
     rows = [
         [
             name,

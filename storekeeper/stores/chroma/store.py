@@ -14,7 +14,19 @@ from storekeeper.outcomes import Failed, Problem, Refused, Severity, Unknown
 from storekeeper.runtimes.protocol import Runtime
 from storekeeper.stack.model import ChromaModel
 from storekeeper.stack.rules import Rows
-from storekeeper.stores.chroma import catalogue, checking, content, dumping, examining, identities, layout, proof, rawtree, staging
+from storekeeper.stores.chroma import (
+    catalogue,
+    checking,
+    content,
+    dumping,
+    emptying,
+    examining,
+    identities,
+    layout,
+    proof,
+    rawtree,
+    staging,
+)
 from storekeeper.stores.chroma.checking import DatabaseCheck
 from storekeeper.stores.chroma.clients import Served, embedded
 from storekeeper.stores.chroma.hold import ChromaHold
@@ -156,6 +168,18 @@ class ChromaStore:
         dumped, running = dumping.dump(hold, self._path, into)
         self._running[dumped.digests[content.DIGEST]] = running
         return dumped
+
+    def empty(self, into: StoreFolder, work: Path, keep: Sequence[str], instead: Before | None) -> Dumped:  # noqa: ARG002 - no tables
+        live = self._directory()
+        source = live if instead is None else instead.folder / dumping.CONTENT
+        return emptying.empty(live, source, into, work, sealed=instead is not None)
+
+    @property
+    def address(self) -> str:
+        return str(self._path)
+
+    def passfile_line(self) -> None:
+        return None
 
     def verify(self, folder: Path, record: StoreRecord) -> None:
         """What this object wrote was checked from the dump on: reading back has just found the same bytes in the set."""

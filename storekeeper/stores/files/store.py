@@ -18,7 +18,7 @@ from storekeeper.outcomes import Failed, Problem, Refused, Severity, Unknown
 from storekeeper.runtimes.protocol import Runtime
 from storekeeper.stack.rules import Rows
 from storekeeper.stores.examination import Examination, InUse
-from storekeeper.stores.files import checking, examining, foreseeing, rawcopying, staging, switching
+from storekeeper.stores.files import checking, emptying, examining, foreseeing, rawcopying, staging, switching
 from storekeeper.stores.files.copying import Copying
 from storekeeper.stores.files.entries import NOT_THERE, describe
 from storekeeper.stores.files.listing import is_gone, shown, spool, walk
@@ -32,7 +32,7 @@ from storekeeper.stores.identities import Identity, PatternSource, Remarks, Sour
 from storekeeper.stores.mending import Mender
 from storekeeper.stores.protocol import Before, Content, Dumped, Facts, Foresight, Inspection, Look, PinOrder, SwitchLog, SwitchRoom
 from storekeeper.stores.questions import Answer, Question
-from storekeeper.stores.record import StoreRecord
+from storekeeper.stores.record import EMPTIED, StoreRecord
 from storekeeper.stores.surroundings import Surroundings
 from storekeeper.stores.trees import PreviousTree, previous_tree
 
@@ -186,6 +186,21 @@ class FilesStore:
             "linked": writer.linked,
         }
         return Dumped(_KLASS, content.counts, content.digests, details, tuple(copying.remarks.problems(self._name)))
+
+    def empty(self, into: StoreFolder, work: Path, keep: Sequence[str], instead: Before | None) -> Dumped:  # noqa: ARG002 - no tables
+        _look_at_root(self._root)
+        with opened({"": self._root}) as tree:
+            into.write(checking.ABOVE, [self._above(tree)])
+            found = emptying.empty(tree, self._scope, into)
+        details = {"root": str(self._root), "include": list(self._scope.include), "exclude": list(self._scope.exclude)}
+        return Dumped(EMPTIED, found.counts, found.digests, details)
+
+    @property
+    def address(self) -> str:
+        return str(self._root)
+
+    def passfile_line(self) -> None:
+        return None
 
     def verify(self, folder: Path, record: StoreRecord) -> None:
         checking.verify(folder, record, _scope_of(record))

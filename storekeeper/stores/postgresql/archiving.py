@@ -20,16 +20,26 @@ _LOCK_WAIT = "30s"  # of pg_dump, for tables that the hold does not lock
 
 
 class Archiving:
-    """One dump of a snapshot, begun when this is made. `finish` waits for it; `give_up` ends it at any time, and is safe to repeat."""
+    """One dump of a snapshot, begun when this is made. `finish` waits for it; `give_up` ends it at any time, and is safe to repeat.
+
+    `more` are further words for pg_dump.
+    """
 
     def __init__(
-        self, access: Access, database: str, snapshot: str, programs: Programs, compression: Compression, into: StoreFolder
+        self,
+        access: Access,
+        database: str,
+        snapshot: str,
+        programs: Programs,
+        compression: Compression,
+        into: StoreFolder,
+        more: Sequence[str] = (),
     ) -> None:
         self.seconds = 0.0
         self.programs = programs
         self.compression = compression
         self._path = into.path / (ARCHIVE + compression.suffix)
-        words = ["--format=custom", compression.word, f"--snapshot={snapshot}", "--no-password", f"--lock-wait-timeout={_LOCK_WAIT}"]
+        words = ["--format=custom", compression.word, f"--snapshot={snapshot}", "--no-password", f"--lock-wait-timeout={_LOCK_WAIT}", *more]
         with ExitStack() as opened:
             environment = opened.enter_context(access.environment(database))
             command = access.command(programs.path("pg_dump"), *words, f"--dbname={database}", environment=environment)

@@ -36,7 +36,7 @@ class Table:
     @property
     def key(self) -> str:
         """The OBJECT of counts and digests."""
-        return f"{_part(self.schema)}.{_part(self.name)}"
+        return key_of(self.schema, self.name)
 
     @property
     def identifier(self) -> sql.Identifier:
@@ -164,6 +164,11 @@ def named(keys: Sequence[str]) -> str:
     """The first few names, and how many more there are."""
     shown = ", ".join(keys[:_SHOWN])
     return shown if len(keys) <= _SHOWN else f"{shown} and {len(keys) - _SHOWN} more"
+
+
+def key_of(schema: str, name: str) -> str:
+    """How a table or a sequence is named in counts, digests and sentences."""
+    return f"{_part(schema)}.{_part(name)}"
 
 
 def _part(name: str) -> str:

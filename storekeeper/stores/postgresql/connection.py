@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import psycopg
 from psycopg.rows import TupleRow
@@ -146,6 +147,19 @@ class Access:
         with self._passfile() as path:
             yield {**variables, "PGPASSFILE": str(path)}
 
+    def url(self, database: str) -> str:
+        """What libpq takes instead of a database's name, without the password (libpq's manual, section 34.1.1.2)."""
+        return f"postgresql://{quote(self.user)}@/{quote(database)}?host={quote(self.host, safe='')}&port={self.port}"
+
+    def passfile_line(self, database: str) -> str | None:
+        """The line of a password file for this role there; None where it needs no password. Raises Refused as a secret does.
+
+        Any host: for a socket in libpq's own place a file would have to name another one.
+        """
+        if self.password is None:
+            return None
+        return f"*:{self.port}:{_escaped(database)}:{_escaped(self.user)}:{_escaped(self._secret())}\n"
+
     def command(self, program: Path, *words: str | Path, environment: Mapping[str, str], hands: Sequence[int] = ()) -> Command:
         return Command([program, *words], environment, user=self.os_user, hands=hands)
 
@@ -183,9 +197,8 @@ class Access:
     def _passfile(self) -> Iterator[Path]:
         _remove_those_of_the_dead(self.private)
         path = self.private / f"passfile-{os.getpid()}-{threading.get_ident()}-{clock.monotonic():.6f}"
-        escaped = self._secret().replace("\\", "\\\\").replace(":", "\\:")
         try:
-            durable.write_file(path, f"*:*:*:*:{escaped}\n".encode())
+            durable.write_file(path, f"*:*:*:*:{_escaped(self._secret())}\n".encode())
             yield path
         finally:
             path.unlink(missing_ok=True)
@@ -201,6 +214,10 @@ class Access:
         elif "does not exist" in words:
             hint = f"psql --host={self.host} --port={self.port} --list"
         return Failed(f"no connection to database {database} at {self.host}:{self.port} as {self.user}: {words}", next=hint)
+
+
+def _escaped(text: str) -> str:
+    return text.replace("\\", "\\\\").replace(":", "\\:")
 
 
 def _remove_those_of_the_dead(private: Path) -> None:

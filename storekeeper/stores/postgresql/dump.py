@@ -43,8 +43,8 @@ def finish(hold: SnapshotHold, into: StoreFolder, *, sql: bool) -> Dumped:
         digested = clock.monotonic()
         archive = archiving.finish(into)
         with bounded(hold.connection, SILENCE_SECONDS):
-            into.write(SEQUENCES, _sequence_lines(hold.sequences, catalogue.sequences(hold.connection)))
-            details = _write_surroundings(hold, content.counts, into)
+            into.write(SEQUENCES, sequence_lines(hold.sequences, catalogue.sequences(hold.connection)))
+            details = write_surroundings(hold, content.counts, into)
             hold.require_alive()
     if sql:
         _write_plain(Archive(archive, archiving.programs), into)
@@ -61,7 +61,7 @@ def read_lines_of(path: Path) -> Iterator[Any]:
             yield json.loads(line)
 
 
-def _write_surroundings(hold: SnapshotHold, counts: dict[str, int] | Any, into: StoreFolder) -> Facts:
+def write_surroundings(hold: SnapshotHold, counts: dict[str, int] | Any, into: StoreFolder) -> Facts:
     recorded = properties.read(hold.connection)
     into.write(DATABASE, [(json.dumps(recorded, indent=2, sort_keys=True) + "\n").encode()])
     into.write(ROLES, (to_line(role) for role in roles.referred(hold.connection)))
@@ -79,7 +79,7 @@ def _write_plain(archive: Archive, into: StoreFolder) -> None:
         into.write(_PLAIN + (".zst" if through else ""), chunks)
 
 
-def _sequence_lines(before: Mapping[str, Facts], after: Mapping[str, Facts]) -> Iterable[bytes]:
+def sequence_lines(before: Mapping[str, Facts], after: Mapping[str, Facts]) -> Iterable[bytes]:
     for name in sorted(before.keys() | after.keys()):
         yield to_line({"name": name, "before": before.get(name), "after": after.get(name)})
 

@@ -19,7 +19,18 @@ from storekeeper.stores.examination import Examination, InUse
 from storekeeper.stores.folder import StoreFolder
 from storekeeper.stores.identities import Identity, Remarks, RowsSource, Source, SqlSource
 from storekeeper.stores.mending import Mender
-from storekeeper.stores.postgresql import answering, catalogue, dump, examining, extensions, foresight, identities, loading, properties
+from storekeeper.stores.postgresql import (
+    answering,
+    catalogue,
+    dump,
+    emptying,
+    examining,
+    extensions,
+    foresight,
+    identities,
+    loading,
+    properties,
+)
 from storekeeper.stores.postgresql.connection import Access, Connection, access_to, bounded, server_version, value
 from storekeeper.stores.postgresql.hold import SnapshotHold
 from storekeeper.stores.postgresql.loading import Loading
@@ -151,6 +162,17 @@ class PostgresqlStore:
 
     def dump(self, hold: SnapshotHold, into: StoreFolder) -> Dumped:
         return dump.finish(hold, into, sql=self._declared.sql)
+
+    def empty(self, into: StoreFolder, work: Path, keep: Sequence[str], instead: Before | None) -> Dumped:  # noqa: ARG002 - the protocol's
+        """What cannot be read has no raw copy either, so there is never another schema to take."""
+        return emptying.empty(self._access, self._database, self._declared.programs, into, keep)
+
+    @property
+    def address(self) -> str:
+        return self._access.url(self._database)
+
+    def passfile_line(self) -> str | None:
+        return self._access.passfile_line(self._database)
 
     def verify(self, folder: Path, record: StoreRecord) -> None:
         recorded = recorded_in(folder, record, self._declared.programs)

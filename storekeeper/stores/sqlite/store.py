@@ -16,14 +16,14 @@ from storekeeper.runtimes.protocol import Runtime
 from storekeeper.runtimes.registry import open_runtime
 from storekeeper.stack.model import SqliteModel
 from storekeeper.stack.rules import Rows
-from storekeeper.stores import databases, rawcopy
+from storekeeper.stores import databases, emptied, rawcopy
 from storekeeper.stores.examination import Examination, InUse
 from storekeeper.stores.folder import StoreFolder
 from storekeeper.stores.identities import Identity, Remarks, RowsSource, Source, SqlSource
 from storekeeper.stores.mending import Mender
 from storekeeper.stores.protocol import Before, Content, Dumped, Facts, Foresight, Inspection, Look, SwitchLog, SwitchRoom
 from storekeeper.stores.questions import Answer, Question
-from storekeeper.stores.record import StoreRecord
+from storekeeper.stores.record import EMPTIED, StoreRecord
 from storekeeper.stores.sqlite import answering, arrival, contents, examining, foresight, identities, locking, overwriting, rawfiles
 from storekeeper.stores.sqlite.holds import COPY, CopyHold, SnapshotHold, hold
 from storekeeper.stores.sqlite.mending import SqliteMender
@@ -178,6 +178,27 @@ class SqliteStore:
         into.adopt(hold.copied, COPY)
         details = {**facts, "journal_mode": mode, "dangling": dangling, **foresight.ownership(live)}
         return Dumped(hold.klass, found.counts, found.digests, details, _warnings(live, dangling))
+
+    def empty(self, into: StoreFolder, work: Path, keep: Sequence[str], instead: Before | None) -> Dumped:
+        live, made = self._live, work / COPY
+        source = live if instead is None else instead.folder / COPY
+        with databases.explained(source):
+            with closing(databases.open_read_only(source) if instead is None else databases.open_sealed(source)) as connection:
+                mode = contents.journal_mode(connection) if instead is None else str(instead.record.details["journal_mode"])
+                emptied.make(connection, made, keep)
+            with closing(databases.open_sealed(made)) as connection:
+                contents.refuse_damage(connection, str(made))
+                found, facts, dangling = contents.read(connection), contents.header(connection), contents.dangling(connection)
+        into.adopt(made, COPY)
+        details = {**facts, "journal_mode": mode, "dangling": dangling, **foresight.ownership(live)}
+        return Dumped(EMPTIED, found.counts, found.digests, details)
+
+    @property
+    def address(self) -> str:
+        return str(self._live)
+
+    def passfile_line(self) -> None:
+        return None
 
     def verify(self, folder: Path, record: StoreRecord) -> None:
         """Every page, row and index; every foreign key that led somewhere when it was dumped still does; every table is there."""

@@ -1,0 +1,149 @@
+"""A database with the schema of another one and none of its rows, but those of tables that are to be kept.
+
+It is made from the schema's own statements, as `.dump` does: no page of the source is copied, so nothing that was deleted travels along,
+and what a virtual table keeps in other tables is made by its module, empty and working.
+"""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from collections.abc import Collection
+from contextlib import closing
+from pathlib import Path
+
+from storekeeper.outcomes import Failed, Refused
+from storekeeper.stores import databases
+
+_SHAPE = ("page_size", "encoding", "auto_vacuum")  # in this order, and before the first table
+_HEADER = ("application_id", "user_version")
+_SEQUENCE = "sqlite_sequence"
+_OURS = "_storekeeper_switch_"  # begins the name of a table that stands in a database for the instant of a switch
+# What stands in the file for nobody but SQLite: statistics, and what it makes itself.
+_SCHEMA = """
+    select type, name, tbl_name, sql from sqlite_master
+    where tbl_name not glob 'sqlite_stat[0-9]' and tbl_name not glob '_storekeeper_switch_*' order by {}"""
+_CONTENT_ELSEWHERE = re.compile(r"""\bcontent\s*=\s*['"]?[A-Za-z_]""", re.IGNORECASE)
+_ROWIDS = ("rowid", "_rowid_", "oid")
+_AT_ONCE = 1000
+
+Line = tuple[str, str, str, str | None]  # of the schema: type, name, table, statement
+
+
+def make(source: sqlite3.Connection, target: Path, keep: Collection[str]) -> None:
+    """Make the file `target`, with a rollback journal, from what a read transaction of `source` sees. It is fsynced by the caller.
+
+    Raises Refused for a table in `keep` that is not there or has no rows of its own, and where a module of a virtual table is missing;
+    Failed where what was made has another schema.
+    """
+    source.execute("begin")
+    try:
+        wanted = _schema(source)
+        _refuse_unkept(wanted, keep)
+        with closing(databases.make(target)) as made:
+            for name in _SHAPE:
+                made.execute(f"pragma {name}={_text(source.execute(f'pragma {name}').fetchone()[0])}")
+            made.execute("begin")
+            _make_schema(made, source, wanted, keep)
+            for name in _HEADER:
+                made.execute(f"pragma {name}={int(source.execute(f'pragma {name}').fetchone()[0])}")
+            made.execute("commit")
+            _refuse_difference(wanted, _schema(made))
+    finally:
+        source.execute("rollback")
+
+
+def _schema(connection: sqlite3.Connection) -> list[Line]:
+    return connection.execute(_SCHEMA.format("type, name, tbl_name")).fetchall()
+
+
+def _make_schema(made: sqlite3.Connection, source: sqlite3.Connection, wanted: list[Line], keep: Collection[str]) -> None:
+    """Rows come before indexes and triggers: the first are quicker so, the second must not fire."""
+    if any(name == _SEQUENCE for _, name, _, _ in wanted):  # it stays where the last table that needed it is gone
+        made.execute(f"create table {_OURS}sequence (id integer primary key autoincrement)")
+        made.execute(f"drop table {_OURS}sequence")
+    found = _statements(source)
+    for kind in ("virtual", "table"):  # modules make tables of their own, which then are there
+        for name, statement in found[kind]:
+            if not _is_there(made, name):
+                _execute(made, name, statement)
+    for table in keep:
+        _copy_rows(made, source, table)
+    for name, statement in found["virtual"]:
+        if keep and _CONTENT_ELSEWHERE.search(statement):  # what it indexes may have been kept
+            made.execute(f"insert into {_quoted(name)} ({_quoted(name)}) values ('rebuild')")  # noqa: S608 - quoted
+    for kind in ("index", "view", "trigger"):
+        for name, statement in found[kind]:
+            _execute(made, name, statement)
+
+
+def _statements(source: sqlite3.Connection) -> dict[str, list[tuple[str, str]]]:
+    """Name and statement of all that can be made, by kind, in the order in which it was made."""
+    found: dict[str, list[tuple[str, str]]] = {kind: [] for kind in ("virtual", "table", "index", "view", "trigger")}
+    for kind, name, _, statement in source.execute(_SCHEMA.format("rowid")):
+        if statement is not None and name != _SEQUENCE:
+            found["virtual" if _is_virtual(kind, statement) else kind].append((name, statement))
+    return found
+
+
+def _is_virtual(kind: str, statement: str) -> bool:
+    return kind == "table" and statement.lstrip().lower().startswith("create virtual")
+
+
+def _is_there(made: sqlite3.Connection, name: str) -> bool:
+    return made.execute("select 1 from sqlite_master where name = ?", (name,)).fetchone() is not None
+
+
+def _execute(made: sqlite3.Connection, name: str, statement: str) -> None:
+    try:
+        made.execute(statement)
+    except sqlite3.OperationalError as error:
+        if "no such module" in str(error):
+            raise Refused(f"{name} is a virtual table, and SQLite has no such module here ({error}): it cannot be made empty") from error
+        raise
+
+
+def _copy_rows(made: sqlite3.Connection, source: sqlite3.Connection, table: str) -> None:
+    columns = [str(name) for (name,) in source.execute("select name from pragma_table_xinfo(?) where hidden = 0", (table,))]
+    names = [*_rowid_of(source, table, columns), *map(_quoted, columns)]
+    listed, marks = ", ".join(names), ", ".join("?" * len(names))
+    rows = source.execute(f"select {listed} from {_quoted(table)} not indexed")  # noqa: S608 - quoted
+    try:
+        while some := rows.fetchmany(_AT_ONCE):
+            made.executemany(f"insert into {_quoted(table)} ({listed}) values ({marks})", some)  # noqa: S608 - quoted
+    except UnicodeEncodeError as error:
+        raise Failed(f"the rows of {table} hold a text that is no UTF-8, and cannot be kept") from error
+    if _is_there(source, _SEQUENCE):
+        last = source.execute("select name, seq from sqlite_sequence where name = ?", (table,)).fetchall()
+        made.execute("delete from sqlite_sequence where name = ?", (table,))
+        made.executemany("insert into sqlite_sequence values (?, ?)", last)
+
+
+def _rowid_of(source: sqlite3.Connection, table: str, columns: list[str]) -> list[str]:
+    """The name by which a table's rowid can be read and written, which full-text indexes refer to; none for a table without."""
+    (without,) = source.execute("select wr from pragma_table_list where schema = 'main' and name = ?", (table,)).fetchone()
+    taken = {name.lower() for name in columns}
+    return [] if without else [name for name in _ROWIDS if name not in taken][:1]
+
+
+def _refuse_unkept(wanted: list[Line], keep: Collection[str]) -> None:
+    tables = {name: statement or "" for kind, name, _, statement in wanted if kind == "table"}
+    for name in keep:
+        if name not in tables:
+            raise Refused(f"the rows of {name} are to be kept, and there is no such table", next="correct `reset: {keep: ...}`")
+        if name == _SEQUENCE or _is_virtual("table", tables[name]):
+            raise Refused(f"{name} has no rows of its own that could be kept", next="correct `reset: {keep: ...}`")
+
+
+def _refuse_difference(wanted: list[Line], found: list[Line]) -> None:
+    if differing := set(wanted) ^ set(found):
+        kind, name, _, _ = min(differing, key=str)
+        raise Failed(f"the schema cannot be made anew here as it is: {kind} {name} came out otherwise")
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _text(value: object) -> str:
+    return f"'{value}'" if isinstance(value, str) else str(value)
