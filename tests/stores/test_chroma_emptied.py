@@ -82,5 +82,5 @@ def test_a_table_that_nobody_knows_here_is_refused(loaded: Path, tmp_path: Path)
     with closing(sqlite3.connect(live / "chroma.sqlite3")) as connection, connection:
         connection.execute("create table sparse_vectors (id integer)")
     store = _open("vectors", ChromaModel(kind="chroma", path=live), tmp_path)
-    with pytest.raises(Refused, match="has a table sparse_vectors, of which chromadb .* knows nothing"):
+    with pytest.raises(Refused, match=r"has a table sparse_vectors, of which chromadb .* knows nothing"):
         empty(store, tmp_path / "reset")

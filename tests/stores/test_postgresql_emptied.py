@@ -23,7 +23,8 @@ create role reader;
 create type state as enum ('new', 'done');
 create table alembic_version (number text primary key);
 create table users (id serial primary key, name text not null unique);
-create table "odd.name"."Docs ""x y" (id bigint generated always as identity (start 100 increment 5), of int references users, v vector(3), s state);
+create table "odd.name"."Docs ""x y" (
+    id bigint generated always as identity (start 100 increment 5), of int references users, v vector(3), s state);
 create table parts (day date not null, n int) partition by range (day);
 create table parts_old partition of parts for values from ('2020-01-01') to ('2025-01-01');
 create unlogged table cache (k text);

@@ -110,7 +110,8 @@ def test_a_declaration_that_cannot_be_is_refused_where_it_stands(more: str, said
 
 
 def test_a_declaration_is_read_with_its_defaults() -> None:
-    text = "after_reset: [{run: [alembic, upgrade, head], user: maestro, environment: {DB: '{main}'}}]\nreset: {keep: {main: [alembic_version]}}\n"
+    command = "{run: [alembic, upgrade, head], user: maestro, environment: {DB: '{main}'}}"
+    text = f"after_reset: [{command}]\nreset: {{keep: {{main: [alembic_version]}}}}\n"
     stack = check_text(STORES + text, "demo.yml")
     (found,) = stack.after_reset
     assert (found.run, found.user, found.timeout, found.names()) == (
