@@ -95,6 +95,20 @@ class Checking:
         outcome = Outcome.UNKNOWN if unread or last.tally is None else Outcome.WARNING if told.count else Outcome.OK
         return Look(last.at, outcome, told, counted, last.tally, last.figures, tuple(sorted(unread)), changes, tuple(problems))
 
+    def still(self, name: str, rule: Rule, at: datetime) -> Look:
+        """Look at stores that stand still, such as the restored copies of a set taken at that moment: what one reading finds is so.
+
+        Nothing of it is compared with the looks at live stores, or kept for them.
+        """
+        reading = _Reading(self, name, rule, twice=False, at=at)
+        counted = Counted()
+        for each in reading.findings:
+            counted.add(each)
+        is_known = not reading.unread and reading.tally is not None
+        outcome = Outcome.UNKNOWN if not is_known else Outcome.WARNING if reading.findings.count else Outcome.OK
+        unread, problems = tuple(sorted(set(reading.unread))), tuple(reading.problems)
+        return Look(at, outcome, reading.findings, counted, reading.tally, reading.figures, unread, Changes(), problems)
+
     def remember(self, name: str, rule: Rule, look: Look) -> None:
         """Keep what a look found for the next; durable when this returns.
 
@@ -139,12 +153,12 @@ class _Reading:
     disagrees with both.
     """
 
-    def __init__(self, checking: Checking, name: str, rule: Rule, *, twice: bool) -> None:
+    def __init__(self, checking: Checking, name: str, rule: Rule, *, twice: bool, at: datetime | None = None) -> None:
         self.unread: list[str] = []
         self.problems: list[Problem] = []
         self.tally: Tally | None = None
         self.figures: Figures | None = None
-        self.at = clock.now()
+        self.at = at or clock.now()
         self._checking = checking
         self._name = name
         path = checking._work / f"{name}.{'second' if twice else 'first'}"

@@ -1,6 +1,6 @@
 """What every kind of store promises, so that no code above ever asks what kind it is.
 
-A backup walks `preflight`, `look`, `hold` (prepare, pin, copy, release), `dump`, `verify`; a proof walks `prove`; a restore walks
+A backup walks `preflight`, `look`, `hold` (prepare, pin, copy, release), `dump`, `verify`; a proof reads a `copy`; a restore walks
 `foresee`, `place`, `stage`, `refuse_holders`, `switch`, `probe`, and the reverse `switch_back`, `discard_stage`, `discard_old`. What
 cannot be read has a `raw_copy`. A check of what stores must agree on reads `identities`, a backup `dumped_identities`; a declared query is
 asked by `answer`.
@@ -147,6 +147,14 @@ class Foresight:
     problems: Sequence[Problem] = ()
 
 
+@dataclass(frozen=True)
+class Part:
+    """What of a set is wanted where not all of it is: one document, in these places of a store."""
+
+    document: str
+    sources: Sequence[Source]
+
+
 class SwitchLog(Protocol):
     """The part of a restore's journal that belongs to one store."""
 
@@ -162,6 +170,7 @@ class Store(Protocol):
 
     kind: ClassVar[str]
     needs_stopped: ClassVar[bool]  # its own runtime is stopped for a switch (a Chroma server reads the old directory on)
+    copies_parts: ClassVar[bool]  # `copy` takes of a part's files only what is wanted, and compares it with the listing itself
 
     @property
     def name(self) -> str: ...
@@ -258,8 +267,13 @@ class Store(Protocol):
     def verify(self, folder: Path, record: StoreRecord) -> None:
         """Decode every artefact (their sha256 has been compared already); raise Failed on the first that would not restore."""
 
+    def copy(self, folder: Path, record: StoreRecord, scratch: Path, part: Part | None = None) -> AbstractContextManager[Copy]:
+        """A set's part of this store, restored into an empty scratch directory and opened there; gone after the block with all that
+        was started for it. With `part` no more needs to be there. Unknown when it cannot be tried here.
+        """
+
     def prove(self, folder: Path, record: StoreRecord, scratch: Path) -> Content:
-        """Restore into an empty scratch directory, read everything back, remove what was started. Unknown when it cannot be tried here."""
+        """The content of such a copy."""
 
     def raw_bytes(self) -> int:
         """How much `raw_copy` would copy. Raises Refused where no raw copy can be made, such as of files that belong to a server."""
@@ -314,3 +328,11 @@ class Store(Protocol):
 
     def discard_old(self, place: Facts) -> None:
         """Remove the old side, when its time is over. Safe to repeat."""
+
+
+class Copy(Store, Protocol):
+    """A store of the same kind that stands still in a scratch directory. It can be read: `identities`, `inspect`, `content`, and what its
+    menders find."""
+
+    def content(self) -> Content:
+        """All of it read back, as it is compared with a set's record. Raises Failed for what is not whole."""

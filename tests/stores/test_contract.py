@@ -254,3 +254,18 @@ def test_an_emptied_store_is_staged_switched_to_and_gone_back_from_and_holds_not
     live.store.switch_back(place, log)
     assert live.content() == before
     live.store.discard_stage(place)
+
+
+def test_a_copy_of_a_set_is_a_store_that_is_read_beside_the_live_one_and_gone_afterwards(live: Live) -> None:
+    folder, record = taken(live)
+    live.change()
+    changed = live.content()
+    scratch = live.room / "copy"
+    scratch.mkdir(mode=0o700)
+    with live.store.copy(folder, record, scratch) as copy:
+        assert copy.kind == live.store.kind
+        assert copy.inspect().counts == record.counts, "the set's, not what is live by now"
+        assert live.store.inspect().counts != record.counts
+        refuse_difference(copy.content(), record, "the copy")
+    assert list(scratch.iterdir()) == []
+    assert live.content() == changed

@@ -30,8 +30,14 @@ def prove(directory: Path, scratch: Path, python: Path | None, patience_s: float
     holds, naming the collection and the document.
     """
     interpreter = speaking.interpreter(python, "the set could not be tried")
-    copy, blank = scratch / "directory", scratch / "blank"
+    copy = scratch / "directory"
     copy_directory(directory, copy)
+    return read_back(directory, copy, interpreter, patience_s)
+
+
+def read_back(directory: Path, copy: Path, interpreter: Path, patience_s: float = PATIENCE_S) -> Content:
+    """What a copy of a set's directory held before Chroma opened it, once Chroma has answered all of it. Raises as `prove` does."""
+    blank = copy.with_name("blank")
     durable.make_directory(blank)
     content = content_of(copy)
     with (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, ClassVar
@@ -25,6 +26,7 @@ from storekeeper.stores.chroma import (
     layout,
     proof,
     rawtree,
+    speaking,
     staging,
 )
 from storekeeper.stores.chroma.checking import DatabaseCheck
@@ -37,7 +39,7 @@ from storekeeper.stores.examination import Examination, InUse
 from storekeeper.stores.folder import StoreFolder
 from storekeeper.stores.identities import CollectionSource, Identity, Remarks, Source
 from storekeeper.stores.mending import Mender
-from storekeeper.stores.protocol import Before, Content, Dumped, Facts, Foresight, Inspection, Look, SwitchLog, SwitchRoom
+from storekeeper.stores.protocol import Before, Content, Dumped, Facts, Foresight, Inspection, Look, Part, SwitchLog, SwitchRoom
 from storekeeper.stores.questions import Answer, Question
 from storekeeper.stores.record import StoreRecord
 from storekeeper.stores.surroundings import Surroundings
@@ -51,6 +53,7 @@ class ChromaStore:
 
     kind: ClassVar[str] = "chroma"
     needs_stopped: ClassVar[bool] = True
+    copies_parts: ClassVar[bool] = False
 
     def __init__(self, name: str, declared: ChromaModel, surroundings: Surroundings, runtime: Runtime | None) -> None:
         self._name = name
@@ -192,8 +195,21 @@ class ChromaStore:
         elif (counts := checking.check(folder / dumping.CONTENT)) != dict(record.counts):
             raise Failed(f"the directory holds {counts}, the manifest says {dict(record.counts)}")
 
-    def prove(self, folder: Path, record: StoreRecord, scratch: Path) -> Content:  # noqa: ARG002 - the protocol's
-        return proof.prove(folder / dumping.CONTENT, scratch, self._python)
+    @contextmanager
+    def copy(self, folder: Path, record: StoreRecord, scratch: Path, part: Part | None = None) -> Iterator[ChromaCopy]:  # noqa: ARG002 - the protocol's
+        interpreter = speaking.interpreter(self._python, "the set could not be tried")
+        path = scratch / "directory"
+        declared = ChromaModel(kind="chroma", path=path, python=interpreter)
+        try:
+            proof.copy_directory(folder / dumping.CONTENT, path)
+            yield ChromaCopy(self._name, declared, replace(self._surroundings, nobody_uses=True), folder / dumping.CONTENT)
+        finally:
+            for each in (path, path.with_name("blank")):
+                durable.remove_tree(each)
+
+    def prove(self, folder: Path, record: StoreRecord, scratch: Path) -> Content:
+        with self.copy(folder, record, scratch) as copy:
+            return copy.content()
 
     def raw_bytes(self) -> int:
         return rawtree.bytes_of(self._directory())
@@ -344,6 +360,18 @@ class ChromaStore:
         if switched is not None and started < switched:
             said = f"{self._runtime.label} runs since {clock.rfc3339(started)}, before the switch at {clock.rfc3339(switched)}"
             raise Failed(f"{said}: it reads the old directory on", next=self._restart)
+
+
+class ChromaCopy(ChromaStore):
+    """A set's directory in a scratch directory; `directory` is the one of the set, which nobody changes."""
+
+    def __init__(self, name: str, declared: ChromaModel, surroundings: Surroundings, directory: Path) -> None:
+        super().__init__(name, declared, surroundings, None)
+        self._directory_of_set = directory
+
+    def content(self) -> Content:
+        """Every document is asked of Chroma, which changes the copy's files: to be called once."""
+        return proof.read_back(self._directory_of_set, self._path, speaking.interpreter(self._python, "the set could not be tried"))
 
 
 def _renamed_at(old: Path) -> datetime | None:

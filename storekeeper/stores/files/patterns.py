@@ -49,6 +49,18 @@ class Pattern:
             raise unreadable("", error) from error
         yield from self._below(tree, scope, "", 0, {})
 
+    def holds(self, path: str, document: str) -> bool:
+        """Whether a path is an entry of this document by its names alone, or is below one."""
+        known: dict[str, str] = {}
+        names = path.split("/")
+        if len(names) < len(self.names):
+            return False
+        for name, each in zip(self.names, names, strict=False):
+            if (found := _compiled(name).fullmatch(each)) is None:
+                return False
+            known.update(found.groupdict())
+        return known["id"] == document
+
     def of(self, tree: Tree, scope: Scope, document: str, owner: str | None = None) -> list[str]:
         """The paths of one document's entries, sorted."""
         found = self.entries(tree, scope)

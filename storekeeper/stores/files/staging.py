@@ -7,7 +7,7 @@ import json
 import os
 import stat
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import IO
 
@@ -33,16 +33,23 @@ def make(folder: Path, scope: Scope, tree: Tree, rights: Rights, *, lasting: boo
     The places are empty and nobody else can write to them. `lasting` is what will be live: then everything is durable afterwards,
     and devices are made where this user may. Raises Failed.
     """
+    lay(folder, scope, tree, rights, lasting=lasting)
+    return read_back(tree, scope, rights, listed(folder, scope))
+
+
+def lay(folder: Path, scope: Scope, tree: Tree, rights: Rights, *, lasting: bool, only: Collection[str] | None = None) -> None:
+    """The same without reading back; only the paths of `only` where it is given, which names the directories above them too."""
     with opened({"": folder / CONTENT}) as content, opened(tree.places) as links, Unsynced() as unsynced:
         making = _Making(tree, links, content, rights, unsynced if lasting else None)
         for entry in listed(folder, scope):
-            _trying(making.one, entry)
+            if only is None or entry["path"] in only:
+                _trying(making.one, entry)
     for entry in _directories_backwards(folder / LISTING):
-        _trying(making.finish, entry)
+        if only is None or entry["path"] in only:
+            _trying(making.finish, entry)
     if lasting:
         for place in tree.places.values():
             _sync(place)
-    return read_back(tree, scope, rights, listed(folder, scope))
 
 
 def read_back(tree: Tree, scope: Scope, rights: Rights, wanted: Iterator[Entry]) -> Content:

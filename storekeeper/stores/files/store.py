@@ -7,7 +7,7 @@ import json
 import os
 import stat
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import datetime
 from pathlib import Path
 from typing import ClassVar
@@ -18,7 +18,7 @@ from storekeeper.outcomes import Failed, Problem, Refused, Severity, Unknown
 from storekeeper.runtimes.protocol import Runtime
 from storekeeper.stack.rules import Rows
 from storekeeper.stores.examination import Examination, InUse
-from storekeeper.stores.files import checking, emptying, examining, foreseeing, rawcopying, staging, switching
+from storekeeper.stores.files import checking, copies, emptying, examining, foreseeing, rawcopying, staging, switching
 from storekeeper.stores.files.copying import Copying
 from storekeeper.stores.files.entries import NOT_THERE, describe
 from storekeeper.stores.files.listing import is_gone, shown, spool, walk
@@ -30,7 +30,7 @@ from storekeeper.stores.files.scope import Scope
 from storekeeper.stores.folder import StoreFolder
 from storekeeper.stores.identities import Identity, PatternSource, Remarks, Source
 from storekeeper.stores.mending import Mender
-from storekeeper.stores.protocol import Before, Content, Dumped, Facts, Foresight, Inspection, Look, PinOrder, SwitchLog, SwitchRoom
+from storekeeper.stores.protocol import Before, Content, Dumped, Facts, Foresight, Inspection, Look, Part, PinOrder, SwitchLog, SwitchRoom
 from storekeeper.stores.questions import Answer, Question
 from storekeeper.stores.record import EMPTIED, StoreRecord
 from storekeeper.stores.surroundings import Surroundings
@@ -75,6 +75,7 @@ class FilesStore:
 
     kind: ClassVar[str] = "files"
     needs_stopped: ClassVar[bool] = True
+    copies_parts: ClassVar[bool] = True
 
     def __init__(self, name: str, root: Path, scope: Scope, surroundings: Surroundings, runtime: Runtime | None) -> None:
         self._name = name
@@ -205,17 +206,23 @@ class FilesStore:
     def verify(self, folder: Path, record: StoreRecord) -> None:
         checking.verify(folder, record, _scope_of(record))
 
-    def prove(self, folder: Path, record: StoreRecord, scratch: Path) -> Content:
-        scope = _scope_of(record)
-        roots = {parent: scratch / f"tree-{number}" for number, parent in enumerate(scope.parents)}
+    @contextmanager
+    def copy(self, folder: Path, record: StoreRecord, scratch: Path, part: Part | None = None) -> Iterator[FilesCopy]:
+        scope, root = _scope_of(record), scratch / "tree"
+        only = None if part is None else copies.paths_of(part, folder, scope)
         try:
-            for root in roots.values():
-                root.mkdir(mode=0o700)
-            with opened(roots) as tree:
-                return staging.make(folder, scope, tree, Rights.in_scratch(next(iter(roots.values()))), lasting=False)
+            for parent in scope.parents:
+                (root / parent).mkdir(mode=0o700, parents=True, exist_ok=True)
+            rights = Rights.in_scratch(root)
+            with opened({"": root}) as tree:
+                staging.lay(folder, scope, tree, rights, lasting=False, only=only)
+            yield FilesCopy(self._name, root, scope, self._surroundings, folder, rights)
         finally:
-            for root in roots.values():
-                remove(root)
+            remove(root)
+
+    def prove(self, folder: Path, record: StoreRecord, scratch: Path) -> Content:
+        with self.copy(folder, record, scratch) as copy:
+            return copy.content()
 
     def raw_bytes(self) -> int:
         return rawcopying.bytes_of(self._root, self._scope)
@@ -354,6 +361,19 @@ class FilesStore:
                 if not is_gone(error) or not path:
                     raise Failed(f"{shown(path) or self._root} cannot be read: {error.strerror}") from error
         return (json.dumps(found, indent=1, sort_keys=True) + "\n").encode("ascii")
+
+
+class FilesCopy(FilesStore):
+    """A set's entries, or some of them, made in a scratch directory with these rights; `folder` is the set's own."""
+
+    def __init__(self, name: str, root: Path, scope: Scope, surroundings: Surroundings, folder: Path, rights: Rights) -> None:
+        super().__init__(name, root, scope, surroundings, None)
+        self._folder = folder
+        self._made_with = rights
+
+    def content(self) -> Content:
+        with opened({"": self._root}) as tree:
+            return staging.read_back(tree, self._scope, self._made_with, checking.listed(self._folder, self._scope))
 
 
 def _scope_of(record: StoreRecord) -> Scope:

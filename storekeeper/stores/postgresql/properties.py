@@ -37,13 +37,24 @@ def apply(connection: Connection, name: str, recorded: Facts) -> None:
     """Give the database its settings, privileges, comment and connection limit. Safe to repeat."""
     database = sql.SQL("database {}").format(sql.Identifier(name))
     for setting in recorded["settings"]:
-        subject = database
-        if setting["role"] is not None:
-            subject = sql.SQL("role {} in database {}").format(sql.Identifier(setting["role"]), sql.Identifier(name))
-        set_parameter(connection, subject, setting["name"], setting["value"])
+        _set(connection, name, setting)
     _apply_privileges(connection, name, recorded)
     connection.execute(sql.SQL("comment on {} is {}").format(database, recorded["comment"]))
     connection.execute(sql.SQL("alter {} connection limit {}").format(database, int(recorded["connection_limit"])))
+
+
+def set_search_paths(connection: Connection, name: str, recorded: Facts, role: str) -> None:
+    """Of these settings only where a query of this role finds its tables: what else is set may need what a scratch server has not."""
+    for setting in recorded["settings"]:
+        if setting["name"] == "search_path" and setting["role"] in (None, role):
+            _set(connection, name, setting)
+
+
+def _set(connection: Connection, name: str, setting: Facts) -> None:
+    subject = sql.SQL("database {}").format(sql.Identifier(name))
+    if setting["role"] is not None:
+        subject = sql.SQL("role {} in database {}").format(sql.Identifier(setting["role"]), sql.Identifier(name))
+    set_parameter(connection, subject, setting["name"], setting["value"])
 
 
 def _locale(connection: Connection, recorded: Facts) -> list[sql.Composable]:

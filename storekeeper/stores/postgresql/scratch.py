@@ -72,6 +72,19 @@ def let_in(access: Access, role: str) -> Access:
     return replace(access, user=role)
 
 
+def reader(access: Access, role: str) -> Access:
+    """The same for a role that may read all there is in a scratch server, and lock it: its rights may have come from roles of the old
+    server that no set knows. The server's own superuser stays what it is.
+    """
+    name = sql.Identifier(role)
+    with access.session("postgres") as connection:
+        if connection.execute("select from pg_roles where rolname = %s", (role,)).fetchone() is None:
+            connection.execute(sql.SQL("create role {}").format(name))
+        if role != access.user:
+            connection.execute(sql.SQL("grant pg_read_all_data, pg_write_all_data to {}").format(name))
+    return let_in(access, role)
+
+
 def _server_programs(declared: Path | None, major: int) -> Programs:
     """Programs of exactly this major version: where declared, if those are, else in the distribution's place."""
     for place in (declared, None):

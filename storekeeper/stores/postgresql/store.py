@@ -37,10 +37,10 @@ from storekeeper.stores.postgresql.loading import Loading
 from storekeeper.stores.postgresql.mending import PostgresqlMender
 from storekeeper.stores.postgresql.programs import find_for_backup, major_of
 from storekeeper.stores.postgresql.readback import read_back
-from storekeeper.stores.postgresql.recorded import recorded_in
-from storekeeper.stores.postgresql.scratch import let_in, scratch_server
+from storekeeper.stores.postgresql.recorded import Recorded, recorded_in
+from storekeeper.stores.postgresql.scratch import let_in, reader, scratch_server
 from storekeeper.stores.postgresql.side import Sides, names_for
-from storekeeper.stores.protocol import Before, Content, Dumped, Facts, Foresight, Inspection, Look, SwitchLog, SwitchRoom
+from storekeeper.stores.protocol import Before, Content, Dumped, Facts, Foresight, Inspection, Look, Part, SwitchLog, SwitchRoom
 from storekeeper.stores.questions import SECONDS as ANSWER_SECONDS
 from storekeeper.stores.questions import Answer, Question
 from storekeeper.stores.record import StoreRecord
@@ -60,12 +60,13 @@ class PostgresqlStore:
 
     kind: ClassVar[str] = "postgresql"
     needs_stopped: ClassVar[bool] = False
+    copies_parts: ClassVar[bool] = False
 
     def __init__(self, name: str, declared: PostgresqlModel, surroundings: Surroundings) -> None:
         self._name = name
         if declared.database is None or declared.user is None:
             raise ValueError(f"nobody has asked where {name} is: {declared.url}")
-        self._database = declared.database
+        self._database, self._user = declared.database, declared.user
         self._declared = declared
         self._surroundings = surroundings
         self._access = access_to(declared.host, declared.port, declared.user, declared.password, surroundings.private)
@@ -182,7 +183,8 @@ class PostgresqlStore:
         recorded.archive.decode()
         recorded.archive.require_tables(sum(1 for key in record.digests if key != catalogue.LARGE_OBJECTS))
 
-    def prove(self, folder: Path, record: StoreRecord, scratch: Path) -> Content:
+    @contextmanager
+    def copy(self, folder: Path, record: StoreRecord, scratch: Path, part: Part | None = None) -> Iterator[PostgresqlCopy]:  # noqa: ARG002 - a database is loaded whole
         recorded = recorded_in(folder, record, self._declared.programs)
         major = major_of(record.version)
         bootstrap, tables = str(recorded.database["bootstrap"]), len(record.counts)
@@ -194,7 +196,14 @@ class PostgresqlStore:
             side = names_for(self._database, "00000000")["side"]
             with Loading(access, _ADMIN, side, recorded, lambda role: let_in(access, role), tablespaces=False) as going_on:
                 going_on.finish()
-            return read_back(access, side, recorded)
+            declared = self._declared.model_copy(
+                update={"database": side, "host": access.host, "port": access.port, "password": None, "admin": None, "runtime": None}
+            )
+            yield PostgresqlCopy(self._name, declared, self._surroundings, access, recorded)
+
+    def prove(self, folder: Path, record: StoreRecord, scratch: Path) -> Content:
+        with self.copy(folder, record, scratch) as copy:
+            return copy.content()
 
     def raw_bytes(self) -> int:
         """Raises Refused: the files belong to the server, and mean nothing without all of its others."""
@@ -321,6 +330,21 @@ def _about_setting(password: SecretReference | Setting | None) -> list[Problem]:
         return []
     said = f"{password.file} holds the database's password in {password.key}, and every user of this host can read it"
     return [Problem(said, Severity.WARNING, next=f"chmod o-r {password.file}")]
+
+
+class PostgresqlCopy(PostgresqlStore):
+    """A set's database on a scratch server. `admin` may do everything there; what is read of it is read as the declared role."""
+
+    def __init__(self, name: str, declared: PostgresqlModel, surroundings: Surroundings, admin: Access, recorded: Recorded) -> None:
+        super().__init__(name, declared, surroundings)
+        self._server = admin
+        self._recorded = recorded
+        with admin.session(_ADMIN) as connection:
+            properties.set_search_paths(connection, self._database, recorded.database, self._user)
+        self._access = reader(admin, self._user)
+
+    def content(self) -> Content:
+        return read_back(self._server, self._database, self._recorded)
 
 
 def _about_version(version: str) -> list[Problem]:

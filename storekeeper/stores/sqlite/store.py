@@ -6,7 +6,7 @@ import os
 import sqlite3
 import stat
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, closing, nullcontext
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from pathlib import Path
 from typing import ClassVar
 
@@ -21,7 +21,7 @@ from storekeeper.stores.examination import Examination, InUse
 from storekeeper.stores.folder import StoreFolder
 from storekeeper.stores.identities import Identity, Remarks, RowsSource, Source, SqlSource
 from storekeeper.stores.mending import Mender
-from storekeeper.stores.protocol import Before, Content, Dumped, Facts, Foresight, Inspection, Look, SwitchLog, SwitchRoom
+from storekeeper.stores.protocol import Before, Content, Dumped, Facts, Foresight, Inspection, Look, Part, SwitchLog, SwitchRoom
 from storekeeper.stores.questions import Answer, Question
 from storekeeper.stores.record import EMPTIED, StoreRecord
 from storekeeper.stores.sqlite import answering, arrival, contents, examining, foresight, identities, locking, overwriting, rawfiles
@@ -39,6 +39,7 @@ class SqliteStore:
 
     kind: ClassVar[str] = "sqlite"
     needs_stopped: ClassVar[bool] = False
+    copies_parts: ClassVar[bool] = False
 
     def __init__(
         self, name: str, declared: SqliteModel, surroundings: Surroundings, switch_patience_s: float = overwriting.PATIENCE_S
@@ -214,13 +215,20 @@ class SqliteStore:
             if contents.dangling(connection) != record.details.get("dangling"):
                 raise Failed(f"{path} has other dangling foreign keys than the data it was taken from")
 
-    def prove(self, folder: Path, record: StoreRecord, scratch: Path) -> Content:
-        copy = scratch / COPY
+    @contextmanager
+    def copy(self, folder: Path, record: StoreRecord, scratch: Path, part: Part | None = None) -> Iterator[SqliteCopy]:  # noqa: ARG002 - a database is one file
+        path = scratch / COPY
         try:
-            with foresight.telling_newer(record.version):
-                return _loaded(folder / COPY, copy)
+            rawcopy.copy_file(folder / COPY, path)
+            durable.sync_file(path)
+            declared = self._declared.model_copy(update={"path": path, "runtime": None})
+            yield SqliteCopy(self._name, declared, self._surroundings, record.version)
         finally:
-            remove(copy)
+            remove(path)
+
+    def prove(self, folder: Path, record: StoreRecord, scratch: Path) -> Content:
+        with self.copy(folder, record, scratch) as copy:
+            return copy.content()
 
     def raw_bytes(self) -> int:
         return rawfiles.bytes_of(self._live)
@@ -325,6 +333,19 @@ class SqliteStore:
             os.chown(path, int(str(details["uid"])), int(str(details["gid"])))
 
 
+class SqliteCopy(SqliteStore):
+    """A set's database in a scratch directory; `written_by` is the version of SQLite that the set names."""
+
+    def __init__(self, name: str, declared: SqliteModel, surroundings: Surroundings, written_by: str) -> None:
+        super().__init__(name, declared, surroundings)
+        self._written_by = written_by
+
+    def content(self) -> Content:
+        """Every page and every row is read."""
+        with foresight.telling_newer(self._written_by):
+            return _read_whole(self._live)
+
+
 def _copy_snapshot(connection: sqlite3.Connection, target: Path) -> None:
     with closing(databases.make(target)) as copy:
         databases.copy_pages(connection, copy)
@@ -335,6 +356,10 @@ def _loaded(artefact: Path, copy: Path) -> Content:
     """Copy an artefact, and read every page and every row of the copy."""
     rawcopy.copy_file(artefact, copy)
     durable.sync_file(copy)
+    return _read_whole(copy)
+
+
+def _read_whole(copy: Path) -> Content:
     with databases.explained(copy), closing(databases.open_sealed(copy)) as connection:
         contents.refuse_damage(connection, str(copy))
         return contents.read(connection)
