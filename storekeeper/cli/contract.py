@@ -163,6 +163,10 @@ _STATS = record(
 CHECK_RULES = by("RULE", CHECKED)
 CHECK_STATS = record({**CHECKED["properties"], "stats": or_null(_STATS, "the authority could not be read")})
 
+_AGREED = record({key: CHECKED["properties"][key] for key in ("outcome", "documents", "counts")})
+_LOOKED_AT_ONE = LOOKED_AT["properties"]["sets"]["items"]["properties"]
+PROVED = record({"sets": several(record({**_LOOKED_AT_ONE, "agreements": by("RULE", _AGREED, "what its restored copies agree on")}))})
+
 PLANNED = record(
     {
         "id": text("the plan's id; its last 12 digits are of its own sha256"),
@@ -517,7 +521,7 @@ RESULTS: dict[str, list[Schema]] = {
     "backup": [record({"set": SET, "retention": or_null(record(PRUNED, "what retention did afterwards"), "it could not end")})],
     "list": [record({"sets": several(SET, "oldest first")})],
     "verify": [LOOKED_AT],
-    "prove": [LOOKED_AT],
+    "prove": [PROVED],
     "restore": [record(RESTORED), PLAN],
     "reset": [record(RESTORED), PLAN],
     "resume": [
