@@ -32,7 +32,7 @@ HOSTILE = [
     "\x1b[2J\x07",
 ]
 TITLED = "select id, title from documents where title = :title or id = :id order by id"
-FOR_EVER = "with recursive r(n) as (select 1 union all select n + 1 from r) select count(*) from r"
+FOR_EVER = "with recursive r(n) as (select 1 union all select n + 1 from r limit 15000000) select count(*) from r"  # some seconds
 QUERIES = f"""queries:
   titled: {{store: main, query: "{TITLED}", arguments: [title, id], limit: 3, description: by title or by id}}
   some: {{store: main, query: "select id from documents order by id", limit: 7}}
@@ -159,7 +159,7 @@ def test_a_query_without_an_end_is_ended(program: Program) -> None:
     began = time.monotonic()
     with pytest.raises(Failed, match=r"the query was ended after 0.3 s"):
         answering.answer(program.database(), Question(FOR_EVER, {}, 1), seconds=0.3)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 3
 
 
 def test_values_of_every_kind_reach_a_program_and_a_terminal_safely(program: Program) -> None:
@@ -267,8 +267,8 @@ def test_postgresql_refuses_what_writes_or_does_not_run(ask: Any, server: Server
 def test_postgresql_ends_a_query_that_takes_too_long(server: Server) -> None:
     began = time.monotonic()
     with server.connect("app") as connection, pytest.raises(Failed, match=r"the query was ended after 0.5 s"):
-        of_a_server.answer(connection, Question("select pg_sleep(60)", {}, 1), seconds=0.5)
-    assert time.monotonic() - began < 10
+        of_a_server.answer(connection, Question("select pg_sleep(6)", {}, 1), seconds=0.5)
+    assert time.monotonic() - began < 5
 
 
 def test_postgresql_tells_every_type_as_its_own_text(ask: Any) -> None:

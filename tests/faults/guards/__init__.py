@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tests.faults.guards.afar import AFAR
 from tests.faults.guards.believing import BELIEVING
+from tests.faults.guards.caring import CARING
 from tests.faults.guards.chroma import CHROMA
 from tests.faults.guards.files import FILES
 from tests.faults.guards.host import HOST
@@ -14,4 +15,4 @@ from tests.faults.guards.sqlite import SQLITE
 from tests.faults.guards.taking import TAKING
 from tests.harness.mutation import Guard
 
-GUARDS: tuple[Guard, ...] = (*HOST, *TAKING, *BELIEVING, *KEEPING, *RESTORE, *POSTGRESQL, *SQLITE, *CHROMA, *FILES, *AFAR)
+GUARDS: tuple[Guard, ...] = (*HOST, *TAKING, *BELIEVING, *KEEPING, *RESTORE, *POSTGRESQL, *SQLITE, *CHROMA, *FILES, *AFAR, *CARING)
