@@ -67,6 +67,8 @@ def _path(document: Document, loc: Sequence[str | int]) -> Path:
 
 def _follows(document: Document, path: Path, each: ErrorDetails, meant: set[Path]) -> bool:
     """Whether this only follows from another mistake: the missing key is the mistyped one, or that of another version."""
+    if each["type"] == MISSING:
+        return (*path, each["ctx"]["key"]) in document.found
     above = path[:-1]
     keys = _keys(document, above)
     if each["type"] == "missing":

@@ -11,6 +11,7 @@ import re
 import stat
 from dataclasses import dataclass, field
 from pathlib import Path
+from shlex import quote
 from urllib.parse import parse_qs, unquote
 
 from storekeeper.outcomes import Refused
@@ -61,7 +62,7 @@ def read_address(setting: Setting, label: str) -> Address:
 
 def refused(setting: Setting, label: str, what: str) -> Refused:
     """The refusal that names file and key, and never the value."""
-    return Refused(f"{label}: {setting.key} of {setting.file} {what}", next=f"ls -l {setting.file}")
+    return Refused(f"{label}: {setting.key} of {setting.file} {what}", next=f"ls -l {quote(str(setting.file))}")
 
 
 def is_open_to_all(setting: Setting) -> bool:
@@ -82,7 +83,7 @@ def _value(setting: Setting, label: str) -> str:
             if value is None:
                 raise refused(setting, label, "is not one word on one line: its quotes do not end, or it refers to another variable")
     if value is None:
-        raise Refused(f"{label}: {setting.file} has no {setting.key}", next=f"grep -n {setting.key} {setting.file}")
+        raise Refused(f"{label}: {setting.file} has no {setting.key}", next=f"ls -l {quote(str(setting.file))}")
     return value
 
 
@@ -91,10 +92,10 @@ def _text(path: Path, what: str) -> str:
         # Without waiting: a named pipe in its place must not hang a run.
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
     except OSError as error:
-        raise Refused(f"{what} cannot be read: {error.strerror}", next=f"ls -l {path}") from error
+        raise Refused(f"{what} cannot be read: {error.strerror}", next=f"ls -l {quote(str(path))}") from error
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise Refused(f"{what} is no regular file", next=f"ls -ld {path}")
+            raise Refused(f"{what} is no regular file", next=f"ls -ld {quote(str(path))}")
         with open(descriptor, "rb", closefd=False) as file:
             data = file.read(_LONGEST + 1)
     finally:

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from storekeeper.outcomes import Outcome, Refused
 from storekeeper.stack.loader import StackFileErrors, check_text, load_stack
-from storekeeper.stack.model import PostgresqlModel, Stack
+from storekeeper.stack.model import FilesModel, Stack
 
 GOOD = """\
 stack: maestro
@@ -243,7 +243,7 @@ def test_safe_load_and_the_bare_model_let_through_what_is_refused_here() -> None
     """The control: duplicates vanish, `no` becomes False, an octal port changes, and a union gives one mistake several times."""
     assert yaml.safe_load("a: 1\na: 2\nb: no\nc: 0123\nd: 1:30") == {"a": 2, "b": False, "c": 83, "d": 90}
     with pytest.raises(ValidationError) as caught:
-        PostgresqlModel.model_validate({"kind": "postgresql", "databse": "x", "user": "y"})
+        FilesModel.model_validate({"kind": "files", "pth": "/x"})
     assert caught.value.error_count() == 2
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
@@ -329,7 +330,7 @@ def _about_setting(password: SecretReference | Setting | None) -> list[Problem]:
     if not isinstance(password, Setting) or not is_open_to_all(password):
         return []
     said = f"{password.file} holds the database's password in {password.key}, and every user of this host can read it"
-    return [Problem(said, Severity.WARNING, next=f"chmod o-r {password.file}")]
+    return [Problem(said, Severity.WARNING, next=shlex.join(["chmod", "o-r", str(password.file)]))]
 
 
 class PostgresqlCopy(PostgresqlStore):
