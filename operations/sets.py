@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import sys
 import threading
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -199,6 +199,33 @@ def restore(
     yield (Verb if plan else JobVerb)("restore", value("stack", stack), *words)
 
 
+@operation(is_idempotent=False)
+def reset(
+    stack: str,
+    nobody_uses: Sequence[str] = (),
+    no_owners: Sequence[str] = (),
+    accept_unreadable: Sequence[str] = (),
+    confirm: str | None = None,
+) -> Commands:
+    """
+    Empty all stores of a stack together, or none of them; the schema stays, and ``restore(back=True)`` returns.
+
+    + stack: the stack's name
+    + nobody_uses: stores whose files no other program has open, where the host cannot see that by itself
+    + no_owners: stores to empty without the owners of their files
+    + accept_unreadable: stores that cannot be read, of which a raw copy is kept instead of a safety set
+    + confirm: ``STACK@HOST``; where it is left out, only the plan is shown
+
+    **Example:**
+
+    .. code:: python
+
+        sets.reset(name="Empty maestro", stack="maestro", confirm="maestro@staging-1")
+    """
+    words = reset_words(stack, nobody_uses, no_owners, accept_unreadable, confirm)
+    yield (Verb if confirm is None else JobVerb)("reset", value("stack", stack), *words)
+
+
 @operation()
 def prune(stack: str, dry_run: bool = False, confirm: str | None = None) -> Commands:
     """
@@ -243,14 +270,27 @@ def restore_words(
     if plan and confirm is not None:
         raise OperationValueError("a plan changes nothing and takes no confirm")
     words = ["--back"] if back else _named(set)
-    named = {"--only": only, "--nobody-uses": nobody_uses, "--no-owners": no_owners, "--accept-unreadable": accept_unreadable}
-    for option, stores in named.items():
-        if isinstance(stores, str):
-            raise OperationValueError(f"{option} takes a list of stores, found the text {stores!r}")
-        words += [word for store in stores for word in (option, value(option, store))]
+    words += _naming({"--only": only, "--nobody-uses": nobody_uses, "--no-owners": no_owners, "--accept-unreadable": accept_unreadable})
     words += ["--stage-dir", value("stage_dir", stage_dir)] if stage_dir is not None else []
     confirmed = [] if confirm is None else ["--confirm", value("confirm", confirm)]
     return [*words, "--plan"] if plan else [*words, *confirmed]
+
+
+def reset_words(
+    stack: str, nobody_uses: Sequence[str], no_owners: Sequence[str], accept_unreadable: Sequence[str], confirm: str | None
+) -> list[str]:
+    """What is typed after `reset STACK`: a plan unless it is confirmed. Raises OperationValueError for what cannot be meant."""
+    value("stack", stack)
+    words = _naming({"--nobody-uses": nobody_uses, "--no-owners": no_owners, "--accept-unreadable": accept_unreadable})
+    return [*words, "--plan"] if confirm is None else [*words, "--confirm", value("confirm", confirm)]
+
+
+def _naming(named: Mapping[str, Sequence[str]]) -> list[str]:
+    """Options that each name stores."""
+    for option, stores in named.items():
+        if isinstance(stores, str):
+            raise OperationValueError(f"{option} takes a list of stores, found the text {stores!r}")
+    return [word for option, stores in named.items() for store in stores for word in (option, value(option, store))]
 
 
 def _ask(state: State, host: Host, stack: str, typed: list[str]) -> bool:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from storekeeper.outcomes import Problem, Severity, StorekeeperError, said_by_the_system
+from storekeeper.restore.kept import last_change
 from storekeeper.restore.resuming import refuse_or_resume
+from storekeeper.restore.walk import RESET
 from storekeeper.sets.context import Context
 from storekeeper.sets.pruning import MostWouldGo
 from storekeeper.sets.publishing import take_set
@@ -20,10 +22,18 @@ def backup(context: Context, accept_shrink: frozenset[str] = frozenset()) -> Rep
     Raises the first store's error when nothing was published; retention does not run then. Retention that fails is a warning.
     """
     interrupted = refuse_or_resume(context)
-    entry = take_set(context, purpose="backup", accept_shrink=accept_shrink)
+    entry = take_set(context, purpose="backup", accept_shrink=accept_shrink | _emptied(context))
     retention, problems = _retention(context)
     warnings = list(entry.manifest.problems) if entry.manifest else []
     return Report({"set": describe_set(entry), "retention": retention}, [*interrupted, *warnings, *problems])
+
+
+def _emptied(context: Context) -> frozenset[str]:
+    """The stores that a reset has emptied since the last good set: that they hold less now was confirmed by a person."""
+    change, newest = last_change(context.state), context.sets.newest_usable()
+    if change is None or change.purpose != RESET or newest is None or newest.sequence > int(change.begun["sequence"]):
+        return frozenset()
+    return frozenset(change.begun["stores"])
 
 
 def _retention(context: Context) -> tuple[dict[str, Any] | None, list[Problem]]:

@@ -49,12 +49,13 @@ def test_every_command_of_the_page_works_in_its_order(site, tmp_path):
     words = commands.replace("pyinfra inventories/production.py", f'"{sys.prefix}/bin/pyinfra" -y "{site.control}/inventory.py"')
     words = words.replace("@prod-ai-1", f"@{os.uname().nodename}")
     if os.geteuid() != 0:  # without root nobody can see who has the files open
-        words = words.replace("deploys/restore.py", "deploys/restore.py --data nobody_uses=papers")
+        for which in ("restore", "reset"):
+            words = words.replace(f"deploys/{which}.py", f"deploys/{which}.py --data nobody_uses=papers")
     done = subprocess.run(
         ["bash", "-c", f"set -euo pipefail\n{words}"], cwd=copy, env=environment(), capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert commands.count("deploys/") == 22, "a command was added or taken away: see that it is run"
+    assert commands.count("deploys/") == 24, "a command was added or taken away: see that it is run"
     assert "1 of 1 stack is well" in (copy / "report.html").read_text()
 
 

@@ -43,6 +43,13 @@ LIST = f"{TYPED} list demo; "
             {"set": "latest", "accept_unreadable": ["a"], "stage_dir": "/big/place", "confirm": "demo@h"},
             "restore demo latest --accept-unreadable a --stage-dir /big/place --confirm demo@h",
         ),
+        (sets.reset, {}, "reset demo --plan"),
+        (sets.reset, {"confirm": "demo@h"}, "reset demo --confirm demo@h"),
+        (
+            sets.reset,
+            {"nobody_uses": ["a"], "no_owners": ["b"], "accept_unreadable": ["a", "b"], "confirm": "demo@h"},
+            "reset demo --nobody-uses a --no-owners b --accept-unreadable a --accept-unreadable b --confirm demo@h",
+        ),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -84,6 +91,8 @@ FIELDS = {
     "nobody_uses": lambda value: (sets.restore, {"stack": "demo", "set": "latest", "nobody_uses": [value], "plan": True}),
     "stage_dir": lambda value: (sets.restore, {"stack": "demo", "set": "latest", "stage_dir": value, "plan": True}),
     "confirm": lambda value: (sets.restore, {"stack": "demo", "set": "latest", "confirm": value}),
+    "confirm of a reset": lambda value: (sets.reset, {"stack": "demo", "confirm": value}),
+    "nobody_uses of a reset": lambda value: (sets.reset, {"stack": "demo", "nobody_uses": [value]}),
 }
 
 
@@ -164,6 +173,7 @@ def test_a_place_that_cannot_be_one_is_refused_and_named(data, named):
         (sets.restore, {"back": True}),
         (sets.restore, {"set": "latest", "plan": True, "confirm": "demo@h"}),
         (sets.restore, {"set": "latest", "plan": True, "only": "main"}),
+        (sets.reset, {"nobody_uses": "main"}),
     ],
     ids=str,
 )

@@ -199,6 +199,22 @@ def test_the_main_job_from_the_first_set_to_the_way_back(site, tmp_path):
     assert _sets(site)[-1]["id"] in (tmp_path / "report.html").read_text()
 
 
+def test_a_reset_only_plans_until_stack_and_host_are_named(site):
+    _well(site.deploy("backup"))
+    nobody = {"nobody_uses": "papers"} if os.geteuid() != 0 else {}
+    planned = _well(site.deploy("reset", **nobody))
+    assert "reset of all stores" in planned.said or re.search(r"main +documents +40 +0", planned.said), planned.said
+    assert _rows(site) == 40
+    refused = _failed(site.deploy("reset", confirm="demo@elsewhere", **nobody))
+    assert f"--confirm names demo@elsewhere, this is {CONFIRM}" in refused.said
+    assert _rows(site) == 40
+    done = _well(site.deploy("reset", confirm=CONFIRM, **nobody))
+    assert "the way back: storekeeper" in done.said
+    assert _rows(site) == 0
+    _well(site.deploy("restore", back="yes", confirm=CONFIRM, **nobody))
+    assert _rows(site) == 40
+
+
 def test_a_dry_run_types_nothing(untouched):
     before, live = tree(untouched.root), tree(untouched.live())
     for which, data in (
@@ -209,6 +225,7 @@ def test_a_dry_run_types_nothing(untouched):
         ("repair", {}),
         ("prune", {}),
         ("restore", {"set": "latest", "confirm": CONFIRM}),
+        ("reset", {"confirm": CONFIRM}),
         ("status", {}),
     ):
         assert _well(untouched.deploy(which, "--dry", **data)).changed == []
@@ -294,6 +311,7 @@ def test_a_host_whose_program_is_missing_is_dead_in_the_report(untouched, tmp_pa
         ("restore", {"set": "latest"}, "a restore changes live data: look at the plan, then pass confirm='demo@HOST'"),
         ("restore", {"set": "--yes", "plan": "yes"}, "--data set= cannot begin with a dash"),
         ("restore", {"set": "latest", "plan": "perhaps"}, "takes yes or no"),
+        ("reset", {"confirm": "--yes"}, "cannot begin with a dash"),
         ("prune", {"plan": "perhaps"}, "takes yes or no"),
     ],
 )

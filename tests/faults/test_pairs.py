@@ -31,7 +31,7 @@ PAGE = CHECKOUT / "docs/overlap.md"
 OFTEN = ("backup", "restore", "verify", "prove", "prune", "status")
 LANES = 2  # hosts that are worked on side by side
 # Where nothing was restored or planned yet, a plan is applied already, or a restore is at work.
-MAY_REFUSE = ("restore --back", "restore --plan", "check", "repair plan", "repair apply", "repair undo")
+MAY_REFUSE = ("restore --back", "restore --plan", "reset --plan", "check", "repair plan", "repair apply", "repair undo")
 
 LOCK = next(guard for guard in HOST if guard.name == "the lock of a stack")
 LOOK = Guard(

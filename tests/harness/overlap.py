@@ -72,11 +72,13 @@ VERBS = {
     "repair undo": Verb(f"repair undo demo {PLAN} --yes", r"os.rename \.storekeeper-\w+-taken"),
     "restore": Verb("restore demo latest --yes --nobody-uses papers", BETWEEN_THE_SWITCHES),
     "restore --back": Verb("restore demo --back --yes --nobody-uses papers", BETWEEN_THE_SWITCHES),
+    "reset": Verb("reset demo --yes --nobody-uses papers", BETWEEN_THE_SWITCHES),
     "resume": Verb("resume demo --nobody-uses papers", BETWEEN_THE_SWITCHES),
     "verify": Verb("verify demo", IN_A_SET),
     "prove": Verb("prove demo", r"sqlite3.connect storekeeper-demo-"),
     "send": Verb("send demo --quiet", IN_A_SET),
     "restore --plan": Verb("restore demo latest --plan --nobody-uses papers", r"sqlite3.connect main\.db"),
+    "reset --plan": Verb("reset demo --plan --nobody-uses papers", r"sqlite3.connect main\.db"),
     "check": Verb("check demo", r"sqlite3.connect main\.db"),
     "repair plan": Verb("repair plan demo --at-once", r"sqlite3.connect main\.db"),
     "prune --dry-run": Verb("prune demo --dry-run", r"open manifest\.json"),
@@ -89,7 +91,7 @@ VERBS = {
     "examine": Verb("examine demo", r"sqlite3.connect main\.db"),
     "doctor": Verb("doctor demo", r"sqlite3.connect main\.db"),
 }
-WALKS = ("restore", "restore --back", "resume")
+WALKS = ("restore", "restore --back", "reset", "resume")
 
 
 class Stuck(Exception):

@@ -254,6 +254,9 @@ def killing(number: int, *, after: bool) -> Callable[..., None]:
     return write
 
 
+EMPTY = "empty"  # the word of a store with its schema and nothing in it, as a reset leaves it
+
+
 def write_sqlite(path: Path, word: str) -> None:
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute("create table if not exists things (id integer primary key, word text not null)")
@@ -266,6 +269,8 @@ def read_sqlite(path: Path) -> str:
     with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
         found = connection.execute("select word, count(*) from things group by word").fetchall()
         whole = connection.execute("pragma integrity_check").fetchone()
+    if whole == ("ok",) and not found:
+        return EMPTY
     return _one(
         {word for word, count in found if count == ROWS + len(word)} if whole == ("ok",) and len(found) == 1 else set(), path, found
     )
@@ -281,6 +286,8 @@ def write_papers(path: Path, word: str) -> None:
 
 
 def read_papers(path: Path) -> str:
+    if path.is_dir() and not any(each.is_file() for each in path.rglob("*") if ".storekeeper-" not in str(each)):
+        return EMPTY
     names = sorted(each.name.removeprefix("only-") for each in (path / "raw").glob("only-*"))
     words = {word for word in names for name, size in PAPERS.items() if (path / name).read_bytes() == _paper(word, name, size)}
     whole = len(names) == 1 and all((path / name).read_bytes() == _paper(names[0], name, size) for name, size in PAPERS.items())

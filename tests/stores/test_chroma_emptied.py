@@ -22,7 +22,7 @@ papers = client.create_collection(
     configuration={"hnsw": {"space": "cosine", "sync_threshold": 100, "batch_size": 50}})
 load(papers, 300, 8)
 load(collection("notes"), 40, 4)
-client.create_collection("never used", embedding_function=None)
+client.create_collection("never-used", embedding_function=None)
 """
 _ABOUT = """
 answer = sorted([each.name, str(each.id), each.count(), each.metadata, repr(each.configuration_json)] for each in client.list_collections())
@@ -38,7 +38,7 @@ except Exception as error:
     wrong = type(error).__name__
 load(papers, 250, 8, seed=7)
 load(client.get_collection("notes", embedding_function=None), 3, 4, seed=7)
-load(client.get_collection("never used", embedding_function=None), 3, 6, seed=7)
+load(client.get_collection("never-used", embedding_function=None), 3, 6, seed=7)
 nearest = papers.query(query_embeddings=vectors(250, 8, 7)[:3].tolist(), n_results=1)["ids"]
 answer = [before, found, wrong, papers.count(), nearest]
 """
@@ -60,7 +60,7 @@ def test_chroma_finds_its_collections_as_they_were_with_nothing_in_them_and_fill
     live = Path(shutil.copytree(loaded, tmp_path / "live"))
     store = _open("vectors", ChromaModel(kind="chroma", path=live), tmp_path)
     folder, record = empty(store, tmp_path / "reset")
-    assert record.counts == {"papers": 0, "notes": 0, "never used": 0}
+    assert record.counts == {"papers": 0, "notes": 0, "never-used": 0}
     made = Path(shutil.copytree(folder / "directory", tmp_path / "made"))
     os.chmod(made, 0o700)
     os.chmod(made / "chroma.sqlite3", 0o600)
