@@ -236,6 +236,12 @@ def _restore(desk: Desk) -> Report:
     from storekeeper.verbs.restore import RestoreRequest, restore  # noqa: PLC0415
 
     words = desk.words
+    if words.document is not None:
+        from storekeeper.verbs.restore_document import DocumentRequest, restore_document  # noqa: PLC0415
+
+        wanted = DocumentRequest(str(words.set), words.document, words.rule, words.plan)
+        with desk.context(lock=not words.plan) as context:
+            return restore_document(context, wanted)
     request = RestoreRequest(
         set=words.set,
         back=words.back,

@@ -167,6 +167,8 @@ VERBS = (
         (
             Option(("--back",), "return to the old side of the last restore, or to its safety set"),
             Option(("--only",), "only this store", Takes.STORE, "STORE", repeats=True),
+            Option(("--document",), "only the document with this id, in all places of its rule", Takes.TEXT, "ID"),
+            Option(("--rule",), "the rule that the document is one of", Takes.TEXT, "NAME"),
             Option(("--plan",), "say what would be done and change nothing"),
             Option(("--stage-dir",), "stage files in this directory", Takes.DIRECTORY, "DIR"),
             Option(("--accept-unreadable",), "keep a raw copy of a live store that cannot be read", Takes.STORE, "STORE", repeats=True),
@@ -186,6 +188,7 @@ VERBS = (
         },
         (
             ("storekeeper restore maestro latest --plan", "what it would do, need and cost"),
+            ("storekeeper restore maestro latest --document 4711", "bring one document back"),
             ("storekeeper restore maestro --back --yes", "undo the last restore"),
         ),
         job=True,

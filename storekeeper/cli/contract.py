@@ -175,6 +175,12 @@ PLANNED = record(
         "documents": by("RULE", whole("documents of which something would be removed")),
         "reingest": whole("documents that the application has to take in again"),
         "reingest_file": text("the list of them, a document a line"),
+        "restores": or_null(
+            record(
+                {"set": text("the set"), "document": text("the document"), "rule": text("the rule")}, "the document that it brings back"
+            ),
+            "it removes what disagrees",
+        ),
         "waiting": whole("findings that were first seen less than the grace ago"),
         "by_hand": whole("findings of which nobody but a person can tell what is right"),
         "samples": several(record({"rule": text("the rule"), **FINDING["properties"]}), "the first of what would be removed"),
@@ -344,6 +350,45 @@ PLAN = record(
         )
     },
     "with `--plan` only",
+)
+
+_BROUGHT = {
+    "set": text("the set"),
+    "document": text("the document"),
+    "rule": text("the rule that it is one of"),
+    "places": several(
+        record(
+            {
+                "place": text("where in the store: a query, a table, a collection or a pattern"),
+                "store": text("the store"),
+                "now": whole("rows, chunks or files of the document before"),
+                "after": whole("as many as the set holds"),
+                "change": one_of(["same", "put back", "replaced", "removed"], "what becomes of them"),
+                "differs": several(text("what is not the same, named without its values"), "the first ten"),
+            }
+        ),
+        "the authority first",
+    ),
+}
+DOCUMENT_PLAN = record(
+    {
+        "plan": record(
+            {
+                **_BROUGHT,
+                "stores": by("NAME", {"type": "null"}, "none is replaced as a whole"),
+                "services": several(text("none is stopped")),
+            }
+        )
+    },
+    "with `--document` and `--plan`",
+)
+DOCUMENT_RESTORED = record(
+    {
+        **_BROUGHT,
+        "repair": or_null(text("the id under which what stood there is kept"), "nothing was changed"),
+        "back": or_null(text("the command that returns"), "there is nothing to return from"),
+    },
+    "with `--document`",
 )
 
 AGED = record(
@@ -522,7 +567,7 @@ RESULTS: dict[str, list[Schema]] = {
     "list": [record({"sets": several(SET, "oldest first")})],
     "verify": [LOOKED_AT],
     "prove": [PROVED],
-    "restore": [record(RESTORED), PLAN],
+    "restore": [record(RESTORED), PLAN, DOCUMENT_RESTORED, DOCUMENT_PLAN],
     "reset": [record(RESTORED), PLAN],
     "resume": [
         record(

@@ -201,6 +201,8 @@ def _checked(verb: Verb, found: dict[str, Any]) -> Words:
         _check_repair(words)
     if words.pid is not None and not re.fullmatch(r"[1-9][0-9]{0,8}", words.pid):
         raise Usage(f"expected the number of a process, found {_short(words.pid)!r}", next=f"storekeeper examine {words.stack}")
+    if verb.name == "restore":
+        _check_document(words)
     if words.lines and options.json:
         raise Usage("--lines prints a line for each finding, --json one document: give one of them", next="storekeeper check --help")
     if words.repair_declared and (words.rule or words.document or words.owner or words.lines):
@@ -222,6 +224,18 @@ def _check_repair(words: Words) -> None:
         raise Usage(f"--{planned[0].replace('_', '-')} is said when the plan is made", next="storekeeper repair --help")
     if words.limit is not None and words.action != "apply":
         raise Usage("--limit is for apply", next="storekeeper repair --help")
+
+
+def _check_document(words: Words) -> None:
+    """Raises Usage for what a restore of one document does not take."""
+    example = f"storekeeper restore {words.stack} latest --document ID --plan"
+    if words.document is None:
+        if words.rule is not None:
+            raise Usage("--rule is said with --document", next=example)
+        return
+    others = [name for name in ("back", "only", "stage_dir", "accept_unreadable") if getattr(words, name)]
+    if others:
+        raise Usage(f"--{others[0].replace('_', '-')} has no meaning for one document", next=example)
 
 
 class _Parser(argparse.ArgumentParser):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from storekeeper.consistency.checking import Look
@@ -17,11 +17,20 @@ _LARGEST = 8 << 20  # bytes; one older file is kept beside it
 
 def tell(state: Path, rule: str, look: Look) -> None:
     """Append what a look found to the log. Raises OSError where it cannot be written."""
+    _append(state, (f"{clock.rfc3339(look.at)} {rule} {line}\n" for line in _lines(look)))
+
+
+def say(state: Path, line: str) -> None:
+    """Append a line of its own. Raises OSError where it cannot be written."""
+    _append(state, [f"{clock.rfc3339(clock.now())} {line}\n"])
+
+
+def _append(state: Path, lines: Iterable[str]) -> None:
     path = state / NAME
     _turn_over(path)
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
     with open(os.open(path, flags, durable.PRIVATE_FILE), "w", encoding="utf-8", errors="backslashreplace") as file:
-        file.writelines(f"{clock.rfc3339(look.at)} {rule} {line}\n" for line in _lines(look))
+        file.writelines(lines)
 
 
 def _lines(look: Look) -> Iterator[str]:

@@ -117,7 +117,13 @@ class Plan:
     @property
     def token(self) -> str:
         """8 hexadecimal digits of its own."""
-        return self.id[-8:]
+        return self.id[-8:] if self.restores is None else str(self.restores["token"])
+
+    @property
+    def restores(self) -> Mapping[str, Any] | None:
+        """Of a plan that brings a document back out of a set: `set`, `document`, `rule`, `token`. Its entries are what comes."""
+        found = self.document.get("restores")
+        return None if found is None else dict(found)
 
     @property
     def removals(self) -> Mapping[str, int]:
@@ -140,12 +146,17 @@ class Plan:
         for line in read_lines(self.path / _ENTRIES):
             yield str(line["rule"]), Finding.from_json(line)
 
+    def lines(self) -> Generator[dict[str, Any], None, None]:
+        """The entries as they were written."""
+        return read_lines(self.path / _ENTRIES)
+
     @property
     def created(self) -> datetime:
         return clock.parse_rfc3339(str(self.document["created"]))
 
     def state(self) -> str | None:
-        """The last step: applying, applied, undoing, undone; None where nothing was begun."""
+        """The last step: applying, applied, undoing, undone, and of a document that is brought back laid between the first two; None where
+        nothing was begun."""
         last = self._last_line()
         return None if last is None else str(last["step"])
 

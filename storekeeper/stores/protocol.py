@@ -205,8 +205,9 @@ class Store(Protocol):
     def dumped_identities(self, hold: Any, folder: Path, source: Source, remarks: Remarks) -> Iterator[Identity]:
         """The same of the pinned moment, from the hold or from what `dump` has just written into `folder`: between `dump` and `close`."""
 
-    def mender(self, source: Source, rows: Sequence[Rows], token: str) -> AbstractContextManager[Mender]:
-        """What removes documents of a place and puts them back. `token` is 8 hexadecimal digits, the repair's own.
+    def mender(self, source: Source, rows: Sequence[Rows], token: str, *, only_look: bool = False) -> AbstractContextManager[Mender]:
+        """What removes documents of a place and puts them back. `token` is 8 hexadecimal digits, the repair's own. With `only_look` the
+        store is not opened for changes; vectors are not read then.
 
         Raises Refused where nothing can be removed safely here: no rows are declared, or an embedded directory is in use.
         """

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from storekeeper.consistency import log, plans
+from storekeeper.consistency.bringing import Bringing
 from storekeeper.consistency.checking import Checking, Look
 from storekeeper.consistency.places import can_mend, replicas_of
 from storekeeper.consistency.plans import Making, Plan, Scope, Sorting
@@ -18,7 +19,14 @@ from storekeeper.sets.scratch import scratch_directory
 from storekeeper.verbs.check import CheckRequest, chosen, looked
 from storekeeper.verbs.report import Report
 
-_OPEN = {None: "was not begun", "applying": "was begun", "applied": "is applied", "undoing": "is being undone", "undone": "is undone"}
+_OPEN = {
+    None: "was not begun",
+    "applying": "was begun",
+    "laid": "was begun",
+    "applied": "is applied",
+    "undoing": "is being undone",
+    "undone": "is undone",
+}
 
 
 def plan(context: Opened, scope: Scope) -> Report:
@@ -104,6 +112,8 @@ def apply(context: Opened, name: str, limit: int | None) -> Report:
     made = _ready(context, name)
     if (state := made.state()) in ("applied", "undoing", "undone"):
         raise Refused(f"the plan {name} {_OPEN[state]}", next=f"storekeeper repair plan {context.stack.stack}")
+    if made.restores is not None:
+        return _finished(context, made)
     refuse_beyond_brake(made, context.stack.consistency, limit)
     space.check({context.state: int(made.document["space"]["needed"])}, purpose="what the repair keeps", next="df -h")
     repairing = Repairing(made, context.stack.consistency, context.stores, context.progress)
@@ -126,10 +136,22 @@ def undo(context: Opened, name: str) -> Report:
     if made.state() == "undone":
         said = Problem(f"the plan {name} was undone before: there is nothing to do", Severity.INFO)
         return Report({**_told(made, {}, {}, [], 0), "undo": None}, [said])
+    if made.restores is not None:
+        bringing = Bringing(made, context.stack.consistency, context.stores, context.progress)
+        bringing.undo()
+        return Report({**_told(made, {}, bringing.brought, [], 0), "undo": None}, bringing.problems)
     repairing = Repairing(made, context.stack.consistency, context.stores, context.progress)
     repairing.undo()
     done = repairing.done
     return Report({**_told(made, {}, done.undone, [], 0), "undo": None}, done.problems)
+
+
+def _finished(context: Opened, made: Plan) -> Report:
+    """A document that was being brought back out of a set when its run was interrupted."""
+    bringing = Bringing(made, context.stack.consistency, context.stores, context.progress)
+    bringing.apply()
+    undo = f"storekeeper repair undo {context.stack.stack} {made.id}"
+    return Report({**_told(made, bringing.removed, {}, [], 0), "undo": undo})
 
 
 def _refuse_unread(name: str, look: Look) -> None:
@@ -165,7 +187,8 @@ def _space_needed(context: Opened, removals: Mapping[str, int]) -> int:
 
 def _described(made: Plan) -> dict[str, Any]:
     told = {key: made.document[key] for key in ("removals", "documents", "reingest", "waiting", "by_hand", "samples", "space")}
-    return {"id": made.id, "path": str(made.path), "reingest_file": str(made.reingest_file), **told}
+    restores = None if made.restores is None else {key: made.restores[key] for key in ("set", "document", "rule")}
+    return {"id": made.id, "path": str(made.path), "reingest_file": str(made.reingest_file), "restores": restores, **told}
 
 
 def _advice(context: Opened, made: Plan) -> Sequence[Problem]:

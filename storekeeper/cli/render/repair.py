@@ -20,6 +20,8 @@ def repair(document: Document, paint: Paint) -> list[str]:
 def _plan(document: Document, plan: Mapping[str, Any], paint: Paint) -> list[str]:
     documents = sum(plan["documents"].values())
     what = f"{counted(documents, 'document')} to clean up, {counted(plan['reingest'], 'document')} to take in again"
+    if (restores := plan["restores"]) is not None:
+        what = f"document {short(restores['document'])} out of set {restores['set']}"
     lines = [f"{paint.state(document['outcome'])}  {document['stack']}: plan {plan['id']}: {what}"]
     if plan["removals"]:
         rows: list[list[Cell | str]] = [[store, Cell(f"{count:,}", right=True)] for store, count in plan["removals"].items()]

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from storekeeper.cli.document import Document
+from storekeeper.cli.render.check import short
 from storekeeper.cli.render.layout import Cell, Paint, joined, size, span, table
 from storekeeper.cli.render.sets import objects
 
@@ -14,7 +15,9 @@ _SHOWN_OBJECTS = 12  # of one store; the document has them all
 
 def restore(document: Document, paint: Paint) -> list[str]:
     result = document["result"]
-    return plan(document, paint) if "plan" in result else _done(document, paint)
+    if "plan" in result:
+        return plan(document, paint)
+    return _brought(document, paint) if "places" in result else _done(document, paint)
 
 
 def reset(document: Document, paint: Paint) -> list[str]:
@@ -23,7 +26,11 @@ def reset(document: Document, paint: Paint) -> list[str]:
 
 def plan(document: Document, paint: Paint) -> list[str]:
     """What a restore or a reset would change and need: nothing was changed yet."""
-    return foreseen(document["result"]["plan"], f"{document['stack']} on {document['host']}", paint, is_reset=document["verb"] == "reset")
+    found, where = document["result"]["plan"], f"{document['stack']} on {document['host']}"
+    if "places" in found:
+        headline = f"{where}: document {short(found['document'])} out of set {found['set']}, nothing was changed yet"
+        return [paint(headline, "bold"), "", *_places(found, paint)]
+    return foreseen(found, where, paint, is_reset=document["verb"] == "reset")
 
 
 def foreseen(found: Mapping[str, Any], where: str, paint: Paint, *, is_reset: bool = False) -> list[str]:
@@ -36,6 +43,24 @@ def foreseen(found: Mapping[str, Any], where: str, paint: Paint, *, is_reset: bo
     lines += table([["store", "object", "now", "after"], *rows], paint, "  ")
     lines += ["", *_costs(found)]
     return lines
+
+
+def _brought(document: Document, paint: Paint) -> list[str]:
+    result = document["result"]
+    what = f"document {short(result['document'])} is as set {result['set']} holds it ({span(document['seconds'])})"
+    lines = [f"{paint.state(document['outcome'])}  {document['stack']}: {what}", "", *_places(result, paint)]
+    return [*lines, *(["", f"  the way back: {result['back']}"] if result["back"] else [])]
+
+
+def _places(found: Mapping[str, Any], paint: Paint) -> list[str]:
+    """Each place with how many rows, chunks or files it held, and holds, and what differs."""
+    rows: list[list[Cell | str]] = []
+    for each in found["places"]:
+        colour = None if each["change"] == "same" else "attention"
+        counts = [Cell(f"{each[key]:,}", right=True) for key in ("now", "after")]
+        rows.append([short(each["place"]), *counts, Cell(each["change"], colour), short(each["differs"][0]) if each["differs"] else ""])
+        rows += [["", Cell("", right=True), Cell("", right=True), "", short(more)] for more in each["differs"][1:]]
+    return table([["place", "now", "in the set", "", "what differs"], *rows], paint, "  ")
 
 
 def _changes(name: str, store: Mapping[str, Any]) -> list[list[Cell | str]]:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import base64
+import json
+from array import array
 from collections.abc import Collection as Some
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
+from storekeeper.outcomes import Refused
 from storekeeper.stores.chroma.catalogue import Catalogue, Collection, open_catalogue
 from storekeeper.stores.chroma.clients import Client
 from storekeeper.stores.chroma.identities import collection_of
 from storekeeper.stores.chroma.rows import metadata_after
 from storekeeper.stores.identities import CollectionSource
-from storekeeper.stores.mending import Piece, Wanted
+from storekeeper.stores.mending import VECTOR, Carried, Piece, Wanted, matched
 
 Item = TypeVar("Item")
 _AT_ONCE = 200  # chunks in one request
@@ -22,7 +26,7 @@ select e.embedding_id from embeddings e join embedding_metadata m on m.id = e.id
 where e.segment_id = ? and m.key = ? and (m.string_value = ? or m.int_value = ?)"""
 
 
-class ChromaMender:
+class ChromaMender(Carried):
     """One collection. Its ids are read from chroma.sqlite3, the chunks themselves through `client`."""
 
     at_once = 50  # their chunks are held in memory
@@ -53,6 +57,9 @@ class ChromaMender:
                 now = there.get(each["id"])
                 if now is not None and now["metadata"] != each["metadata"]:
                     yield f"chunk {each['id'][:80]!r} of {self._collection.key} is there with other metadata: it was left as it is"
+
+    def told(self, piece: Piece) -> Piece:
+        return _compared(piece)
 
     def _ids(self, catalogue: Catalogue, document: str) -> list[str]:
         """The ids of a document's chunks, also of those that are only in the queue. What left it meanwhile is not found by `get`."""
@@ -94,6 +101,32 @@ class ChromaGrip:
     def remove(self, documents: Some[str]) -> None:
         self._removing = [each["id"] for document in documents for each in self.pieces(document)]
 
+    def exchange(self, document: str, away: Sequence[Piece], here: Sequence[Piece]) -> None:
+        going, coming = self._change(document, away, here)
+        gone, come = [each["id"] for each in going], [each["id"] for each in coming]
+        for some in _groups(gone):
+            self._client.delete(self._collection, some)
+        for chunks in _groups(coming):
+            self._client.add(self._collection, chunks)
+        self._ids[document] = sorted((set(self._ids[document]) - set(gone)) | set(come))
+        del self._found[document]
+
+    def rehearse(self, document: str, away: Sequence[Piece], here: Sequence[Piece]) -> None:
+        self._change(document, away, here)
+
+    def _change(self, document: str, away: Sequence[Piece], here: Sequence[Piece]) -> tuple[list[Piece], list[Piece]]:
+        """What is to be deleted and added. Raises Refused where an id belongs to another document by now."""
+        found = self.pieces(document)
+        going, coming = matched(found, away, _compared).both, matched(found, here, _compared).beyond
+        mine = {each["id"] for each in found}
+        for some in _groups([each["id"] for each in coming if each["id"] not in mine]):
+            for other in self._client.get(self._collection, some):
+                raise Refused(
+                    f"chunk {other['id'][:80]!r} of {self._collection.key} is another document's now: it was left as it is",
+                    next=f"storekeeper check STACK --document {document}",
+                )
+        return going, coming
+
     def finish(self) -> None:
         for some in _groups(self._removing):
             self._client.delete(self._collection, some)
@@ -103,6 +136,13 @@ class ChromaGrip:
         owner = metadata.get(self._source.owner) if self._source.owner is not None else None
         wanted = self._owners[document]
         return str(metadata.get(self._source.key)) == document and (wanted is None or owner is None or str(owner) == wanted)
+
+
+def _compared(chunk: Piece) -> Piece:
+    """With its metadata as text, in which 1, 1.0 and true differ."""
+    told = {"name": chunk["id"], "text": chunk["document"], "uri": chunk["uri"]}
+    vector = None if chunk["vector"] is None else array("f", base64.b64decode(chunk["vector"])).tolist()
+    return {**told, "metadata": json.dumps(chunk["metadata"] or {}, sort_keys=True), VECTOR: vector}
 
 
 def _groups(found: Iterable[Item]) -> Iterator[list[Item]]:

@@ -115,7 +115,7 @@ class CollectionRows:
                     yield current, values
                 current, values = document, Metadata()
             if key is not None:
-                values[key] = text if text is not None else _value(integer, number, truth)
+                values[key] = text if text is not None else value_of(integer, number, truth)
         if current is not None:
             values.update(arrays.take(current) or {})
             yield current, values
@@ -133,7 +133,7 @@ class CollectionRows:
                 if current is not None:
                     yield current, values
                 current, values = document, Metadata()
-            values.setdefault(key, []).append(text if text is not None else _value(integer, number, truth))
+            values.setdefault(key, []).append(text if text is not None else value_of(integer, number, truth))
         if current is not None:
             yield current, values
 
@@ -222,7 +222,7 @@ def _vector_after(vector: bytes | None, changes: list[Change]) -> bytes | None:
     return vector
 
 
-def _value(integer: int | None, number: float | None, truth: int | None) -> bool | int | float | None:
+def value_of(integer: int | None, number: float | None, truth: int | None) -> bool | int | float | None:
     if truth is not None:
         return bool(truth)
     return integer if integer is not None else number

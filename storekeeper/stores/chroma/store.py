@@ -34,6 +34,7 @@ from storekeeper.stores.chroma.clients import Served, embedded
 from storekeeper.stores.chroma.hold import ChromaHold
 from storekeeper.stores.chroma.mending import ChromaMender
 from storekeeper.stores.chroma.place import Place, is_empty
+from storekeeper.stores.chroma.recorded import Recorded
 from storekeeper.stores.chroma.server import Server
 from storekeeper.stores.examination import Examination, InUse
 from storekeeper.stores.folder import StoreFolder
@@ -133,19 +134,22 @@ class ChromaStore:
         return identities.sealed(folder / dumping.CONTENT, source, remarks)
 
     @contextmanager
-    def mender(self, source: Source, rows: Sequence[Rows], token: str) -> Iterator[Mender]:  # noqa: ARG002 - the protocol's
+    def mender(self, source: Source, rows: Sequence[Rows], token: str, *, only_look: bool = False) -> Iterator[Mender]:  # noqa: ARG002 - the protocol's
         """Through the server where there is one; else through the application's own chromadb, while nobody has the directory open."""
         if not isinstance(source, CollectionSource):
             raise TypeError(f"a Chroma directory has no {type(source).__name__}")
         directory = self._directory()
         if self._server is not None:
             self._server.heartbeat()
-            yield ChromaMender(directory, source, Served(self._server))
+            yield ChromaMender(directory, source, Recorded(directory) if only_look else Served(self._server))
             return
         if self._runtime is not None:
             raise Refused("a server keeps the directory, and nothing says where it answers", next=f"declare the `url:` of {self._name}")
         if (who := self._held()) is not None:
             raise Refused(f"{who}: chunks can only be removed by who uses the directory, or while nobody does", next="stop the application")
+        if only_look:
+            yield ChromaMender(directory, source, Recorded(directory))
+            return
         with embedded(directory, self._python) as client:
             yield ChromaMender(directory, source, client)
 

@@ -7,48 +7,90 @@ What is taken stands in a directory at the root whose name no backup and no patt
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from storekeeper.host import durable
-from storekeeper.host.tree import is_below, opened, parent_of
+from storekeeper.host.tree import is_below, opened, parent_of, parents_of, remove
 from storekeeper.outcomes import Failed, Refused
+from storekeeper.stores.files import bringing
+from storekeeper.stores.files.entries import Entry
 from storekeeper.stores.files.listing import shown
 from storekeeper.stores.files.patterns import Pattern
+from storekeeper.stores.files.rights import Rights
 from storekeeper.stores.files.scope import Scope
-from storekeeper.stores.mending import Piece, Wanted
-
-
-def taken_folder(token: str) -> str:
-    """Where a repair keeps what it has taken, below the root."""
-    return f".storekeeper-{token}-taken"
+from storekeeper.stores.mending import Mender, Piece, Wanted
 
 
 class FilesMender:
-    """One pattern of a tree. `token` is 8 hexadecimal digits, the repair's own."""
+    """One pattern of a tree. `token` is 8 hexadecimal digits, the repair's own; `folder` is the set's own where this is a copy."""
 
     at_once = 5000  # each takes a walk
 
-    def __init__(self, root: Path, scope: Scope, pattern: Pattern, token: str) -> None:
+    def __init__(self, root: Path, scope: Scope, pattern: Pattern, token: str, rights: Rights, folder: Path | None = None) -> None:
         self._root = root
         self._scope = scope
         self._pattern = pattern
-        self._aside = taken_folder(token)
+        self._aside = f".storekeeper-{token}-taken"
+        self._rights = rights
+        self._folder = folder
+        self._beside = f".storekeeper-{token}-brought-{hashlib.sha256(os.fsencode(pattern.text)).hexdigest()[:8]}"
 
     @contextmanager
     def grip(self, wanted: Sequence[Wanted]) -> Iterator[FilesGrip]:
         """Entries are found by one walk of the pattern; each is moved by one rename, which a crash leaves done or not begun."""
         owners = {each.document: each.owner for each in wanted}
+        grip = FilesGrip(self._root, self._aside, owners, self._walked)
+        yield grip
+        grip.finish()
+
+    def _walked(self, owners: Mapping[str, str | None]) -> dict[str, list[str]]:
+        """The entries of these documents, each with the owner that was asked for, or with none."""
         found: dict[str, list[str]] = {document: [] for document in owners}
         with opened({"": self._root}) as tree:
             for path, document, owner in self._pattern.entries(tree, self._scope):
                 if document in owners and (owners[document] is None or owner in (None, owners[document])):
                     found[document].append(path)
-        grip = FilesGrip(self._root, self._aside, found)
-        yield grip
-        grip.finish()
+        return found
+
+    def told(self, piece: Piece) -> Piece:
+        """With all that a restore can put back, and the contents' digests: every byte is read, unless it was told before."""
+        if "told" in piece:
+            return dict(piece["told"])
+        return bringing.told(bringing.standing(self._root, self._scope, str(piece["path"])), self._rights)
+
+    def brought(self, pieces: Sequence[Piece], origin: Mender) -> list[Piece]:
+        """As the set's listing has them. Raises Refused for an owner that this user cannot give."""
+        entries = self._recorded(pieces, origin)
+        found = []
+        for piece in pieces:
+            path = str(piece["path"])
+            bringing.refuse_what_cannot_be_made(entries[path], self._rights)
+            missing = [each for each in parents_of(path) if not os.path.lexists(self._root / each)]
+            told = bringing.told(entries[path], self._rights)
+            found.append({"path": path, "kept": f"{self._beside}/{path}", "told": told, "parents": missing})
+        return found
+
+    def receive(self, pieces: Sequence[Piece], origin: Mender) -> None:
+        if not isinstance(origin, FilesMender) or origin._folder is None:
+            raise TypeError("files are brought from a copy of a set")
+        beside = self._root / self._beside
+        remove(beside)
+        if pieces:
+            durable.make_directory(beside)
+            bringing.lay(origin._folder, origin._scope, beside, [str(piece["path"]) for piece in pieces], self._rights)
+
+    def drop(self) -> None:
+        remove(self._root / self._beside)
+        self._sweep()
+
+    def _recorded(self, pieces: Sequence[Piece], origin: Mender) -> dict[str, list[Entry]]:
+        if not isinstance(origin, FilesMender) or origin._folder is None:
+            raise TypeError("files are brought from a copy of a set")
+        return bringing.recorded(origin._folder, origin._scope, [str(piece["path"]) for piece in pieces])
 
     def put_back(self, pieces: Iterable[Piece]) -> Iterator[str]:
         for piece in pieces:
@@ -79,10 +121,18 @@ class FilesMender:
 class FilesGrip:
     """The entries of some documents."""
 
-    def __init__(self, root: Path, aside: str, found: dict[str, list[str]]) -> None:
+    def __init__(
+        self,
+        root: Path,
+        aside: str,
+        owners: Mapping[str, str | None],
+        walk: Callable[[Mapping[str, str | None]], dict[str, list[str]]],
+    ) -> None:
         self._root = root
         self._aside = aside
-        self._found = found
+        self._owners = owners
+        self._walk = walk
+        self._found = walk(owners)
         self._removing: list[Piece] = []
 
     def pieces(self, document: str) -> Sequence[Piece]:
@@ -90,6 +140,27 @@ class FilesGrip:
 
     def remove(self, documents: Collection[str]) -> None:
         self._removing = [piece for document in documents for piece in self.pieces(document)]
+
+    def exchange(self, document: str, away: Sequence[Piece], here: Sequence[Piece]) -> None:  # noqa: ARG002 - the protocol's
+        """What comes still lies where it was kept, or is in its place already: so it is known whose contents stand under a name."""
+        coming = [piece for piece in here if os.path.lexists(self._root / piece["kept"])]
+        free, wanted = {piece["path"] for piece in coming}, {piece["path"] for piece in here}
+        for piece in away:
+            path = piece["path"]
+            if os.path.lexists(self._root / path) and (path in free or path not in wanted):
+                _move(self._root, path, piece["kept"])
+        for piece in coming:
+            bringing.make_parents(self._root, piece["path"], piece["kept"])
+            _move(self._root, piece["kept"], piece["path"])
+        for parent in (parent for piece in away for parent in piece.get("parents", ())):
+            with suppress(OSError):  # something else is in it by now
+                os.rmdir(self._root / parent)
+        self._found = self._walk(self._owners)
+
+    def rehearse(self, document: str, away: Sequence[Piece], here: Sequence[Piece]) -> None:  # noqa: ARG002 - the protocol's
+        known = {piece["path"] for piece in self.pieces(document)}
+        for piece in here:
+            bringing.refuse_elsewhere(self._root, piece["path"], taken=piece["path"] in known)
 
     def finish(self) -> None:
         for piece in self._removing:

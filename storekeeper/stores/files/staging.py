@@ -59,7 +59,7 @@ def read_back(tree: Tree, scope: Scope, rights: Rights, wanted: Iterator[Entry])
         if status is None:
             continue
         try:
-            entry = _found(tree, path, status, links)
+            entry = found(tree, path, status, links)
         except OSError as error:
             raise Failed(f"{shown(path)} could not be read back: {error.strerror}") from error
         recorded = steps.at(path)
@@ -67,7 +67,8 @@ def read_back(tree: Tree, scope: Scope, rights: Rights, wanted: Iterator[Entry])
     return tally.content()
 
 
-def _found(tree: Tree, path: str, status: os.stat_result, links: HardLinks) -> Entry:
+def found(tree: Tree, path: str, status: os.stat_result, links: HardLinks) -> Entry:
+    """One entry with all that is compared of it; a file is read. Raises OSError."""
     if not stat.S_ISREG(status.st_mode):
         return describe(tree, path, status)
     if (first := links.first(status)) is not None:

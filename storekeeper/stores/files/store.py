@@ -22,7 +22,7 @@ from storekeeper.stores.files import checking, copies, emptying, examining, fore
 from storekeeper.stores.files.copying import Copying
 from storekeeper.stores.files.entries import NOT_THERE, describe
 from storekeeper.stores.files.listing import is_gone, shown, spool, walk
-from storekeeper.stores.files.mending import FilesMender, taken_folder
+from storekeeper.stores.files.mending import FilesMender
 from storekeeper.stores.files.patterns import Pattern
 from storekeeper.stores.files.places import Place, places, staged_tree
 from storekeeper.stores.files.rights import Rights
@@ -83,6 +83,7 @@ class FilesStore:
         self._scope = scope
         self._surroundings = surroundings
         self._runtime = runtime
+        self._set: Path | None = None  # the folder that a copy was made from
 
     @property
     def name(self) -> str:
@@ -149,14 +150,15 @@ class FilesStore:
         remarks.ends = pattern.ends
         return pattern.of_paths(each["path"] for each in checking.listed(folder, self._scope) if each["type"] not in NOT_THERE)
 
-    def mender(self, source: Source, rows: Sequence[Rows], token: str) -> AbstractContextManager[Mender]:  # noqa: ARG002 - the protocol's
+    def mender(self, source: Source, rows: Sequence[Rows], token: str, *, only_look: bool = False) -> AbstractContextManager[Mender]:  # noqa: ARG002 - the protocol's
         if not isinstance(source, PatternSource):
             raise TypeError(f"a tree has no {type(source).__name__}")
         _look_at_root(self._root)
-        return nullcontext(FilesMender(self._root, self._scope, Pattern(source.pattern), token))
+        return nullcontext(FilesMender(self._root, self._scope, Pattern(source.pattern), token, self._rights(), self._set))
 
     def forget_taken(self, token: str) -> None:
-        remove(self._root / taken_folder(token))
+        for path in self._root.glob(f".storekeeper-{token}-*"):
+            remove(path)
 
     def answer(self, question: Question) -> Answer:
         raise TypeError(f"a tree of files answers no query: {question.query[:60]}")
@@ -368,7 +370,7 @@ class FilesCopy(FilesStore):
 
     def __init__(self, name: str, root: Path, scope: Scope, surroundings: Surroundings, folder: Path, rights: Rights) -> None:
         super().__init__(name, root, scope, surroundings, None)
-        self._folder = folder
+        self._set = self._folder = folder
         self._made_with = rights
 
     def content(self) -> Content:

@@ -135,7 +135,7 @@ class PostgresqlStore:
         with bounded(hold.connection, _COUNT_SECONDS):
             yield from identities.read(hold.connection, source, remarks)
 
-    def mender(self, source: Source, rows: Sequence[Rows], token: str) -> AbstractContextManager[Mender]:  # noqa: ARG002 - the protocol's
+    def mender(self, source: Source, rows: Sequence[Rows], token: str, *, only_look: bool = False) -> AbstractContextManager[Mender]:  # noqa: ARG002 - the protocol's
         if not rows:
             raise Refused("a query does not say which rows are a document's", next="declare `rows` beside it")
         return nullcontext(PostgresqlMender(lambda: self._access.session(self._database, _COUNT_SECONDS), rows))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import sqlite3
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -12,14 +13,14 @@ from typing import Any
 from storekeeper.outcomes import Failed, Refused
 from storekeeper.stack.rules import Rows
 from storekeeper.stores import databases
-from storekeeper.stores.mending import Piece, Wanted
+from storekeeper.stores.mending import Carried, Piece, Wanted, matched
 from storekeeper.stores.sqlite.contents import column_of, quoted
 
 PATIENCE_S = 30.0
 _AT_ONCE = 500  # values in one statement
 
 
-class SqliteMender:
+class SqliteMender(Carried):
     """The declared rows of one database."""
 
     at_once = 500
@@ -44,6 +45,9 @@ class SqliteMender:
                 table = tables.setdefault(name, Table.of(connection, name))
                 if (sentence := table.put_back(connection, piece)) is not None:
                     yield sentence
+
+    def told(self, piece: Piece) -> Piece:
+        return _compared(piece)
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
@@ -124,6 +128,7 @@ class SqliteGrip:
 
     def __init__(self, connection: sqlite3.Connection, rows: Sequence[Rows], documents: Sequence[str]) -> None:
         self._connection = connection
+        self._rows = rows
         self._tables = {each.table: Table.of(connection, each.table) for each in rows}
         self._found = {document: self._read(rows, document) for document in documents}
         self._removing: list[Piece] = []
@@ -140,12 +145,58 @@ class SqliteGrip:
         before = self._dangling()
         for piece in reversed(self._removing):  # children stand after what they refer to
             self._tables[piece["table"]].delete(self._connection, piece)
-        after = self._dangling()
-        for table, count in after.items():
-            if count > before.get(table, 0):
-                raise Refused(
-                    f"rows of {table} refer to what would be removed: nothing was removed", next=f"name {table} in the `rows` of the rule"
+        for table, _ in self._dangling() - before:
+            raise _referred(table)
+
+    def exchange(self, document: str, away: Sequence[Piece], here: Sequence[Piece]) -> None:
+        before, found = self._dangling(), self._found[document]
+        going = matched(found, away, _compared).both
+        coming = matched(found, here, _compared).beyond
+        for piece in reversed(going):
+            self._tables[piece["table"]].delete(self._connection, piece)
+        for piece in coming:
+            if (sentence := self._tables[piece["table"]].put_back(self._connection, piece)) is not None:
+                raise Refused(f"{sentence}: nothing was changed")
+        self._found[document] = self._read(self._rows, document)
+        for table, parent in self._dangling() - before:
+            needed = (self._needed(piece, parent) for piece in coming if piece["table"] == table)
+            raise next((each for each in needed if each is not None), _referred(table))
+
+    def rehearse(self, document: str, away: Sequence[Piece], here: Sequence[Piece]) -> None:
+        self._connection.execute("savepoint rehearsal")
+        try:
+            self.exchange(document, away, here)
+        finally:
+            self._connection.execute("rollback to rehearsal")
+            self._connection.execute("release rehearsal")
+            self._found[document] = self._read(self._rows, document)
+
+    def _needed(self, piece: Piece, parent: str) -> Refused | None:
+        """What says which row of another table a row needs that is not there; None where it needs none."""
+        keys = self._connection.execute(
+            'select id, "from", "to" from pragma_foreign_key_list(?) where "table" = ?', (piece["table"], parent)
+        )
+        by_key: dict[int, list[tuple[str, str | None]]] = {}
+        for number, column, to in keys.fetchall():
+            by_key.setdefault(number, []).append((column, to))
+        for columns in by_key.values():
+            values = [_read(piece["row"][column]) for column, _ in columns]
+            if None in values:
+                continue
+            names = [to for _, to in columns if to is not None] or self._key_of(parent)
+            where = " and ".join(f"{quoted(name)} = ?" for name in names)
+            if self._connection.execute(f"select 1 from {quoted(parent)} where {where}", values).fetchone() is None:  # noqa: S608 - quoted
+                said = ", ".join(f"{name} {value!r:.80}" for name, value in zip(names, values, strict=True))
+                return Refused(
+                    f"a row of {piece['table']} needs the row of {parent} with {said}, which is not there: nothing was changed",
+                    next=f"bring the row of {parent} back first",
                 )
+        return None
+
+    def _key_of(self, table: str) -> list[str]:
+        return [
+            str(name) for (name,) in self._connection.execute("select name from pragma_table_info(?) where pk > 0 order by pk", (table,))
+        ]
 
     def _read(self, rows: Sequence[Rows], document: str) -> list[Piece]:
         found: list[Piece] = []
@@ -169,16 +220,25 @@ class SqliteGrip:
             query = table.select(f"{column_of(table.name, key)} in ({', '.join('?' * len(some))})")
             yield from map(table.piece, self._connection.execute(query, some))
 
-    def _dangling(self) -> dict[str, int]:
-        """By table, how many rows refer to a row that is not there."""
-        counts: dict[str, int] = {}
+    def _dangling(self) -> Counter[tuple[str, str]]:
+        """By table and the table referred to, how many rows refer to a row that is not there."""
+        counts: Counter[tuple[str, str]] = Counter()
         try:
-            for table, *_ in self._connection.execute("pragma foreign_key_check"):
-                counts[table] = counts.get(table, 0) + 1
+            for table, _, parent, _ in self._connection.execute("pragma foreign_key_check"):
+                counts[table, parent] += 1
         except sqlite3.OperationalError as error:
             if "mismatch" not in str(error):  # keys that SQLite cannot check were none before either
                 raise
         return counts
+
+
+def _compared(piece: Piece) -> Piece:
+    """Without its rowid, which says nothing of a row's contents."""
+    return {"name": piece["table"], "row": piece["row"]}
+
+
+def _referred(table: str) -> Refused:
+    return Refused(f"rows of {table} refer to what would be removed: nothing was removed", next=f"name {table} in the `rows` of the rule")
 
 
 def _spellings(document: str) -> list[Any]:

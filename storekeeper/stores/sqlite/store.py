@@ -127,7 +127,7 @@ class SqliteStore:
             raise TypeError(f"a database has no {type(source).__name__}")
         return identities.sealed(folder / COPY, source, remarks)
 
-    def mender(self, source: Source, rows: Sequence[Rows], token: str) -> AbstractContextManager[Mender]:  # noqa: ARG002 - the protocol's
+    def mender(self, source: Source, rows: Sequence[Rows], token: str, *, only_look: bool = False) -> AbstractContextManager[Mender]:  # noqa: ARG002 - the protocol's
         if not rows:
             raise Refused("a query does not say which rows are a document's", next="declare `rows` beside it")
         if self.is_absent():
