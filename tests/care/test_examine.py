@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -18,8 +19,12 @@ import pytest
 
 from storekeeper.outcomes import Refused, Unknown
 from storekeeper.stores.examination import InUse
+from storekeeper.stores.files import examining
+from storekeeper.stores.files.scope import Scope
 from storekeeper.verbs import evict as verb
+from tests.harness.postgresql import reachable_directory
 from tests.harness.program import Ended, Program, hold_to
+from tests.harness.stacks import in_child
 
 READ, WRITE, OPEN = "begin; select count(*) from documents", "begin immediate", "select 1"
 # Holds a lock, or only the file, until it is ended; says when it has it. With "deaf" it does not end when it is asked to.
@@ -185,13 +190,29 @@ def test_a_file_that_somebody_goes_on_writing_is_unknown_and_its_writer_named(pr
         assert [each["pid"] for each in ended.document["result"]["stores"]["main"]["users"]] == [process.pid]
 
 
-@pytest.mark.parametrize("program", ["wal"], indirect=True)
-@pytest.mark.skipif(os.geteuid() == 0, reason="root can read everything")
-def test_a_file_that_cannot_be_read_is_named(program: Program) -> None:
-    (program.root / "live/demo/papers/a.txt").chmod(0)
-    ended = program.answer("examine", "demo", "--store", "papers")
-    hold_to(ended, 4, "warning", "a.txt cannot be read: Permission denied")
-    assert flaws(ended, "papers") == [("unreadable", "a.txt")]
+def test_what_cannot_be_read_of_a_tree_is_named_and_the_rest_is_counted() -> None:
+    room = reachable_directory()
+    try:
+        for name, mode in (("open.txt", 0o644), ("closed.txt", 0o000), ("folder/inside.txt", 0o644)):
+            path = room / "papers" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("hello")
+            path.chmod(mode)
+        (room / "papers/folder").chmod(0)
+
+        def look() -> None:
+            if os.geteuid() == 0:
+                os.setgid(65534)
+                os.setuid(65534)
+            found = examining.examine(room / "papers", Scope((), ()))
+            assert [(flaw.kind, flaw.object) for flaw in found.flaws] == [("unreadable", "closed.txt"), ("unreadable", "folder")]
+            assert found.flaws[0].message == "closed.txt cannot be read: Permission denied"
+            assert found.counts == {"files": 2, "bytes": 10}
+
+        assert in_child(look) == 0
+    finally:
+        (room / "papers/folder").chmod(0o700)
+        shutil.rmtree(room)
 
 
 def evicting(program: Program, pid: int, name: str, *words: str) -> Ended:
