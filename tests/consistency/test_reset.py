@@ -19,7 +19,7 @@ from tests.harness.program import Program, hold_to
 
 VOUCHED = ("--nobody-uses", "main", "--nobody-uses", "metadata", "--nobody-uses", "vectors", "--nobody-uses", "papers")
 _ASK = """
-answer = collection(arguments["name"]).get(include=["embeddings", "documents"])["ids"]
+say(collection(arguments["name"]).get(include=["embeddings", "documents"])["ids"])
 """
 
 
@@ -45,7 +45,7 @@ def contents(application: Maestro) -> dict[str, Any]:
         with closing(sqlite3.connect(path)) as connection:
             names = [name for (name,) in connection.execute("select name from sqlite_master where type = 'table'")]
             found[path.name] = {name: sorted(connection.execute(f'select * from "{name}"').fetchall(), key=str) for name in names}
-    found["chroma"] = {name: sorted(chroma.execute(application.vectors, _ASK, name=name)) for name in COLLECTIONS}
+    found["chroma"] = {name: sorted(chroma.execute(application.vectors, _ASK, name=name)[0]) for name in COLLECTIONS}
     found["files"] = {
         folder: {path.name: path.read_bytes() for path in sorted((application.papers / folder).iterdir()) if path.is_file()}
         for folder in FOLDERS
@@ -128,7 +128,7 @@ def test_an_unresolved_target_is_refused_and_nothing_is_touched(program: Program
         ({"run": ["true"], "user": "nosuchuser"}, "this system has no user nosuchuser"),
         ({"run": ["true"], "directory": "/nonexistent/place"}, "its directory /nonexistent/place is not there"),
         ({"run": ["no-such-program"]}, "there is no program no-such-program"),
-        ({"run": ["./missing"], "directory": "/"}, "there is no program ./missing as seen from /"),
+        ({"run": ["./missing"], "directory": "/usr"}, "there is no program ./missing as seen from /usr"),
     ],
 )
 def test_a_command_that_cannot_be_run_is_refused_before_anything_is_done(

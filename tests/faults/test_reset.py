@@ -50,15 +50,12 @@ def killed_reset(lab: Lab, number: int, *, after: bool) -> int:
     return in_child(walk)
 
 
-INTERRUPTED = "was interrupted, and nobody knows how far it came; all stores are back as they were before"
-
-
-def ended_by(lab: Lab) -> str:
-    """How a resume ends what was killed; one that finds a command of the application half done says so."""
+def ended_how(lab: Lab) -> str:
+    """How `resume` ends it. A command that was cut off is not begun again: then the stores go back."""
     try:
         return str(resume(lab.context).result["ended"])
     except Failed as error:
-        if INTERRUPTED not in error.message:
+        if "was interrupted, and nobody knows how far it came; all stores are back as they were before" not in error.message:
             raise
         return "went back"
 
@@ -79,7 +76,7 @@ def test_kill_9_at_any_line_of_a_resets_journal_leaves_all_stores_empty_or_all_a
         lab.write(LIVE)
         assert killed_reset(lab, number, after=after) == -signal.SIGKILL
         kills += 1
-        how = ended_by(lab)
+        how = ended_how(lab)
         sides = state(lab)
         mixed += [] if sides in ({FULL}, {EMPTY}) else [(number, sides)]
         assert unfinished(lab.context.state) is None

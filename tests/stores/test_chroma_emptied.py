@@ -25,7 +25,7 @@ load(collection("notes"), 40, 4)
 client.create_collection("never-used", embedding_function=None)
 """
 _ABOUT = """
-answer = sorted([each.name, str(each.id), each.count(), each.metadata, repr(each.configuration_json)] for each in client.list_collections())
+say(sorted([each.name, str(each.id), each.count(), each.metadata, repr(each.configuration_json)] for each in client.list_collections()))
 """
 _USED = """
 papers = client.get_collection("papers", embedding_function=None)
@@ -40,12 +40,12 @@ load(papers, 250, 8, seed=7)
 load(client.get_collection("notes", embedding_function=None), 3, 4, seed=7)
 load(client.get_collection("never-used", embedding_function=None), 3, 6, seed=7)
 nearest = papers.query(query_embeddings=vectors(250, 8, 7)[:3].tolist(), n_results=1)["ids"]
-answer = [before, found, wrong, papers.count(), nearest]
+say([before, found, wrong, papers.count(), nearest])
 """
 _AGAIN = """
 papers = client.get_collection("papers", embedding_function=None)
-answer = [papers.count(), len(papers.get(include=["embeddings"])["embeddings"]),
-    len(papers.get(where_document={"$contains": "chunk"}, limit=400)["ids"])]
+say([papers.count(), len(papers.get(include=["embeddings"])["embeddings"]),
+    len(papers.get(where_document={"$contains": "chunk"}, limit=400)["ids"])])
 """
 
 
@@ -66,15 +66,16 @@ def test_chroma_finds_its_collections_as_they_were_with_nothing_in_them_and_fill
     os.chmod(made / "chroma.sqlite3", 0o600)
     assert os.listdir(made) == ["chroma.sqlite3"]
     assert b"chunk" not in (made / "chroma.sqlite3").read_bytes()
-    before = chroma.execute(loaded, _ABOUT)
-    assert chroma.execute(made, _ABOUT) == [[name, identity, 0, *rest] for name, identity, _, *rest in before]
-    was, found, wrong, count, nearest = chroma.execute(made, _USED)
+    (before,) = chroma.execute(loaded, _ABOUT)
+    assert [count for _, _, count, *_ in before] == [0, 40, 300]
+    assert chroma.execute(made, _ABOUT) == [[[name, identity, 0, *rest] for name, identity, _, *rest in before]]
+    ((was, found, wrong, count, nearest),) = chroma.execute(made, _USED)
     assert was == [0, [], [[]]]
     assert found == []
     assert wrong != "taken", "the dimension is a part of the schema"
     assert count == 250
     assert nearest == [["chunk-0000000"], ["chunk-0000001"], ["chunk-0000002"]]
-    assert chroma.execute(made, _AGAIN) == [250, 250, 250], "also for a client that comes later"
+    assert chroma.execute(made, _AGAIN) == [[250, 250, 250]], "also for a client that comes later"
 
 
 def test_a_table_that_nobody_knows_here_is_refused(loaded: Path, tmp_path: Path) -> None:

@@ -110,9 +110,8 @@ def test_a_declaration_that_cannot_be_is_refused_where_it_stands(more: str, said
 
 
 def test_a_declaration_is_read_with_its_defaults() -> None:
-    command = "{run: [alembic, upgrade, head], user: maestro, environment: {DB: '{main}'}}"
-    text = f"after_reset: [{command}]\nreset: {{keep: {{main: [alembic_version]}}}}\n"
-    stack = check_text(STORES + text, "demo.yml")
+    commands = "after_reset: [{run: [alembic, upgrade, head], user: maestro, environment: {DB: '{main}'}}]\n"
+    stack = check_text(STORES + commands + "reset: {keep: {main: [alembic_version]}}\n", "demo.yml")
     (found,) = stack.after_reset
     assert (found.run, found.user, found.timeout, found.names()) == (
         ("alembic", "upgrade", "head"),
