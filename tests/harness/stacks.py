@@ -316,6 +316,8 @@ def _write_postgresql(server: Server, database: str, word: str) -> None:
 def _read_postgresql(server: Server, database: str) -> str:
     with server.connect(database) as connection:
         found = connection.execute("select word, count(*) from things group by word").fetchall()
+    if not found:
+        return EMPTY
     return _one({word for word, count in found if count == ROWS + len(word)} if len(found) == 1 else set(), Path(database), found)
 
 
@@ -329,6 +331,9 @@ def _read_chroma(path: Path) -> str:
     with closing(sqlite3.connect(f"file:{path}/chroma.sqlite3?mode=ro", uri=True)) as connection:
         names = {name for (name,) in connection.execute("select name from collections")}
         segments = {name for (name,) in connection.execute("select id from segments where scope = 'VECTOR'")}
+        (held,) = connection.execute("select (select count(*) from embeddings) + (select count(*) from embeddings_queue)").fetchone()
+    if names and not held and not any(path.glob("*/")):
+        return EMPTY
     whole = all((path / segment).is_dir() for segment in segments)
     return _one({name.partition("-")[0] for name in names} if whole else set(), path, names)
 
