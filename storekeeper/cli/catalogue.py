@@ -188,7 +188,6 @@ VERBS = (
         },
         (
             ("storekeeper restore maestro latest --plan", "what it would do, need and cost"),
-            ("storekeeper restore maestro latest --document 4711", "bring one document back"),
             ("storekeeper restore maestro --back --yes", "undo the last restore"),
         ),
         job=True,
@@ -216,7 +215,7 @@ VERBS = (
         },
         (
             ("storekeeper reset maestro --plan", "what it would empty, keep, need and stop"),
-            ("storekeeper restore maestro --back", "undo the last reset"),
+            ("storekeeper restore maestro --back --yes", "undo the last reset"),
         ),
         job=True,
         changes_live=True,

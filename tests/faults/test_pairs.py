@@ -194,7 +194,7 @@ def test_a_proof_that_makes_its_place_is_waited_for_and_a_wait_in_vain_says_noth
         second = host.run("prove")
         assert (second.code, "has been locked by another run" in second.complaints) == (3, True), second.err
         assert host.sets.entries()[-1].state == "verified"
-        assert host.let_go(process).code == 0
+        assert host.let_go(process).code in (0, 4)
     assert host.sets.entries()[-1].state == "proven"
     assert host.left() == []
 

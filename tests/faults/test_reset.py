@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from storekeeper.outcomes import Failed, Refused
-from storekeeper.restore import commands
+from storekeeper.restore import commands, resetting
 from storekeeper.restore.journal import Journal, journals, unfinished
 from storekeeper.restore.walk import Walk
 from storekeeper.stack.commands import DeclaredCommand
@@ -138,6 +138,17 @@ def test_a_safety_set_that_fails_in_its_middle_ends_the_reset_with_everything_as
     assert digest_of_tree(lab.root / "live") == live
     assert running(lab) == [True, True]
     assert journals(lab.context.state) == []
+
+
+@pytest.mark.control("E-24")
+def test_control_a_reset_that_goes_on_without_its_safety_set_empties_what_is_nowhere_else(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab.write(LIVE)
+    monkeypatch.setattr(resetting, "take_safety_set", lambda context, purpose, live, request: (None, live))
+    reset(lab.context, plan=False)
+    assert state(lab) == {EMPTY}
+    assert lab.context.sets.entries() == []
 
 
 @pytest.mark.fault("E-25")
