@@ -22,5 +22,5 @@ except ValueError as error:
 sudo = declared.sudo(host)
 preflight.ready(name="Preflight", **declared.ground(host), _sudo=sudo)
 for stack in host.loop(stacks):
-    asked = f"Ask {name} of {stack}" if name else f"Queries of {stack}"
-    queries.ask(asked, stack=stack, query=name, values=values, limit=limit, _sudo=sudo)
+    said = f"Ask {name} of {stack}" if name else f"Queries of {stack}"
+    queries.ask(name=said, stack=stack, query=name, values=values, limit=limit, _sudo=sudo)

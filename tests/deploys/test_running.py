@@ -104,6 +104,21 @@ def test_what_may_be_removed_is_planned_removed_with_the_plans_id_and_put_back(r
     assert stranger.read_text(encoding="utf-8") == "nobody's"
 
 
+QUERIES = """queries:
+  titled: {store: main, query: "select id, title from documents where title = :title", arguments: [title]}
+"""
+
+
+def test_a_named_query_is_asked_with_its_value_and_its_rows_are_printed(tmp_path):
+    site = Site(tmp_path)
+    site.add_stack("demo", QUERIES)
+    _well(site.deploy("site"))
+    assert "titled TITLE" in _well(site.deploy("query")).said
+    asked = _well(site.deploy("query", query="titled", values="'title 7'"))
+    assert re.search(r"8  title 7$", asked.said, re.MULTILINE)
+    assert "titled takes 1 values (title), 0 were given" in _failed(site.deploy("query", query="titled")).said
+
+
 def test_a_document_whose_id_begins_with_zeros_is_looked_for_when_it_is_typed_in_quotes(ruled):
     (ruled.live() / "papers/0002.txt").unlink()
     meant = _well(ruled.deploy("check", document='"0002"'))

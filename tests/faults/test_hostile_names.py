@@ -128,6 +128,12 @@ def test_a_hostile_word_on_the_command_line_is_refused_and_not_repeated_at_lengt
         ["--json", "restore", "demo", "latest", "--yes", f"--nobody-uses={word}"],
         ["--json", "restore", "demo", "latest", f"--confirm={word}"],
         ["--json", "verify", "demo", f"--read-subset={word}"],
+        ["--json", "query", word],
+        ["--json", "query", "demo", word],
+        ["--json", "examine", word],
+        ["--json", "examine", "demo", f"--store={word}"],
+        ["--json", "evict", "demo", word, "4711", "python3", "--yes"],
+        ["--json", "evict", "demo", "main", word, "python3", "--yes"],
         ["--json", word, "demo"],
     ]
     for command in commands:

@@ -56,6 +56,17 @@ def read_back(live: Live, folder: Path, record: StoreRecord) -> None:
     live.store.verify(folder, record)
 
 
+def test_a_look_inside_finds_nothing_wrong_and_changes_nothing(live: Live) -> None:
+    before, work = live.content(), live.room / "work"
+    work.mkdir(mode=0o700)
+    found = live.store.examine(work)
+    assert [flaw for flaw in found.flaws if flaw.kind != "risk"] == []
+    assert found.unknown == []
+    assert found.counts == live.store.inspect().counts
+    assert live.content() == before
+    assert list(work.iterdir()) == [], "no copy is left"
+
+
 def test_a_set_is_read_back_decoded_and_proven_with_equal_counts_and_digests(live: Live) -> None:
     before = live.content()
     folder, record = taken(live)
