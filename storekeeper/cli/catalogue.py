@@ -195,7 +195,7 @@ VERBS = (
     ),
     Verb(
         "reset",
-        "Empty all stores of a stack together, schema kept, or none of them; `restore --back` returns.",
+        "Empty all stores of a stack together, or none; the schema stays.",
         (STACK,),
         (
             Option(("--plan",), "say what would be done and change nothing"),
@@ -222,7 +222,7 @@ VERBS = (
     ),
     Verb(
         "resume",
-        "Finish, or undo, a restore or a reset that was interrupted.",
+        "Finish, or undo, a restore or reset that was interrupted.",
         (STACK,),
         (_NOBODY_USES, _NO_OWNERS),
         {

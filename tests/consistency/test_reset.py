@@ -168,3 +168,16 @@ def test_a_store_that_cannot_be_read_is_reset_by_the_schema_of_the_newest_good_s
 def test_disagreement_after_a_reset_is_a_warning(program: Program, application: Maestro, stack: Callable[..., None]) -> None:
     stack(reset={"keep": {"main": ["documents"]}})
     assert "missing" in json.dumps(hold_to(reset(program), 4, "warning")["problems"])
+
+
+def test_the_backup_after_a_reset_is_published_and_a_loss_later_is_not(
+    program: Program, application: Maestro, stack: Callable[..., None]
+) -> None:
+    assert reset(program).code == 0
+    hold_to(program.answer("backup", "maestro"), 4, "warning", "holds")
+    application.add([Document(f"new-{number}") for number in range(30)])
+    assert program.answer("backup", "maestro").code in (0, 4)
+    with database(application.main) as main:
+        for table in ("document_group_association", "documents", "migration_history"):
+            main.execute(f"delete from {table}")
+    hold_to(program.answer("backup", "maestro"), 1, "failed", "nothing was published")

@@ -90,6 +90,22 @@ def test_kill_9_at_any_line_of_a_resets_journal_leaves_all_stores_empty_or_all_a
     assert ("went back", FULL) in ended
 
 
+@pytest.mark.fault("E-23")
+def test_a_command_that_was_cut_off_is_not_begun_again(lab: Lab) -> None:
+    lab.write(LIVE)
+    ran = lab.root / "ran"
+    declaring(lab, {"run": ["sh", "-c", f"echo once >>{ran}"]})
+    reset(lab.context, plan=False)
+    begun = lines_of(lab, b'"step":"command"')[0]
+    lab.write(LIVE)
+    ran.write_text("")
+    assert killed_reset(lab, begun + 1, after=False) == -signal.SIGKILL
+    assert ran.read_text() == "once\n"
+    assert ended_how(lab) == "went back"
+    assert ran.read_text() == "once\n"
+    assert state(lab) == {FULL}
+
+
 @pytest.mark.control("E-23")
 def test_control_emptying_store_by_store_without_a_journal_gives_a_mix(lab: Lab) -> None:
     lab.write(LIVE)

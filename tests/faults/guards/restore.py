@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tests.harness.mutation import Guard
 
+_FAULTS_RESET = "tests/faults/test_reset.py::"
 _FAULTS_RESTORE = "tests/faults/test_restore.py::"
 _GUARDED_RESTORE = "tests/faults/test_guarded_restore.py::"
 _JOURNAL = "tests/unit/test_journal.py::"
@@ -211,5 +212,41 @@ RESTORE = (
         old="        durable.sync_directory(folder)\n",
         new="",
         tests=(_JOURNAL + "test_a_line_is_durable_before_write_returns_the_file_and_the_folder",),
+    ),
+    Guard(
+        name="the safety set before a reset",
+        protects="what was live before a reset can be had back",
+        cases=("E-24",),
+        file="storekeeper/restore/resetting.py",
+        old="    safety, live = take_safety_set(context, RESET, live, request)\n",
+        new="    safety = None\n",
+        tests=(_FAULTS_RESET + "test_a_safety_set_that_fails_in_its_middle_ends_the_reset_with_everything_as_it_was",),
+    ),
+    Guard(
+        name="a command of a reset that was cut off is not begun again",
+        protects="a migration does not run twice",
+        cases=("E-23", "E-25"),
+        file="storekeeper/restore/walk.py",
+        old='            if number == last["number"]:\n',
+        new="            if False:\n",
+        tests=(_FAULTS_RESET + "test_a_command_that_was_cut_off_is_not_begun_again",),
+    ),
+    Guard(
+        name="secrets are taken out of what a command said",
+        protects="no password is told",
+        cases=("E-25",),
+        file="storekeeper/runtimes/commands.py",
+        old="            text = text.replace(form, _TAKEN_OUT)\n",
+        new="            pass\n",
+        tests=("tests/unit/test_commands.py::test_a_declared_secret_is_taken_out_of_what_is_told",),
+    ),
+    Guard(
+        name="what a command makes is given to whom the store belongs to",
+        protects="the application can write its stores after a reset",
+        cases=("E-25",),
+        file="storekeeper/restore/commands.py",
+        old="            os.chown(path, *wanted, follow_symlinks=False)\n",
+        new="            pass\n",
+        tests=(_FAULTS_RESET + "test_what_a_command_of_another_user_makes_belongs_to_whom_the_stores_belong_to",),
     ),
 )
