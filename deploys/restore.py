@@ -1,7 +1,10 @@
-"""Put all stores of one stack back to a set, or none; or return from the last restore. Look at the plan first.
+"""Put all stores of one stack back to a set, or none; or one document out of it; or return from the last restore. Look at the plan first.
 
 pyinfra INVENTORY deploys/restore.py --data stack=maestro --data set=latest --data plan=yes
 pyinfra INVENTORY deploys/restore.py --data stack=maestro --data set=latest --data confirm=maestro@prod-ai-1
+pyinfra INVENTORY deploys/restore.py --data stack=maestro --data set=latest --data document=4711 --data plan=yes
+
+pyinfra reads digits as a number: an id such as 0042 or 12_3 is typed in quotes of its own, `--data document='"0042"'`.
 """
 
 from pyinfra import host
@@ -24,6 +27,8 @@ wanted = {
     "plan": declared.flag(host, "plan"),
     "confirm": declared.text(host, "confirm"),
     "source": declared.text(host, "from"),
+    "document": declared.text(host, "document"),
+    "rule": declared.text(host, "rule"),
 }
 try:
     sets.restore_words(**wanted)  # before any host is touched, not when its turn comes
@@ -31,4 +36,5 @@ except OperationValueError as error:
     raise SystemExit(f"{error}") from error
 sudo = declared.sudo(host)
 preflight.ready(name="Preflight", **declared.ground(host), _sudo=sudo)
-sets.restore(name=f"{'Plan the restore of' if wanted['plan'] else 'Restore'} {stacks[0]}", **wanted, _sudo=sudo)
+one = f", document {wanted['document']}" if wanted["document"] is not None else ""
+sets.restore(name=f"{'Plan the restore of' if wanted['plan'] else 'Restore'} {stacks[0]}{one}", **wanted, _sudo=sudo)

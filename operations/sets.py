@@ -156,9 +156,11 @@ def restore(
     plan: bool = False,
     confirm: str | None = None,
     source: str | None = None,
+    document: str | None = None,
+    rule: str | None = None,
 ) -> Commands:
     """
-    Put all stores of a stack back to a set, or none; or return from the last restore.
+    Put all stores of a stack back to a set, or none; or one document out of it; or return from the last restore.
 
     + stack: the stack's name
     + set: ``latest``, a set's id, time or start of an id
@@ -171,6 +173,8 @@ def restore(
     + plan: only say what would happen
     + confirm: ``STACK@HOST``, needed for everything but a plan; where it is left out, the plan is shown and it is asked for on the terminal
     + source: another host of the inventory, whose set is brought here first; its newest usable one when no set is given
+    + document: only the document with this id, in all places of its rule
+    + rule: the rule that the document is one of, where several know its id
 
     **Example:**
 
@@ -179,7 +183,8 @@ def restore(
         sets.restore(name="Put maestro back", stack="maestro", set="latest", confirm="maestro@prod-ai-1")
     """
     wanted = (only, nobody_uses, no_owners, accept_unreadable, stage_dir)
-    restore_words(stack, set, back, *wanted, plan, confirm, source)
+    one = (document, rule)
+    restore_words(stack, set, back, *wanted, plan, confirm, source, *one)
     if source is not None:
         if confirm is not None and (name := get_fact(host.state, host, Hostname, apply_failed_hosts=False)) != confirm.rpartition("@")[2]:
             yield refused(f"confirm names {confirm}, this is {stack}@{name}: no set was brought here, and nothing was changed")
@@ -188,14 +193,14 @@ def restore(
         yield taken(stack, source, set, arrived)
         set = arrived["id"]  # noqa: A001 what it is called here
     if not plan and confirm is None:
-        shown = Verb("restore", value("stack", stack), *restore_words(stack, set, back, *wanted, plan=True, confirm=None))
+        shown = Verb("restore", value("stack", stack), *restore_words(stack, set, back, *wanted, True, None, None, *one))
         yield shown
         if set is not None:
             set = shown.document["result"]["plan"]["set"]  # noqa: A001 what was shown is what is done, whatever is the latest by then
         typed: list[str] = []
         yield FunctionCommand(_ask, (stack, typed), {})
         confirm = typed[0]
-    words = restore_words(stack, set, back, *wanted, plan, confirm)
+    words = restore_words(stack, set, back, *wanted, plan, confirm, None, *one)
     yield (Verb if plan else JobVerb)("restore", value("stack", stack), *words)
 
 
@@ -257,6 +262,8 @@ def restore_words(
     plan: bool,
     confirm: str | None,
     source: str | None = None,
+    document: str | None = None,
+    rule: str | None = None,
 ) -> list[str]:
     """What is typed after `restore STACK`. Raises OperationValueError for a contradiction and for a missing confirmation."""
     if source is not None and back:
@@ -265,6 +272,10 @@ def restore_words(
         set = "latest"  # noqa: A001 of the source
     if (set is None) == (not back):
         raise OperationValueError("give either a set or back=True")
+    if document is not None and (back or only or accept_unreadable or stage_dir is not None):
+        raise OperationValueError("one document comes out of a set, without only, stage_dir and accept_unreadable")
+    if rule is not None and document is None:
+        raise OperationValueError("rule is said with document")
     if not plan and confirm is None and not sys.stdin.isatty():
         raise OperationValueError(f"a restore changes live data: look at the plan, then pass confirm='{stack}@HOST'")
     if plan and confirm is not None:
@@ -272,6 +283,8 @@ def restore_words(
     words = ["--back"] if back else _named(set)
     words += _naming({"--only": only, "--nobody-uses": nobody_uses, "--no-owners": no_owners, "--accept-unreadable": accept_unreadable})
     words += ["--stage-dir", value("stage_dir", stage_dir)] if stage_dir is not None else []
+    words += ["--document", value("document", document)] if document is not None else []
+    words += ["--rule", value("rule", rule)] if rule is not None else []
     confirmed = [] if confirm is None else ["--confirm", value("confirm", confirm)]
     return [*words, "--plan"] if plan else [*words, *confirmed]
 

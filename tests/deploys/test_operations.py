@@ -31,6 +31,12 @@ LIST = f"{TYPED} list demo; "
         (sets.prune, {"dry_run": True}, "prune demo --dry-run"),
         (sets.restore, {"set": "latest", "plan": True}, "restore demo latest --plan"),
         (sets.restore, {"back": True, "plan": True}, "restore demo --back --plan"),
+        (sets.restore, {"set": "latest", "document": "47 11", "plan": True}, "restore demo latest --document '47 11' --plan"),
+        (
+            sets.restore,
+            {"set": "latest", "document": "4711", "rule": "r", "confirm": "demo@h"},
+            "restore demo latest --document 4711 --rule r --confirm demo@h",
+        ),
         (sets.restore, {"set": "latest", "confirm": "demo@h"}, "restore demo latest --confirm demo@h"),
         (sets.restore, {"back": True, "confirm": "demo@h"}, "restore demo --back --confirm demo@h"),
         (
@@ -174,6 +180,10 @@ def test_a_place_that_cannot_be_one_is_refused_and_named(data, named):
         (sets.restore, {"set": "latest", "plan": True, "confirm": "demo@h"}),
         (sets.restore, {"set": "latest", "plan": True, "only": "main"}),
         (sets.reset, {"nobody_uses": "main"}),
+        (sets.restore, {"back": True, "document": "4711", "plan": True}),
+        (sets.restore, {"set": "latest", "document": "4711", "only": ["main"], "plan": True}),
+        (sets.restore, {"set": "latest", "rule": "r", "plan": True}),
+        (sets.restore, {"set": "latest", "document": "--yes", "plan": True}),
     ],
     ids=str,
 )
