@@ -18,11 +18,14 @@ $(STAMP): requirements.lock pyproject.toml
 demo: setup
 	$(BIN)/python -m demo
 
-# Two files at once, but for those that kill at a moment, fill a disk or count seconds: these have the machine to themselves.
+# Two files go on at once: of real servers, which mostly wait, and of what is not timed. What kills at a moment, fills a disk or
+# counts seconds has the machine to itself.
+TWO := --numprocesses 2 --dist loadfile
 ALONE := tests/faults tests/stores
 test: setup
 	@failed=0; \
-	$(BIN)/pytest --numprocesses 2 --dist loadfile $(addprefix --ignore ,$(ALONE)) $(PYTEST) || failed=1; \
+	$(BIN)/pytest tests/servers $(TWO) $(PYTEST) || failed=1; \
+	$(BIN)/pytest $(TWO) --ignore tests/servers $(addprefix --ignore ,$(ALONE)) $(PYTEST) || failed=1; \
 	$(BIN)/pytest $(ALONE) $(PYTEST) || failed=1; \
 	exit $$failed
 
