@@ -185,7 +185,7 @@ def test_a_place_that_cannot_be_one_is_refused_and_named(data, named):
         (sets.restore, {"set": "latest", "rule": "r", "plan": True}),
         (sets.restore, {"set": "latest", "document": "--yes", "plan": True}),
     ],
-    ids=str,
+    ids=lambda value: getattr(value, "__name__", None) or str(value),
 )
 def test_contradicting_arguments_raise_before_anything_is_typed(operation, arguments):
     with fake_host() as fake:
