@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from demo import place
-from demo.application import DOCUMENTS, Application
+from demo.application import DOCUMENTS, MISSING, ORPHAN, Application
 from demo.server import running
 
 _PROGRAMS = Path(sys.prefix) / "bin"
+_CONFIRM = f"confirm={place.STACK}@{os.uname().nodename}"
 
 
 def main() -> None:
@@ -60,12 +61,41 @@ def _walk(root: Path, application: Application) -> None:
     _tell("verify", f"{second['id']} is {second['state']}, {proven['id']} is {_sets()[0]['state']}")
     _as_the_application(root, "damage")
     _tell("break", f"a tenth of everything deleted: {_spoken(application.counts())} left")
-    _deploy("restore", "set=latest", f"confirm={place.STACK}@{os.uname().nodename}", "nobody_uses=vectors,papers")
+    _deploy("restore", "set=latest", _CONFIRM, "nobody_uses=vectors,papers")
     back = application.counts()
     _expect(back == whole, f"everything is back: {_spoken(back)}")
     _tell("restore", f"from {proven['id']}, all stores on one side: {_spoken(back)}")
+    _disagree_and_agree(root, proven["id"])
     _deploy("status", f"report={root / 'report.html'}")
     _tell("report", f"{(root / 'report.html').stat().st_size / 1000:.1f} kB")
+
+
+def _disagree_and_agree(root: Path, good: str) -> None:
+    """What the stores disagree about is found, planned, repaired and undone; then the lost parts come back out of the set."""
+    _as_the_application(root, "disagree")
+    _tell("break", f"the row of {ORPHAN} is gone, and of {MISSING} the paper")
+    _deploy("check")
+    _expect(_disagreements() == {"orphan": 3, "missing": 1}, "the check finds both")
+    _tell("check", f"3 orphans of {ORPHAN}, in chats, vectors and papers; 1 missing, the paper of {MISSING}")
+    _deploy("repair", f"stack={place.STACK}", f"document={ORPHAN}", "at_once=yes")
+    (plan,) = sorted(path.name for path in (root / "state" / place.STACK / "repairs").iterdir())
+    _tell("plan", f"{plan}: what is left of {ORPHAN} may go")
+    _deploy("repair", f"stack={place.STACK}", f"plan={plan}", _CONFIRM)
+    _expect(_disagreements() == {"missing": 1}, "the orphans are gone")
+    _tell("repair", "removed, with everything kept")
+    _deploy("undo", f"stack={place.STACK}", f"plan={plan}", _CONFIRM)
+    _expect(_disagreements() == {"orphan": 3, "missing": 1}, "the orphans are back")
+    _tell("undo", "put back")
+    for document in (ORPHAN, MISSING):
+        _deploy("restore", f"set={good}", f"document={document}", _CONFIRM, "nobody_uses=vectors,papers")
+    _expect(_disagreements() == {}, "all stores agree")
+    _tell("document", f"{ORPHAN} and {MISSING} are whole again out of {good}, nothing else was touched")
+
+
+def _disagreements() -> dict[str, int]:
+    """Findings by class, where there are any."""
+    (rule,) = _asked("check", place.STACK)["rules"].values()
+    return {name: count for name, count in rule["counts"].items() if count}
 
 
 def _as_the_application(root: Path, what: str) -> None:
@@ -83,10 +113,17 @@ def _deploy(name: str, *data: str, fails: bool = False) -> None:
 
 
 def _sets() -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = _asked("list", place.STACK)["sets"]
+    return found
+
+
+def _asked(*words: str) -> dict[str, Any]:
+    """What the host program answers."""
     config = place.directory() / "etc"
-    words = [str(_PROGRAMS / "storekeeper"), "--config", str(config), "--json", "list", place.STACK]
-    done = subprocess.run(words, capture_output=True, text=True, check=False)
-    found: list[dict[str, Any]] = json.loads(done.stdout)["result"]["sets"]
+    done = subprocess.run(
+        [str(_PROGRAMS / "storekeeper"), "--config", str(config), "--json", *words], capture_output=True, text=True, check=False
+    )
+    found: dict[str, Any] = json.loads(done.stdout)["result"]
     return found
 
 

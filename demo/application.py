@@ -1,6 +1,6 @@
 """The demo's application: 500 documents, each a row with a vector, a chat, chunks and a file; the same on every run.
 
-    python -m demo.application PLACE create|damage
+    python -m demo.application PLACE create|damage|disagree
 
 Every change is made by a process that ends, so that nobody has the stores open when they are restored.
 """
@@ -20,6 +20,7 @@ from chromadb.api import ClientAPI
 from chromadb.config import Settings
 
 DOCUMENTS = 500
+ORPHAN, MISSING = "doc-0100", "doc-0200"  # documents of which a part is lost
 _CHUNKS = 4
 _DIMENSIONS = 64
 _WORDS = ("store", "point", "proof", "vector", "ledger", "archive", "index", "journal", "quarantine", "snapshot", "owner", "digest")
@@ -87,6 +88,12 @@ class Application:
         for paper in sorted((self._data / "papers").rglob("*.md"))[:50]:
             paper.unlink()
 
+    def disagree(self) -> None:
+        """What a crash leaves: a row is gone and nothing else of its document, and of another document the file is."""
+        with self._connect() as connection:
+            connection.execute("delete from documents where id = %s", (ORPHAN,))
+        (self._data / "papers" / MISSING[:6] / f"{MISSING}.md").unlink()
+
     def _connect(self) -> psycopg.Connection[tuple[int]]:
         return psycopg.connect(host=str(self._socket), user="postgres", dbname="demo")
 
@@ -136,4 +143,4 @@ class Application:
 
 if __name__ == "__main__":
     application = Application(Path(sys.argv[1]))
-    {"create": application.create, "damage": application.damage}[sys.argv[2]]()
+    {"create": application.create, "damage": application.damage, "disagree": application.disagree}[sys.argv[2]]()

@@ -373,6 +373,18 @@ def test_a_query_that_does_more_than_read_or_does_not_run_is_said_and_changes_no
         assert main.execute("select count(*) from documents").fetchone() == (32,)
 
 
+def test_an_authority_that_is_named_by_its_rows_says_nothing_of_chunks(program: Program, application: Maestro) -> None:
+    application.delete_row("at-work")
+    application.delete_row("waits")
+    declared = json.loads(application.stack_file())
+    rule = declared["consistency"]["documents"]
+    del rule["states"]
+    rule["authority"] = {"store": "main", "rows": [{"table": "documents", "key": "id"}]}
+    program.declare(json.dumps(declared), "maestro")
+    found = program.answer("check", "maestro").document["result"]["rules"]["documents"]
+    assert {kind: count for kind, count in found["counts"].items() if count} == {"orphan": 12}
+
+
 @pytest.mark.fault("F1")
 def test_a_column_that_is_gone_is_unknown_and_no_document_of_that_name(program: Program, application: Maestro) -> None:
     with database(application.metadata) as metadata:

@@ -50,7 +50,12 @@ def test_the_demo_keeps_proves_breaks_catches_and_puts_back_and_does_so_again(en
         said, _ = demo.communicate(timeout=150)
         assert demo.returncode == 0, said
         steps = [line.split()[0] for line in said.splitlines() if line.startswith("  ")]
-        assert steps == ["server", "application", "site", "backup", "prove", "break", "verify", "break", "restore", "report"]
+        assert steps == [
+            *("server", "application", "site", "backup", "prove", "break", "verify", "break", "restore"),
+            *("break", "check", "plan", "repair", "undo", "document", "report"),
+        ]
+        report = (Path(environment["STOREKEEPER_DEMO"]) / "report.html").read_text(encoding="utf-8")
+        assert "Do the stores agree" in report
         assert "450 rows, 450 chats, 1800 chunks, 450 papers left" in said
         assert "all stores on one side: 500 rows, 500 chats, 2000 chunks, 500 papers" in said
         assert not _left_running(environment["STOREKEEPER_DEMO"])
