@@ -29,6 +29,7 @@ _SHAPES = {
     "admin": "{user: ROLE}",
     "keep": "a mapping such as {daily: 7}",
     "after_reset": "a list such as [{run: [alembic, upgrade, head], user: maestro}]",
+    "reset.keep": "a mapping such as {main: [alembic_version]}",
     "run": "a list of words such as [alembic, upgrade, head]",
     "load": "a mapping such as {nice: 10, max_rate: 50MB}",
 }
@@ -141,7 +142,8 @@ def _with_found(each: ErrorDetails, expected: str, found: str) -> str:
 def _expected(path: Path, each: ErrorDetails) -> str:
     kind, context = each["type"], each.get("ctx", {})
     if kind in _TYPES:
-        shape = next((_SHAPES[str(step)] for step in path[-1:] if step in _SHAPES), None)
+        step = "reset.keep" if path == ("reset", "keep") else path[-1] if path else ""
+        shape = _SHAPES.get(str(step))
         return f"expected {shape or _TYPES[kind]}"
     said: Mapping[str, Callable[[], str]] = {
         "greater_than_equal": lambda: f"expected {int(context['ge'])} or more",

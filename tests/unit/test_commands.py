@@ -99,6 +99,7 @@ def test_only_root_runs_a_command_as_somebody_else(monkeypatch: pytest.MonkeyPat
         ("after_reset: [{run: [x], timeout: 0m}]", "a duration"),
         ("after_reset: [{run: [x], user: 'a b'}]", "the name of a user of the system"),
         ("after_reset: [{run: [x], shell: true}]", "shell"),
+        ("reset: {keep: [main]}", "a mapping such as {main: [alembic_version]}"),
         ("reset: {keep: {mian: [x]}}", "there is no store mian"),
         ("reset: {keep: {papers: [x]}}", "a files store has no tables whose rows could stay"),
     ],
