@@ -21,6 +21,9 @@ from storekeeper.stores.files.listing import Seen, shown, walk
 from storekeeper.stores.files.scope import Scope, order_of
 from storekeeper.stores.files.store import FilesHold, FilesStore
 from storekeeper.stores.folder import StoreFolder
+from storekeeper.stores.identities import PatternSource, Remarks
+from storekeeper.stores.mending import Wanted
+from storekeeper.stores.protocol import Part
 from tests.harness.trees import as_user, everything, many, snapshot, store_at
 from tests.stores.walk import Journal, dump_after, entries, take, take_whole
 
@@ -335,3 +338,34 @@ class _passable:  # noqa: N801 reads as a word in `with`
     def __exit__(self, *_: object) -> None:
         for each, mode in zip(self._closed, self._modes, strict=True):
             each.chmod(mode & 0o7777)
+
+
+def test_a_part_of_a_copy_is_what_a_document_needs_and_comes_back_whole_with_all_below_it(tmp_path: Path) -> None:
+    root, source, wanted = tmp_path / "live", PatternSource("books/{id}"), [Wanted("4711")]
+    for path in ("4710/other", "4711/pages/1.png", "4712/far"):
+        (root / "books" / path).parent.mkdir(parents=True)
+        (root / "books" / path).write_text(path)
+    os.link(root / "books/4710/other", root / "books/4711/shared")
+    os.chmod(root / "books/4711/pages", 0o750)
+    store = store_at(root, tmp_path)
+    folder, record = take(store, tmp_path / "sets")
+    before = {path: entry for path, entry in snapshot(root / "books/4711").items() if path != "shared"}
+    remove(root / "books/4711")
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    with (
+        store.copy(folder, record, scratch, Part("4711", [source])) as copy,
+        copy.mender(source, (), "0123abcd") as origin,
+        store.mender(source, (), "0123abcd") as mender,
+    ):
+        assert {each.id for each in copy.identities(source, Remarks())} == {"4710", "4711"}  # a name of the first has its contents
+        with origin.grip(wanted) as held, mender.grip(wanted) as grip:
+            pieces = mender.brought(held.pieces("4711"), origin)
+            mender.receive(pieces, origin)
+            grip.exchange("4711", [], pieces)
+            assert [mender.told(piece) for piece in grip.pieces("4711")] == [piece["told"] for piece in pieces]
+        mender.drop()
+    after = snapshot(root / "books/4711")
+    assert (root / "books/4711/shared").read_text() == "4710/other"
+    assert {path: entry for path, entry in after.items() if path != "shared"} == before
+    assert sorted(path.name for path in root.iterdir()) == ["books"]

@@ -81,3 +81,18 @@ def test_a_file_or_link_in_place_of_a_directory_is_no_empty_one(root: Path) -> N
         with pytest.raises(Failed, match=f"{folder} is no directory"):
             matches(root, f"{folder}/{{id}}_*")
     assert matches(root, "never/made/{id}.md") == []
+
+
+@pytest.mark.parametrize(
+    ("pattern", "path", "document", "holds"),
+    [
+        ("raw/{id}_*", "raw/4711_a.pdf", "4711", True),
+        ("raw/{id}_*", "raw/4711_a.pdf", "471", False),
+        ("{owner}/{id}.pdf", "anna/4711.pdf", "4711", True),
+        ("{owner}/{id}.pdf", "anna", "4711", False),
+        ("books/{id}", "books/4711/pages/1.png", "4711", True),
+        ("books/{id}", "books/4712/4711", "4711", False),
+    ],
+)
+def test_a_path_is_a_documents_by_its_names_alone(pattern: str, path: str, document: str, holds: bool) -> None:
+    assert Pattern(pattern).holds(path, document) is holds
