@@ -18,8 +18,10 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 @pytest.fixture
 def environment(tmp_path: Path) -> dict[str, str]:
     """The demo in a place that the server's user can reach."""
-    for parent in (tmp_path, *tmp_path.parents[:2]):
-        parent.chmod(0o755)
+    for parent in (tmp_path, *tmp_path.parents):
+        mode = parent.stat().st_mode
+        if not mode & 0o001:
+            parent.chmod(mode & 0o7777 | 0o055)
     return {**os.environ, "STOREKEEPER_DEMO": str(tmp_path / "demo")}
 
 
