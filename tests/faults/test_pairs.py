@@ -226,7 +226,9 @@ class Soak:
 
     @property
     def goes_on(self) -> bool:
-        return time.monotonic() < self.until and not (self.stuck or self.wrong or self.mixed)
+        """Until its time is over; on a slow machine until one has met another, for a minute at most."""
+        has_met = self.met + self.ended[ENDS[BUSY][0]] > 0
+        return time.monotonic() < self.until + (0 if has_met else 60) and not (self.stuck or self.wrong or self.mixed)
 
     def work(self, seed: int) -> None:
         chosen = random.Random(seed)
