@@ -13,13 +13,12 @@ import pytest
 
 from storekeeper.cli.main import main
 from storekeeper.host.progress import Progress
-from storekeeper.sets import pruning
+from storekeeper.sets import copies, pruning
 from storekeeper.sets import readahead as readahead_module
 from storekeeper.sets.artefacts import check_artefacts
 from storekeeper.sets.pruning import MostWouldGo
 from storekeeper.sets.repository import Repository, StackSets
 from storekeeper.stack.model import Keep
-from storekeeper.verbs import prove as prove_module
 from tests.faults.test_retention import LATER, NEWEST, ids, picture, prune, removed
 from tests.harness.program import Program
 from tests.harness.sets import START, publish_daily
@@ -127,7 +126,7 @@ def test_without_the_lock_a_set_would_go_while_it_is_read(sets: StackSets, sourc
 
 
 @pytest.mark.fault("C10")
-@pytest.mark.parametrize(("verb", "module"), [("prove", prove_module), ("verify", readahead_module)])
+@pytest.mark.parametrize(("verb", "module"), [("prove", copies), ("verify", readahead_module)])
 def test_retention_that_runs_during_a_proof_or_a_verify_leaves_the_set_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verb: str, module: ModuleType
 ):

@@ -50,7 +50,7 @@ def test_a_proof_that_fails_leaves_no_scratch_place(lab: Lab, monkeypatch: pytes
     def fail(*_: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr(store, "prove", fail)
+    monkeypatch.setattr(store, "copy", fail)
     with pytest.raises(MemoryError):
         prove(lab.context)
     assert _left(lab) == []
