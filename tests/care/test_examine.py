@@ -277,6 +277,14 @@ def holder(found: InUse, **more: Any) -> verb.Holder:
     return verb.Holder(store, found.pid, found.program, **more)
 
 
+def words_of(pid: int) -> bytes:
+    """The command of a process that runs; of one that is still about to begin nothing is told yet, and of one that was ended never."""
+    deadline = time.monotonic() + 5
+    while not (words := Path(f"/proc/{pid}/cmdline").read_bytes()) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return words
+
+
 @pytest.fixture
 def alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """The processes that this test starts are not taken for those of the program."""
@@ -295,7 +303,7 @@ def test_runs_of_our_own_and_what_they_started_are_never_asked(tmp_path: Path) -
                 with pytest.raises(Refused, match="at work for storekeeper itself"):
                     verb.evict(holder(InUse(pid, comm(pid), "write")), "demo")
             assert process.poll() is None
-            assert Path(f"/proc/{started}/cmdline").read_bytes() == b"sleep\0" + b"60\0"
+            assert words_of(started) == b"sleep\0" + b"60\0"
         finally:
             os.kill(started, signal.SIGKILL)
             process.kill()
