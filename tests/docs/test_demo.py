@@ -49,7 +49,7 @@ def _left_running(place: str) -> list[str]:
 def test_the_demo_keeps_proves_breaks_catches_and_puts_back_and_does_so_again(environment: Mapping[str, str]) -> None:
     for _ in range(2):
         demo = _begin(environment)
-        said, _ = demo.communicate(timeout=150)
+        said, _ = demo.communicate(timeout=400)
         assert demo.returncode == 0, said
         steps = [line.split()[0] for line in said.splitlines() if line.startswith("  ")]
         assert steps == [
