@@ -18,15 +18,16 @@ $(STAMP): requirements.lock pyproject.toml
 demo: setup
 	$(BIN)/python -m demo
 
-# Two files go on at once: of real servers, which mostly wait, and of what is not timed. What kills at a moment, fills a disk or
-# counts seconds has the machine to itself.
-TWO := --numprocesses 2 --dist loadfile
+# Real servers first, two files at once: they mostly wait. Then what kills at a moment, fills a disk or counts seconds, one by one, and
+# beside it all others; what the first of them said is shown when both have ended.
 ALONE := tests/faults tests/stores
 test: setup
-	@failed=0; \
-	$(BIN)/pytest tests/servers $(TWO) $(PYTEST) || failed=1; \
-	$(BIN)/pytest $(TWO) --ignore tests/servers $(addprefix --ignore ,$(ALONE)) $(PYTEST) || failed=1; \
-	$(BIN)/pytest $(ALONE) $(PYTEST) || failed=1; \
+	@failed=0; said=$$(mktemp); trap 'kill $$alone 2>/dev/null; rm -f $$said' EXIT INT TERM; \
+	$(BIN)/pytest tests/servers --numprocesses 2 --dist loadfile $(PYTEST) || failed=1; \
+	$(BIN)/pytest $(ALONE) $(PYTEST) >$$said 2>&1 & alone=$$!; \
+	$(BIN)/pytest --ignore tests/servers $(addprefix --ignore ,$(ALONE)) $(PYTEST) || failed=1; \
+	wait $$alone || failed=1; alone=; \
+	cat $$said; \
 	exit $$failed
 
 # The fault campaign with its full counts; writes docs/faults.md from what it found. Takes an hour and a half on two cores.
