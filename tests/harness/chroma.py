@@ -69,7 +69,14 @@ def say(word):
 """
 _WRITER = """
 target = collection("papers")
-target.modify(configuration={"hnsw": {"sync_threshold": arguments["sync"], "batch_size": min(100, arguments["sync"])}})
+for attempt in range(100):  # a client that has just opened a directory still writes to it by itself, and refuses its own caller meanwhile
+    try:
+        target.modify(configuration={"hnsw": {"sync_threshold": arguments["sync"], "batch_size": min(100, arguments["sync"])}})
+        break
+    except chromadb.errors.InternalError as error:
+        if "database is locked" not in str(error) or attempt == 99:
+            raise
+        time.sleep(0.05)
 target = collection("papers")
 batch, number, slowest = arguments["batch"], 0, 0.0
 while True:
@@ -90,8 +97,8 @@ def execute(directory: Path, code: str, *, patience_s: float = PATIENCE_S * 4, *
 
 @contextmanager
 def running(directory: Path, code: str, **arguments: Any) -> Iterator[subprocess.Popen[bytes]]:
-    """The same, still running while the block does."""
-    process = subprocess.Popen(argv_of(directory, code, arguments), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=_ENVIRONMENT)
+    """The same, still running while the block does. What it says on standard error stands in the run's own."""
+    process = subprocess.Popen(argv_of(directory, code, arguments), stdout=subprocess.PIPE, env=_ENVIRONMENT)
     try:
         yield process
     finally:
