@@ -30,14 +30,18 @@ def resolved(declared: Store, name: str) -> Store:
     return declared
 
 
-def refuse_overlaps(stack: Stack) -> None:
-    """Raises Refused where two stores turn out to be the same, or one to be inside another."""
-    if not any(getattr(store, "kind", "") in ("sqlite", "postgresql") and getattr(store, "url", None) for store in stack.stores.values()):
-        return  # the stack file was checked as it stands
+def resolved_stack(stack: Stack) -> Stack:
+    """The same stack with the place of every store in it. Raises as `resolved` does, and Refused where two stores turn out to be the same,
+    or one to be inside another.
+    """
     stores = {name: resolved(store, name) for name, store in stack.stores.items()}
-    found = next(stores_that_overlap(stack.model_copy(update={"stores": stores})), None)
-    if found is not None:
-        raise Refused(f"{'.'.join(map(str, found[0]))}: {found[1]}", next="see what the applications' settings say")
+    if all(stores[name] is store for name, store in stack.stores.items()):
+        return stack  # the stack file was checked as it stands
+    found = stack.model_copy(update={"stores": stores})
+    overlap = next(stores_that_overlap(found), None)
+    if overlap is not None:
+        raise Refused(f"{'.'.join(map(str, overlap[0]))}: {overlap[1]}", next="see what the applications' settings say")
+    return found
 
 
 def _file(setting: Setting, directory: Path | None, name: str) -> Path:

@@ -52,10 +52,11 @@ def refuse_unknown_stores(stack: Stack, names: Collection[str]) -> None:
 
 
 def open_stores(stack: Stack, places: Places, allowed: Allowed = NOTHING) -> Mapping[str, Store]:
-    """Every declared store; none is contacted yet. Raises Refused for a kind whose library is missing, and as `state_of` does."""
-    found = {name: open_store_of(stack, name, places, allowed) for name in stack.stores}
-    resolving.refuse_overlaps(stack)
-    return found
+    """Every declared store; none is contacted yet. Raises Refused for a kind whose library is missing, as `state_of` does, and where the
+    place of a store cannot be told, or is that of another.
+    """
+    stack = resolving.resolved_stack(stack)
+    return {name: open_store_of(stack, name, places, allowed) for name in stack.stores}
 
 
 def open_store_of(stack: Stack, name: str, places: Places, allowed: Allowed = NOTHING) -> Store:
@@ -73,7 +74,8 @@ def open_store_of(stack: Stack, name: str, places: Places, allowed: Allowed = NO
 
 @contextmanager
 def opened(places: Places, stack: Stack, progress: Progress, *, lock: str | None = None, allowed: Allowed = NOTHING) -> Iterator[Opened]:
-    """What a verb works with beside the sets, while the block runs. `lock` is the purpose of the stack's lock; None takes none.
+    """What a verb works with beside the sets, while the block runs. `lock` is the purpose of the stack's lock; None takes none. The stack is
+    as it was declared but for its stores, whose places are read from where the application keeps them.
 
     Raises Busy when another run has the lock, Refused for a state directory that is not to be trusted.
     """
@@ -82,6 +84,7 @@ def opened(places: Places, stack: Stack, progress: Progress, *, lock: str | None
         state = state_of(places, stack.stack)
         if lock is not None:
             held.enter_context(locks.hold(lock_of(places, stack.stack), lock))
+        stack = resolving.resolved_stack(stack)
         yield Opened(
             stack=stack,
             stores=open_stores(stack, places, allowed),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -103,3 +104,31 @@ def test_a_file_is_found_by_the_setting_backed_up_and_restored(tmp_path: Path) -
     assert program.rows() == 40
     assert len(program.database().read_bytes()) == len(saved)
     assert os.path.realpath(program.database()) == str(program.database())
+
+
+def test_a_command_after_a_reset_cannot_make_us_show_the_settings_password(program: Program) -> None:
+    path = program.config / "stacks/demo.yml"
+    stack = path.read_text() + "after_reset: [{run: [sh, -c, 'cat $PGPASSFILE; exit 1', sh, '{main}']}]\n"
+    path.write_text(stack)
+    assert program.run("backup", "demo").code == 0
+    ended = program.answer("reset", "demo", "--yes")
+    hold_to(ended, 1, "failed", "ended with 1", "all stores are back as they were")
+    assert ":postgres:" in ended.out, "what it said is told, so the password could have been"
+    assert PASSWORD not in ended.out + ended.err
+    assert program.answer("query", "demo", "count").document["result"]["rows"] == [[50]]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+def test_what_a_command_makes_beside_a_file_of_the_setting_belongs_to_the_application(tmp_path: Path) -> None:
+    program = Program(tmp_path / "host")
+    program.declare_small()
+    env = env_of(tmp_path, "sqlite:///./main.db", 0o644)
+    main = f"kind: sqlite, directory: {program.database().parent}, {URL.format(env=env)}"
+    after = "after_reset: [{run: [chown, root, '{main}'], user: root}]"
+    program.declare(f"stack: demo\nstores: {{main: {{{main}}}}}\n{after}\n")
+    owner = pwd.getpwnam("daemon")
+    os.chown(program.database(), owner.pw_uid, owner.pw_gid)
+    assert program.run("backup", "demo").code == 0
+    assert program.run("reset", "demo", "--yes").code in (0, 4)
+    assert program.rows() == 0
+    assert (program.database().stat().st_uid, program.database().stat().st_gid) == (owner.pw_uid, owner.pw_gid)

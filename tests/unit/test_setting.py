@@ -10,7 +10,7 @@ import pytest
 from storekeeper.outcomes import Refused
 from storekeeper.stack.loader import StackFileErrors, check_text
 from storekeeper.stack.model import PostgresqlModel, SqliteModel
-from storekeeper.stack.resolving import refuse_overlaps, resolved
+from storekeeper.stack.resolving import resolved, resolved_stack
 from storekeeper.stack.secrets import read_secret
 from storekeeper.stack.types import Setting
 
@@ -163,4 +163,4 @@ def test_two_stores_that_turn_out_to_be_one_are_refused(tmp_path: Path) -> None:
     url = f"url: {{file: {tmp_path}/.env, key: DATABASE_URL}}"
     text = FILE.format(main=f"kind: sqlite, {url}") + "  other: {kind: sqlite, path: /srv/x.db}\n"
     with pytest.raises(Refused, match=r"/srv/x\.db overlaps /srv/x\.db of stores\.main"):
-        refuse_overlaps(check_text(text, "demo.yml"))
+        resolved_stack(check_text(text, "demo.yml"))
