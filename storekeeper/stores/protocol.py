@@ -273,9 +273,6 @@ class Store(Protocol):
         was started for it. With `part` no more needs to be there. Unknown when it cannot be tried here.
         """
 
-    def prove(self, folder: Path, record: StoreRecord, scratch: Path) -> Content:
-        """The content of such a copy."""
-
     def raw_bytes(self) -> int:
         """How much `raw_copy` would copy. Raises Refused where no raw copy can be made, such as of files that belong to a server."""
 

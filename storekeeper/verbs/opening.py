@@ -74,8 +74,8 @@ def open_store_of(stack: Stack, name: str, places: Places, allowed: Allowed = NO
 
 @contextmanager
 def opened(places: Places, stack: Stack, progress: Progress, *, lock: str | None = None, allowed: Allowed = NOTHING) -> Iterator[Opened]:
-    """What a verb works with beside the sets, while the block runs. `lock` is the purpose of the stack's lock; None takes none. The stack is
-    as it was declared but for its stores, whose places are read from where the application keeps them.
+    """What a verb works with beside the sets, while the block runs. `lock` is the purpose of the stack's lock; None takes none. The stack
+    is as it was declared but for its stores, whose places are read from where the application keeps them.
 
     Raises Busy when another run has the lock, Refused for a state directory that is not to be trusted.
     """

@@ -20,6 +20,7 @@ from storekeeper.stack.types import SecretReference
 from storekeeper.stores.postgresql import PostgresqlStore, build
 from storekeeper.stores.surroundings import Surroundings
 from tests.harness.postgresql import PASSWORD, Server, reachable_directory, server_user
+from tests.harness.proving import content_of_copy
 from tests.stores.walk import Taken, take_whole
 
 _numbers = itertools.count()
@@ -120,7 +121,7 @@ def test_a_hostile_function_starts_no_program_when_its_set_is_proven(
     case = _case(server, around, tmp_path, attacked, HOSTILE[how])
     scratch = reachable_directory()
     try:
-        content = case.store.prove(case.taken.folder, case.taken.record, scratch)
+        content = content_of_copy(case.store, case.taken.folder, case.taken.record, scratch)
         assert case.damage() == []
         refuse_difference(content, case.taken.record, "the proof")
     finally:
@@ -142,7 +143,7 @@ def test_a_hostile_function_has_no_more_rights_where_a_set_has_several_owners(
         refuse_difference(
             case.store.stage(case.taken.folder, case.taken.record, case.store.place(next(_tokens), None)), case.taken.record, "it"
         )
-        refuse_difference(case.store.prove(case.taken.folder, case.taken.record, scratch), case.taken.record, "it")
+        refuse_difference(content_of_copy(case.store, case.taken.folder, case.taken.record, scratch), case.taken.record, "it")
         assert case.damage() == []
     finally:
         scratch.rmdir()
@@ -161,7 +162,7 @@ def test_a_constraint_that_is_made_after_the_rows_is_checked_by_its_owner(
     scratch = reachable_directory()
     try:
         case.store.stage(case.taken.folder, case.taken.record, case.store.place(next(_tokens), None))
-        case.store.prove(case.taken.folder, case.taken.record, scratch)
+        content_of_copy(case.store, case.taken.folder, case.taken.record, scratch)
         assert case.damage() == []
     finally:
         scratch.rmdir()
@@ -184,7 +185,7 @@ def test_an_event_trigger_of_the_set_does_not_run_while_it_is_proven_and_a_resto
     taken = take_whole(case.store, tmp_path / "enabled")
     scratch = reachable_directory()
     try:
-        refuse_difference(case.store.prove(taken.folder, taken.record, scratch), taken.record, "the proof")
+        refuse_difference(content_of_copy(case.store, taken.folder, taken.record, scratch), taken.record, "the proof")
         assert not case.marker.exists()
     finally:
         scratch.rmdir()

@@ -27,6 +27,7 @@ from storekeeper.stores.folder import StoreFolder
 from storekeeper.stores.protocol import Dumped, Facts
 from storekeeper.stores.record import StoreRecord
 from storekeeper.stores.surroundings import Surroundings
+from tests.harness.proving import content_of_copy
 
 PATIENCE_S = 60.0
 _ENVIRONMENT = {"PATH": os.environ.get("PATH", ""), "HOME": "/nonexistent", "ANONYMIZED_TELEMETRY": "False", "LC_ALL": "C.UTF-8"}
@@ -318,7 +319,7 @@ class Keeper:
         """Whether Chroma answers what the files hold, and they are what was recorded. Raises Failed where Chroma differs."""
         scratch = self.scratch / folder.name
         scratch.mkdir()
-        content = self.store.prove(folder, record, scratch)
+        content = content_of_copy(self.store, folder, record, scratch)
         return content.counts == record.counts and content.digests == record.digests
 
     def opened(self) -> ChromaStore:

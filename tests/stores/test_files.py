@@ -24,6 +24,7 @@ from storekeeper.stores.folder import StoreFolder
 from storekeeper.stores.identities import PatternSource, Remarks
 from storekeeper.stores.mending import Wanted
 from storekeeper.stores.protocol import Part
+from tests.harness.proving import content_of_copy
 from tests.harness.trees import as_user, everything, many, snapshot, store_at
 from tests.stores.walk import Journal, dump_after, entries, take, take_whole
 
@@ -57,7 +58,7 @@ def test_a_proof_holds_the_set_to_every_attribute_it_restores(tmp_path: Path) ->
     store = store_at(root, tmp_path)
     folder, record = take(store, tmp_path / "sets")
     (tmp_path / "scratch").mkdir()
-    refuse_difference(store.prove(folder, record, tmp_path / "scratch"), record, "the proof")
+    refuse_difference(content_of_copy(store, folder, record, tmp_path / "scratch"), record, "the proof")
     assert list((tmp_path / "scratch").iterdir()) == []
 
 
@@ -82,7 +83,7 @@ def test_control_a_restore_that_forgets_one_attribute_is_found_by_the_digest(
     replaced = {"link": copy_instead, "setxattr": only_tried}.get(lost, lambda *_, **__: None)
     monkeypatch.setattr(os, lost, replaced)
     (tmp_path / "scratch").mkdir()
-    found = store.prove(folder, record, tmp_path / "scratch")
+    found = content_of_copy(store, folder, record, tmp_path / "scratch")
     monkeypatch.undo()
     if lost == "chown" and os.geteuid() != 0:
         return
@@ -321,7 +322,7 @@ def test_a_hash_of_what_stands_on_disk_is_made_not_of_what_was_meant(tmp_path: P
     monkeypatch.setattr(staging, "read_back", rot)
     (tmp_path / "scratch").mkdir()
     with pytest.raises(Failed, match="digest of tree"):
-        refuse_difference(store.prove(folder, record, tmp_path / "scratch"), record, "the proof")
+        refuse_difference(content_of_copy(store, folder, record, tmp_path / "scratch"), record, "the proof")
 
 
 class _passable:  # noqa: N801 reads as a word in `with`

@@ -24,6 +24,7 @@ from storekeeper.stores.files.rights import Rights
 from storekeeper.stores.files.scope import Scope
 from storekeeper.stores.lines import read_lines, to_line
 from storekeeper.stores.record import StoreRecord
+from tests.harness.proving import content_of_copy
 from tests.harness.trees import as_user, everything, many, snapshot, store_at
 from tests.stores.walk import Journal, take
 
@@ -108,7 +109,7 @@ def test_a_hostile_listing_is_found_and_nothing_is_written_outside(tmp_path: Pat
     (tmp_path / "scratch").mkdir()
     for use in (
         lambda: store.verify(folder, record),
-        lambda: store.prove(folder, record, tmp_path / "scratch"),
+        lambda: content_of_copy(store, folder, record, tmp_path / "scratch"),
         lambda: store.foresee(folder, record, None),
         lambda: store.stage(folder, record, place),
     ):
@@ -161,7 +162,7 @@ def test_contents_longer_than_listed_are_not_written_out(tmp_path: Path) -> None
         store.verify(folder, record)
     (tmp_path / "scratch").mkdir()
     with pytest.raises(Failed, match="not what was recorded"):
-        store.prove(folder, record, tmp_path / "scratch")
+        content_of_copy(store, folder, record, tmp_path / "scratch")
 
 
 @pytest.mark.fault("E-15")
@@ -177,7 +178,7 @@ def test_contents_replaced_by_a_link_are_not_followed(tmp_path: Path) -> None:
         store.verify(folder, record)
     (tmp_path / "scratch").mkdir()
     with pytest.raises(Failed):
-        store.prove(folder, record, tmp_path / "scratch")
+        content_of_copy(store, folder, record, tmp_path / "scratch")
 
 
 @pytest.mark.parametrize(
@@ -236,12 +237,12 @@ def test_a_proof_without_root_takes_only_what_it_cannot_set_as_recorded(tmp_path
     os.chown(tmp_path / "scratch", 65534, 65534)
     with passable(tmp_path), as_user(65534, 65534):
         store = store_at(root, tmp_path)
-        refuse_difference(store.prove(folder, record, tmp_path / "scratch"), record, "the proof")
+        refuse_difference(content_of_copy(store, folder, record, tmp_path / "scratch"), record, "the proof")
     stored = folder / "content" / "a.b" / "x"
     stored.chmod(0o600)
     stored.write_text("b")
     with passable(tmp_path), as_user(65534, 65534), pytest.raises(Failed, match="not what was recorded"):
-        store.prove(folder, record, tmp_path / "scratch")
+        content_of_copy(store, folder, record, tmp_path / "scratch")
 
 
 @pytest.mark.fault("E-27")

@@ -18,6 +18,7 @@ from storekeeper.sets.context import Context
 from storekeeper.sets.publishing import take_set
 from storekeeper.stack.model import ChromaModel, SqliteModel, Stack
 from tests.harness.postgresql import Server, reachable_directory, start_server
+from tests.harness.proving import content_of_copy
 from tests.harness.stacks import open_context
 
 POINTS = 8
@@ -143,7 +144,7 @@ def test_the_rows_of_postgresql_are_of_the_same_moment_as_the_vectors(applicatio
     assert manifest.stores["vectors"].pause_ms > 0
     assert manifest.stores["server"].pause_ms == 0
     scratch = reachable_directory()
-    restored = application.context.stores["server"].prove(entry.path / "server", manifest.stores["server"], scratch)
+    restored = content_of_copy(application.context.stores["server"], entry.path / "server", manifest.stores["server"], scratch)
     assert restored.digests == manifest.stores["server"].digests
     vectors = len(_vectors(entry.path / "vectors/directory/chroma.sqlite3"))
     assert restored.counts["public.documents"] in (vectors, vectors + 1), "at most the one document that was under way"

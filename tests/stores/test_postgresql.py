@@ -17,6 +17,7 @@ from storekeeper.sets.comparison import refuse_difference
 from storekeeper.stores.postgresql import PostgresqlStore, build, loading
 from storekeeper.stores.surroundings import Surroundings
 from tests.harness.postgresql import Server, start_server
+from tests.harness.proving import content_of_copy
 from tests.stores.walk import Journal, Taken, check_sums, take_whole
 
 LONG = "l" + "ö" * 31  # 63 bytes
@@ -128,7 +129,7 @@ def taken_of(store: PostgresqlStore, around: Surroundings) -> Taken:
 def proven(store: PostgresqlStore, taken: Taken, around: Surroundings) -> None:
     scratch = around.scratch / f"prove{next(_numbers)}"
     scratch.mkdir(mode=0o700)
-    refuse_difference(store.prove(taken.folder, taken.record, scratch), taken.record, "the proof")
+    refuse_difference(content_of_copy(store, taken.folder, taken.record, scratch), taken.record, "the proof")
     assert list(scratch.iterdir()) == []
     scratch.rmdir()
 
@@ -380,7 +381,7 @@ def test_nothing_of_a_proof_is_left_when_it_fails(newest: Server, around: Surrou
     scratch = around.scratch / "failing"
     scratch.mkdir(mode=0o700)
     with pytest.raises(Failed):
-        store.prove(taken.folder, taken.record, scratch)
+        content_of_copy(store, taken.folder, taken.record, scratch)
     assert list(scratch.iterdir()) == []
     running = subprocess.run(["ps", "-eo", "args"], check=True, capture_output=True, text=True).stdout
     assert str(scratch) not in running

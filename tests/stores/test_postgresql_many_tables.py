@@ -13,6 +13,7 @@ from storekeeper.stores.postgresql import PostgresqlStore, build, loading, scrat
 from storekeeper.stores.postgresql.recorded import recorded_in
 from storekeeper.stores.surroundings import Surroundings
 from tests.harness.postgresql import Server, start_server
+from tests.harness.proving import content_of_copy
 from tests.stores.walk import Journal, Taken, take_whole
 
 TABLES = 600
@@ -76,7 +77,7 @@ def test_the_scratch_server_has_room_for_all_the_tables_of_the_set(
 ) -> None:
     monkeypatch.setattr(scratch, "_LEAST_LOCKS", 10)
     monkeypatch.setattr(loading, "_fits_one_transaction", lambda *_: True)
-    refuse_difference(store.prove(taken.folder, taken.record, around.scratch), taken.record, "what was restored")
+    refuse_difference(content_of_copy(store, taken.folder, taken.record, around.scratch), taken.record, "what was restored")
 
 
 def test_control_without_that_room_a_good_set_would_be_called_unprovable(
@@ -86,4 +87,4 @@ def test_control_without_that_room_a_good_set_would_be_called_unprovable(
     monkeypatch.setattr(loading, "_fits_one_transaction", lambda *_: True)
     monkeypatch.setattr(scratch, "_launch", lambda programs, home, sockets, user, _: real(programs, home, sockets, user, 10))
     with pytest.raises(Failed, match="out of shared memory"):
-        store.prove(taken.folder, taken.record, around.scratch)
+        content_of_copy(store, taken.folder, taken.record, around.scratch)

@@ -17,6 +17,7 @@ from storekeeper.stores.postgresql import PostgresqlStore, archive, build, scrat
 from storekeeper.stores.postgresql.archive import Compression
 from storekeeper.stores.surroundings import Surroundings
 from tests.harness.postgresql import Server, programs_of, start_server
+from tests.harness.proving import content_of_copy
 from tests.stores.walk import Taken, take_whole
 
 ROWS = "create table t as select i, md5(i::text) as body from generate_series(1, 5000) i; create table u (id int); insert into u values (1)"
@@ -135,7 +136,7 @@ def test_an_archive_of_another_database_is_found_by_the_proof(
         scratch_place = around.scratch / f"swapped{tmp_path.name}"
         scratch_place.mkdir()
         with pytest.raises(Failed, match=r"the digest of public\.t"):
-            refuse_difference(store.prove(taken.folder, taken.record, scratch_place), taken.record, "the proof")
+            refuse_difference(content_of_copy(store, taken.folder, taken.record, scratch_place), taken.record, "the proof")
 
 
 def test_a_proof_without_the_servers_programs_is_unknown_and_names_the_package(
@@ -149,7 +150,7 @@ def test_a_proof_without_the_servers_programs_is_unknown_and_names_the_package(
     store = build("main", server.declared("app", programs=client), around)
     store.verify(taken.folder, taken.record)
     with pytest.raises(Unknown, match="initdb and postgres 18") as unknown:
-        store.prove(taken.folder, taken.record, tmp_path)
+        content_of_copy(store, taken.folder, taken.record, tmp_path)
     assert unknown.value.next == "apt-get install postgresql-18"
 
 
@@ -163,7 +164,7 @@ def test_a_proof_without_an_extension_is_unknown_and_names_it(taken: Taken, stor
     place = around.scratch / f"ext{taken.folder.parent.parent.name}"
     place.mkdir()
     with pytest.raises(Unknown, match=r"extension postgis 3\.4\.2, which is not installed") as unknown:
-        store.prove(taken.folder, taken.record, place)
+        content_of_copy(store, taken.folder, taken.record, place)
     assert unknown.value.next == "apt-get install postgresql-18-postgis"
     assert list(place.iterdir()) == []
 
@@ -178,7 +179,7 @@ def test_an_archive_newer_than_pg_restore_is_unknown_with_both_versions(taken: T
 def test_a_scratch_path_too_long_for_a_socket_still_proves(taken: Taken, store: PostgresqlStore, around: Surroundings) -> None:
     long = around.scratch / ("x" * 100 + taken.folder.parent.parent.name[-40:])
     long.mkdir()
-    refuse_difference(store.prove(taken.folder, taken.record, long), taken.record, "the proof")
+    refuse_difference(content_of_copy(store, taken.folder, taken.record, long), taken.record, "the proof")
 
 
 def test_a_broken_record_beside_the_archive_fails_and_is_named(taken: Taken, store: PostgresqlStore) -> None:
@@ -206,6 +207,6 @@ def test_a_scratch_server_that_cannot_start_is_unknown_and_leaves_nothing(
     place = around.scratch / f"broken{taken.folder.parent.parent.name}"
     place.mkdir()
     with pytest.raises(StorekeeperError, match="did not start") as unknown:
-        store.prove(taken.folder, taken.record, place)
+        content_of_copy(store, taken.folder, taken.record, place)
     assert isinstance(unknown.value, Unknown)
     assert list(place.iterdir()) == []

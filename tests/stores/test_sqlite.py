@@ -18,6 +18,7 @@ from storekeeper.stores.record import StoreRecord
 from storekeeper.stores.registry import open_store
 from storekeeper.stores.surroundings import Surroundings
 from tests.harness import sqlite as lab
+from tests.harness.proving import content_of_copy
 from tests.stores import walk
 
 MODES = ("wal", "delete")
@@ -25,7 +26,7 @@ MODES = ("wal", "delete")
 
 def content_of(store, folder: Path, record: StoreRecord, scratch: Path):
     scratch.mkdir(exist_ok=True)
-    return store.prove(folder, record, scratch)
+    return content_of_copy(store, folder, record, scratch)
 
 
 @pytest.mark.parametrize("mode", MODES)

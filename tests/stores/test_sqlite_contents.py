@@ -17,6 +17,7 @@ from storekeeper.outcomes import Failed, Refused, Severity
 from storekeeper.stores import databases
 from storekeeper.stores.sqlite import contents
 from tests.harness import sqlite as lab
+from tests.harness.proving import content_of_copy
 from tests.stores import walk
 
 
@@ -115,7 +116,7 @@ def test_hostile_table_and_column_names_are_names(tmp_path: Path) -> None:
     assert record.counts == dict.fromkeys(sorted(HOSTILE), 1)
     store.verify(folder, record)
     (tmp_path / "scratch").mkdir()
-    assert store.prove(folder, record, tmp_path / "scratch").digests == dict(record.digests)
+    assert content_of_copy(store, folder, record, tmp_path / "scratch").digests == dict(record.digests)
     assert os.listdir(tmp_path / "scratch") == []
 
 
@@ -196,7 +197,7 @@ def test_an_index_that_lost_an_entry_is_found_although_quick_check_finds_nothing
         store.verify(folder, record)
     (tmp_path / "scratch").mkdir()
     with pytest.raises(Failed, match="damaged"):
-        store.prove(folder, record, tmp_path / "scratch")
+        content_of_copy(store, folder, record, tmp_path / "scratch")
     assert os.listdir(tmp_path / "scratch") == []
 
 
@@ -258,7 +259,7 @@ def test_reading_an_artefact_leaves_nothing_beside_it(tmp_path: Path) -> None:
     folder, record = walk.take(store, tmp_path / "set")
     (tmp_path / "scratch").mkdir()
     store.verify(folder, record)
-    store.prove(folder, record, tmp_path / "scratch")
+    content_of_copy(store, folder, record, tmp_path / "scratch")
     store.foresee(folder, record, None)
     store.stage(folder, record, store.place("0011aabb", None))
     assert lab.ask(folder / "database.sqlite", "select count(*) from papers") == [(30,)]  # nor does the sqlite3 of a person

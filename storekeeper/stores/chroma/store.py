@@ -211,10 +211,6 @@ class ChromaStore:
             for each in (path, path.with_name("blank")):
                 durable.remove_tree(each)
 
-    def prove(self, folder: Path, record: StoreRecord, scratch: Path) -> Content:
-        with self.copy(folder, record, scratch) as copy:
-            return copy.content()
-
     def raw_bytes(self) -> int:
         return rawtree.bytes_of(self._directory())
 

@@ -222,10 +222,6 @@ class FilesStore:
         finally:
             remove(root)
 
-    def prove(self, folder: Path, record: StoreRecord, scratch: Path) -> Content:
-        with self.copy(folder, record, scratch) as copy:
-            return copy.content()
-
     def raw_bytes(self) -> int:
         return rawcopying.bytes_of(self._root, self._scope)
 

@@ -202,10 +202,6 @@ class PostgresqlStore:
             )
             yield PostgresqlCopy(self._name, declared, self._surroundings, access, recorded)
 
-    def prove(self, folder: Path, record: StoreRecord, scratch: Path) -> Content:
-        with self.copy(folder, record, scratch) as copy:
-            return copy.content()
-
     def raw_bytes(self) -> int:
         """Raises Refused: the files belong to the server, and mean nothing without all of its others."""
         database = self._database

@@ -226,10 +226,6 @@ class SqliteStore:
         finally:
             remove(path)
 
-    def prove(self, folder: Path, record: StoreRecord, scratch: Path) -> Content:
-        with self.copy(folder, record, scratch) as copy:
-            return copy.content()
-
     def raw_bytes(self) -> int:
         return rawfiles.bytes_of(self._live)
 
