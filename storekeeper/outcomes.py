@@ -6,6 +6,8 @@ Every refusal and failure of the program is one of the exceptions here. Each car
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import ClassVar
@@ -100,3 +102,13 @@ class Busy(StorekeeperError):
     """Somebody else is at it (exit 75)."""
 
     outcome = Outcome.BUSY
+
+
+@contextmanager
+def naming(store: str) -> Iterator[None]:
+    """Errors of the block name this store."""
+    try:
+        yield
+    except StorekeeperError as error:
+        error.about(store)
+        raise

@@ -15,12 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from storekeeper.consistency.places import Place, authority_of, replicas_of, rows_of
+from storekeeper.consistency.places import Place, places_of, rows_of
 from storekeeper.consistency.plans import Plan
-from storekeeper.consistency.repairing import naming
 from storekeeper.host import durable
 from storekeeper.host.progress import Progress
-from storekeeper.outcomes import Problem, Refused, Severity, StorekeeperError
+from storekeeper.outcomes import Problem, Refused, Severity, StorekeeperError, naming
 from storekeeper.stack.rules import Rule
 from storekeeper.stores.lines import read_lines, to_line
 from storekeeper.stores.mending import Matched, Mender, Piece, Wanted, matched
@@ -43,10 +42,6 @@ class Found:
         return matched(self.now, self.there, told)
 
 
-def places(rule: Rule) -> tuple[Place, ...]:
-    return (authority_of(rule), *replicas_of(rule))
-
-
 def told(piece: Piece) -> Piece:
     return dict(piece[_TOLD])
 
@@ -58,7 +53,7 @@ def compared(
     places of one store only the first is rehearsed, since the others may need what comes with it.
     """
     found: list[Found] = []
-    for place in places(rule):
+    for place in places_of(rule):
         rows, wanted = rows_of(rule, place), [Wanted(document)]
         progress.step(place.store, f"reading {place.label}")
         with (
@@ -100,7 +95,7 @@ class Bringing:
         """Lay beside the stores what has to be made before it can be exchanged. From here on the set is not needed."""
         self._plan.note(APPLYING)
         durable.ensure_directory(self._plan.kept_folder)
-        for place in places(self._rule):
+        for place in places_of(self._rule):
             rows = rows_of(self._rule, place)
             with (
                 naming(place.store),
@@ -115,7 +110,7 @@ class Bringing:
         interrupted before all was laid."""
         if self._plan.state() not in (LAID, APPLIED):
             raise Refused("it was interrupted before anything was changed", next=f"storekeeper repair undo STACK {self._plan.id}")
-        for number, place in enumerate(places(self._rule), 1):
+        for number, place in enumerate(places_of(self._rule), 1):
             self._progress.step(place.store, f"bringing back into {place.label}")
             with self._opened(place) as mender, mender.grip([Wanted(self._document)]) as grip:
                 now = _seen(mender, grip.pieces(self._document))
@@ -139,7 +134,7 @@ class Bringing:
         be reached keeps no other from it: its error is raised at the end."""
         self._plan.note(UNDOING)
         errors: list[Exception] = []
-        for number, place in reversed(list(enumerate(places(self._rule), 1))):
+        for number, place in reversed(list(enumerate(places_of(self._rule), 1))):
             kept = self._kept(number)
             if kept is None:
                 continue
@@ -207,7 +202,7 @@ class Bringing:
         return self._plan.kept_folder / f"{number:06}.jsonl"
 
     def _drop(self) -> None:
-        for place in places(self._rule):
+        for place in places_of(self._rule):
             rows = rows_of(self._rule, place)
             with naming(place.store), self._stores[place.store].mender(place.source, rows, self._plan.token, only_look=True) as mender:
                 mender.drop()

@@ -42,6 +42,11 @@ def replicas_of(rule: Rule) -> tuple[Place, ...]:
     return tuple(named.values())
 
 
+def places_of(rule: Rule) -> tuple[Place, ...]:
+    """The authority, then the replicas: their numbers name what is kept of them."""
+    return (authority_of(rule), *replicas_of(rule))
+
+
 def rows_of(rule: Rule, place: Place) -> tuple[Rows, ...]:
     """The rows of a document that its declaration names; empty where there are none to name, or none are named."""
     declared = rule.authority if place.replica is None else rule.replicas[place.replica]

@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from storekeeper.consistency.agreement import Agreement, number_or_none
 from storekeeper.consistency.comparison import Comparison, Stream
 from storekeeper.consistency.findings import Class, Finding
-from storekeeper.consistency.places import Place, authority_of, replicas_of
+from storekeeper.consistency.places import Place, authority_of, places_of
 from storekeeper.host import clock
 from storekeeper.outcomes import Problem, Severity, StorekeeperError, Unknown
 from storekeeper.stack.rules import Rule
@@ -91,11 +91,6 @@ class Recording:
             self.problems.append(Problem(f"{name}: {error.message}", Severity.WARNING, error.store, error.next))
             return Agreement(said, None, None, None, (authority_of(rule).name,), ends)
         return Agreement(said, comparison.tally.documents, comparison.tally.in_flight, counts, (), ends)
-
-
-def places_of(rule: Rule) -> tuple[Place, ...]:
-    """The authority, then the replicas: their numbers name the artefacts."""
-    return (authority_of(rule), *replicas_of(rule))
 
 
 def ids_of(rule: str, number: int) -> str:

@@ -20,7 +20,7 @@ from storekeeper.consistency.places import Place, authority_of, replicas_of, row
 from storekeeper.consistency.plans import Plan
 from storekeeper.host import clock, durable
 from storekeeper.host.progress import Progress
-from storekeeper.outcomes import Failed, Problem, Refused, Severity, StorekeeperError
+from storekeeper.outcomes import Failed, Problem, Refused, Severity, naming
 from storekeeper.stack.rules import Rule
 from storekeeper.stores.identities import Identity, Remarks
 from storekeeper.stores.lines import read_lines, to_line
@@ -214,16 +214,6 @@ class Repairing:
             if each.id in documents:
                 counts[each.id] += 1 if each.chunks is None else each.chunks
         return {document for document, count in counts.items() if count > 0}
-
-
-@contextmanager
-def naming(store: str) -> Iterator[None]:
-    """Errors of the block name this store."""
-    try:
-        yield
-    except StorekeeperError as error:
-        error.about(store)
-        raise
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ from typing import Any
 
 from storekeeper.consistency.comparison import Comparison, Stream
 from storekeeper.consistency.findings import Class, Finding
-from storekeeper.consistency.places import Place
-from storekeeper.consistency.recording import declared_in, places_of, streams_of
+from storekeeper.consistency.places import Place, places_of
+from storekeeper.consistency.recording import declared_in, streams_of
 from storekeeper.consistency.spool import Spool, only_in_second
 from storekeeper.host import clock
 from storekeeper.outcomes import Problem, Refused, Severity, StorekeeperError, Unknown

@@ -6,10 +6,10 @@ from datetime import datetime
 from pathlib import Path
 
 from storekeeper.host import clock
+from storekeeper.outcomes import naming
 from storekeeper.restore.journal import Journal, Step, journals, spoken_time
 from storekeeper.restore.walk import BACK, DONE, declared
 from storekeeper.sets.context import Context
-from storekeeper.sets.point import naming
 
 
 def last_change(state: Path) -> Journal | None:

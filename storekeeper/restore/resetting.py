@@ -13,7 +13,7 @@ from typing import Any
 
 from storekeeper.host import clock, durable, space
 from storekeeper.host.space import FileSystem
-from storekeeper.outcomes import Problem, Refused, Severity, StorekeeperError
+from storekeeper.outcomes import Problem, Refused, Severity, StorekeeperError, naming
 from storekeeper.restore import commands
 from storekeeper.restore.interruption import Interruption
 from storekeeper.restore.plan import Live, RestoreRequest, add_up, look_at_live, raise_all, raw_notes, safety_need, told_space, told_stores
@@ -21,7 +21,6 @@ from storekeeper.restore.restoring import Restored, begin, ended, old_side_notes
 from storekeeper.restore.services import Stoppable
 from storekeeper.restore.walk import RESET, Walk
 from storekeeper.sets.context import Context
-from storekeeper.sets.point import naming
 from storekeeper.sets.scratch import scratch_directory
 from storekeeper.stores.folder import StoreFolder
 from storekeeper.stores.protocol import Before, Foresight, Store

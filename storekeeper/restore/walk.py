@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from storekeeper.host import clock
-from storekeeper.outcomes import Failed, Refused, StorekeeperError, said_by_the_system
+from storekeeper.outcomes import Failed, Refused, StorekeeperError, naming, said_by_the_system
 from storekeeper.restore import commands
 from storekeeper.restore.interruption import Interruption
 from storekeeper.restore.journal import Journal, Step, StoreLog, journal_of
@@ -20,7 +20,6 @@ from storekeeper.restore.reserve import Reserve
 from storekeeper.restore.services import Stoppable
 from storekeeper.sets.comparison import refuse_difference
 from storekeeper.sets.context import Context
-from storekeeper.sets.point import naming
 from storekeeper.stores.protocol import Facts, Store, SwitchRoom
 from storekeeper.stores.record import StoreRecord
 

@@ -13,7 +13,7 @@ from datetime import datetime
 
 from storekeeper.host import load
 from storekeeper.host.progress import Progress
-from storekeeper.outcomes import StorekeeperError
+from storekeeper.outcomes import naming
 from storekeeper.stores.protocol import Hold
 
 
@@ -56,16 +56,6 @@ def one_point(holds: Mapping[str, Hold], progress: Progress) -> Iterator[Point]:
                     hold.release()
         load.lower()  # not before: it can never be undone, and writers have waited until here
         yield Point(pinned, {name: round(hold.pause_ms, 3) for name, hold in holds.items()})
-
-
-@contextmanager
-def naming(store: str) -> Iterator[None]:
-    """Errors of the block name this store."""
-    try:
-        yield
-    except StorekeeperError as error:
-        error.about(store)
-        raise
 
 
 def _pin_all(holds: Mapping[str, Hold]) -> dict[str, datetime]:

@@ -16,11 +16,11 @@ from storekeeper import __version__
 from storekeeper.consistency.agreement import Agreement
 from storekeeper.consistency.recording import Recording
 from storekeeper.host import clock, durable, space
-from storekeeper.outcomes import Failed, Problem, Severity, said_by_the_system
+from storekeeper.outcomes import Failed, Problem, Severity, naming, said_by_the_system
 from storekeeper.sets import room, shrinkage
 from storekeeper.sets.context import Context
 from storekeeper.sets.manifest import Manifest
-from storekeeper.sets.point import Point, naming, one_point
+from storekeeper.sets.point import Point, one_point
 from storekeeper.sets.readingback import read_back
 from storekeeper.sets.repository import Partial, SetEntry
 from storekeeper.stores.folder import StoreFolder

@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from storekeeper.host.progress import Progress
-from storekeeper.outcomes import Failed
+from storekeeper.outcomes import Failed, naming
 from storekeeper.sets.artefacts import Findings, look_around
 from storekeeper.sets.manifest import Manifest
-from storekeeper.sets.point import naming
 from storekeeper.sets.readahead import ReadAhead
 from storekeeper.stores.protocol import Store
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from storekeeper.outcomes import naming
 from storekeeper.sets.entry import SetEntry
-from storekeeper.sets.point import naming
 from storekeeper.sets.stacksets import StackSets
 from storekeeper.stores.protocol import Before, Look, Store
 

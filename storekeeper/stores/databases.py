@@ -23,6 +23,11 @@ def uri(path: Path, **parameters: str) -> str:
     return f"file:{quote(os.fsencode(path))}?{query}"
 
 
+def quoted(name: str) -> str:
+    """A name in a query, whatever characters it has (sqlite.org/lang_keywords.html)."""
+    return '"' + name.replace('"', '""') + '"'
+
+
 def open_read_only(path: Path, *, wait_s: float = PATIENCE_S) -> sqlite3.Connection:
     """A connection that changes no row; waits at most `wait_s` for a lock. Raises sqlite3.Error.
 

@@ -71,7 +71,7 @@ def _make_schema(made: sqlite3.Connection, source: sqlite3.Connection, wanted: l
         _copy_rows(made, source, table)
     for name, statement in found["virtual"]:
         if keep and _CONTENT_ELSEWHERE.search(statement):  # what it indexes may have been kept
-            made.execute(f"insert into {_quoted(name)} ({_quoted(name)}) values ('rebuild')")  # noqa: S608 - quoted
+            made.execute(f"insert into {databases.quoted(name)} ({databases.quoted(name)}) values ('rebuild')")  # noqa: S608 - quoted
     for kind in ("index", "view", "trigger"):
         for name, statement in found[kind]:
             _execute(made, name, statement)
@@ -105,12 +105,12 @@ def _execute(made: sqlite3.Connection, name: str, statement: str) -> None:
 
 def _copy_rows(made: sqlite3.Connection, source: sqlite3.Connection, table: str) -> None:
     columns = [str(name) for (name,) in source.execute("select name from pragma_table_xinfo(?) where hidden = 0", (table,))]
-    names = [*_rowid_of(source, table, columns), *map(_quoted, columns)]
+    names = [*_rowid_of(source, table, columns), *map(databases.quoted, columns)]
     listed, marks = ", ".join(names), ", ".join("?" * len(names))
-    rows = source.execute(f"select {listed} from {_quoted(table)} not indexed")  # noqa: S608 - quoted
+    rows = source.execute(f"select {listed} from {databases.quoted(table)} not indexed")  # noqa: S608 - quoted
     try:
         while some := rows.fetchmany(_AT_ONCE):
-            made.executemany(f"insert into {_quoted(table)} ({listed}) values ({marks})", some)  # noqa: S608 - quoted
+            made.executemany(f"insert into {databases.quoted(table)} ({listed}) values ({marks})", some)  # noqa: S608 - quoted
     except UnicodeEncodeError as error:
         raise Failed(f"the rows of {table} hold a text that is no UTF-8, and cannot be kept") from error
     if _is_there(source, _SEQUENCE):
@@ -139,10 +139,6 @@ def _refuse_difference(wanted: list[Line], found: list[Line]) -> None:
     if differing := set(wanted) ^ set(found):
         kind, name, _, _ = min(differing, key=str)
         raise Failed(f"the schema cannot be made anew here as it is: {kind} {name} came out otherwise")
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
 
 
 def _text(value: object) -> str:

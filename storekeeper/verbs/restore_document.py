@@ -11,11 +11,10 @@ from typing import Any
 
 from storekeeper.consistency import bringing, log, plans
 from storekeeper.consistency.bringing import Bringing, Found
-from storekeeper.consistency.places import authority_of, can_mend
+from storekeeper.consistency.places import authority_of, can_mend, places_of
 from storekeeper.consistency.plans import Making
-from storekeeper.consistency.repairing import naming
 from storekeeper.host import clock, space
-from storekeeper.outcomes import Failed, Problem, Refused, Severity, StorekeeperError, Unknown, said_by_the_system
+from storekeeper.outcomes import Failed, Problem, Refused, Severity, StorekeeperError, Unknown, naming, said_by_the_system
 from storekeeper.restore.journal import journals, refuse_unfinished
 from storekeeper.sets.context import Context
 from storekeeper.sets.copies import opened_copy
@@ -55,7 +54,7 @@ def restore_document(context: Context, request: DocumentRequest) -> Report:
         copies = _Copies(context, entry, _manifest_of(entry), rules, request.document, held)
         name, rule = _knowing(copies, rules, entry, request.document, context.stack.stack)
         token = secrets.token_hex(4)
-        open_copies = {place.store: copies[place.store] for place in bringing.places(rule)}
+        open_copies = {place.store: copies[place.store] for place in places_of(rule)}
         with _before_any_change():
             found = bringing.compared(rule, request.document, token, context.stores, open_copies, context.progress)
         told = {"set": entry.id, "document": request.document, "rule": name, "places": [_told(each) for each in found]}
@@ -81,7 +80,7 @@ class _Copies:
         self._manifest = manifest
         self._held = held
         self._open: dict[str, Copy] = {}
-        places = [place for rule in rules.values() for place in bringing.places(rule)]
+        places = [place for rule in rules.values() for place in places_of(rule)]
         self._parts = {place.store: Part(document, [each.source for each in places if each.store == place.store]) for place in places}
         self._refuse_without_room()
 
@@ -129,9 +128,7 @@ def _refuse_interrupted(context: Context) -> None:
 def _mendable(context: Context, wanted: str | None) -> Mapping[str, Rule]:
     """The rules that say of every place what of a document stands there. Raises Refused where none does."""
     rules = chosen(context, wanted)
-    silent = {
-        name: next((place.name for place in bringing.places(rule) if not can_mend(rule, place)), None) for name, rule in rules.items()
-    }
+    silent = {name: next((place.name for place in places_of(rule) if not can_mend(rule, place)), None) for name, rule in rules.items()}
     found = {name: rule for name, rule in rules.items() if silent[name] is None}
     if not found:
         name, place = next(iter(silent.items()))

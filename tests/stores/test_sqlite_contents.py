@@ -109,7 +109,7 @@ HOSTILE = ['a"b', "a'b", "a b", "a;drop table t", "--", "select", "ünï", "[x]"
 def test_hostile_table_and_column_names_are_names(tmp_path: Path) -> None:
     live = tmp_path / "live.db"
     for name in HOSTILE:
-        quoted = contents.quoted(name)
+        quoted = databases.quoted(name)
         build(live, f"create table {quoted} ({quoted}, rowid, oid, _rowid_)", f"insert into {quoted} values (1, 2, 3, 4)")
     store = lab.store_at(live, tmp_path)
     folder, record = walk.take(store, tmp_path / "set")

@@ -6,6 +6,7 @@ import sqlite3
 from dataclasses import dataclass
 
 from storekeeper.outcomes import Failed
+from storekeeper.stores.databases import quoted
 from storekeeper.stores.protocol import Content, Facts
 from storekeeper.stores.rows import digest_rows
 
@@ -118,10 +119,6 @@ def dangling(connection: sqlite3.Connection) -> dict[str, int | str]:
         if count:
             found[name] = count
     return found
-
-
-def quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
 
 
 def column_of(table: str, name: str) -> str:

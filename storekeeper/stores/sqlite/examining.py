@@ -119,8 +119,8 @@ def _missing(connection: sqlite3.Connection, table: str, columns: tuple[str, ...
 
 
 def _made(live: Path, table: str, columns: Sequence[str]) -> str:
-    name = contents.quoted("_".join([table, *columns]))
-    statement = f"create index {name} on {contents.quoted(table)} ({', '.join(map(contents.quoted, columns))})"
+    name = databases.quoted("_".join([table, *columns]))
+    statement = f"create index {name} on {databases.quoted(table)} ({', '.join(map(databases.quoted, columns))})"
     return shlex.join(["sqlite3", str(live), statement])
 
 

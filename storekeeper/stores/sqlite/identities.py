@@ -9,8 +9,9 @@ from pathlib import Path
 
 from storekeeper.outcomes import Refused, Unknown
 from storekeeper.stores import databases
+from storekeeper.stores.databases import quoted
 from storekeeper.stores.identities import Identity, Remarks, RowsSource, SqlSource, identity
-from storekeeper.stores.sqlite.contents import column_of, quoted
+from storekeeper.stores.sqlite.contents import column_of
 
 # What a query may ask SQLite for; it may change nothing, attach nothing and set nothing (sqlite.org/c3ref/c_alter_table.html).
 _READING = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE}

@@ -13,8 +13,9 @@ from typing import Any
 from storekeeper.outcomes import Failed, Refused
 from storekeeper.stack.rules import Rows
 from storekeeper.stores import databases
+from storekeeper.stores.databases import quoted
 from storekeeper.stores.mending import Carried, Piece, Wanted, matched
-from storekeeper.stores.sqlite.contents import column_of, quoted
+from storekeeper.stores.sqlite.contents import column_of
 
 PATIENCE_S = 30.0
 _AT_ONCE = 500  # values in one statement

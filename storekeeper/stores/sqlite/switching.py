@@ -166,14 +166,14 @@ def _mark(path: Path) -> str:
     marker = contents.MARKER + secrets.token_hex(8)
     with databases.explained(path), closing(databases.open_writable(path)) as connection:
         _drop(connection)
-        connection.execute(f"create table {contents.quoted(marker)} (side)")
+        connection.execute(f"create table {databases.quoted(marker)} (side)")
     return marker
 
 
 def _drop(connection: sqlite3.Connection) -> None:
     found = connection.execute("select name from sqlite_master where type = 'table' and name glob ?", (contents.MARKER + "*",)).fetchall()
     for (name,) in found:
-        connection.execute(f"drop table {contents.quoted(name)}")
+        connection.execute(f"drop table {databases.quoted(name)}")
 
 
 def _shape(path: Path) -> contents.Shape:
