@@ -21,7 +21,7 @@ from storekeeper.sets.point import one_point
 from storekeeper.sets.publishing import take_set
 from storekeeper.stores.chroma import catalogue
 from storekeeper.stores.chroma.hold import ChromaHold
-from storekeeper.stores.files.store import FilesHold
+from storekeeper.stores.files.hold import FilesHold
 from storekeeper.stores.lockholder import LockHolder
 from storekeeper.stores.postgresql import build, side
 from storekeeper.stores.postgresql.connection import access_to

@@ -17,9 +17,10 @@ from storekeeper.outcomes import Failed, Severity
 from storekeeper.sets.comparison import refuse_difference
 from storekeeper.stores import trees
 from storekeeper.stores.files import copying, staging
+from storekeeper.stores.files.hold import FilesHold
 from storekeeper.stores.files.listing import Seen, shown, walk
 from storekeeper.stores.files.scope import Scope, order_of
-from storekeeper.stores.files.store import FilesHold, FilesStore
+from storekeeper.stores.files.store import FilesStore
 from storekeeper.stores.folder import StoreFolder
 from storekeeper.stores.identities import PatternSource, Remarks
 from storekeeper.stores.mending import Wanted

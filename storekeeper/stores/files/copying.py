@@ -5,6 +5,7 @@ A file is copied as it is now. Where that is not what was pinned it says so: in 
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from storekeeper.host.tree import Tree, parents_of
 from storekeeper.outcomes import Failed, Problem, Severity
 from storekeeper.stores.files.entries import Entry, HardLinks, Tally, describe, hard_link
 from storekeeper.stores.files.listing import Seen, is_gone, kind_of, shown, spooled
+from storekeeper.stores.files.scope import Scope
 from storekeeper.stores.protocol import Content
 from storekeeper.stores.trees import TreeWriter
 
@@ -47,6 +49,19 @@ class Remarks:
                 yield Problem(f"{shown(path)} {_SORTS[sort]}", Severity.WARNING, store)
             if (more := self.counts[sort] - len(paths)) > 0:
                 yield Problem(f"{more:,} more like this: {sort}", Severity.WARNING, store)
+
+
+def directories_above(tree: Tree, scope: Scope) -> bytes:
+    """The directories above the covered entries, written down: a restore that misses one makes it like this. Raises Failed."""
+    found = []
+    for path in scope.above():
+        try:
+            descriptor = tree.directory(path)
+            found.append({**describe(tree, path, os.fstat(descriptor), descriptor), "path": path})
+        except OSError as error:
+            if not is_gone(error) or not path:
+                raise Failed(f"{shown(path) or tree.places['']} cannot be read: {error.strerror}") from error
+    return (json.dumps(found, indent=1, sort_keys=True) + "\n").encode("ascii")
 
 
 class Copying:

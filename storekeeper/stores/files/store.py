@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import errno
-import json
 import os
-import stat
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from datetime import datetime
 from pathlib import Path
 from typing import ClassVar
 
-from storekeeper.host import clock, locks
-from storekeeper.host.tree import Tree, is_below, opened, remove
+from storekeeper.host import locks
+from storekeeper.host.tree import is_below, opened, remove
 from storekeeper.outcomes import Failed, Problem, Refused, Severity, Unknown
 from storekeeper.runtimes.protocol import Runtime
 from storekeeper.stack.rules import Rows
 from storekeeper.stores.examination import Examination, InUse
 from storekeeper.stores.files import checking, copies, emptying, examining, foreseeing, rawcopying, staging, switching
-from storekeeper.stores.files.copying import Copying
-from storekeeper.stores.files.entries import NOT_THERE, describe
-from storekeeper.stores.files.listing import is_gone, shown, spool, walk
+from storekeeper.stores.files.copying import Copying, directories_above
+from storekeeper.stores.files.entries import NOT_THERE
+from storekeeper.stores.files.hold import FilesHold, look_at_root
+from storekeeper.stores.files.listing import is_gone, shown
+from storekeeper.stores.files.measuring import measured
 from storekeeper.stores.files.mending import FilesMender
 from storekeeper.stores.files.patterns import Pattern
 from storekeeper.stores.files.places import Place, places, staged_tree
@@ -30,44 +28,14 @@ from storekeeper.stores.files.scope import Scope
 from storekeeper.stores.folder import StoreFolder
 from storekeeper.stores.identities import Identity, PatternSource, Remarks, Source
 from storekeeper.stores.mending import Mender
-from storekeeper.stores.protocol import Before, Content, Dumped, Facts, Foresight, Inspection, Look, Part, PinOrder, SwitchLog, SwitchRoom
+from storekeeper.stores.protocol import Before, Content, Dumped, Facts, Foresight, Inspection, Look, Part, SwitchLog, SwitchRoom
 from storekeeper.stores.questions import Answer, Question
 from storekeeper.stores.record import EMPTIED, StoreRecord
 from storekeeper.stores.surroundings import Surroundings
-from storekeeper.stores.trees import PreviousTree, previous_tree
+from storekeeper.stores.trees import previous_tree
 
 _KLASS = "listed-copy"
 _DOWNTIME_S = 1.0  # a few renames
-
-
-class FilesHold:
-    """Pins a moment by listing it. Nothing is locked, so writers never wait, and what they change later is found by comparison."""
-
-    order = PinOrder.LISTING
-    pause_ms = 0.0
-
-    def __init__(self, root: Path, scope: Scope, work: Path) -> None:
-        self.listing = work / "listing"
-        self.tree = Tree({"": root})
-        self._scope = scope
-
-    def prepare(self) -> None:
-        _look_at_root(self.tree.places[""])
-
-    def pin(self) -> datetime:
-        """The moment is the end of the listing: no file in it was looked at later."""
-        spool(walk(self.tree, self._scope), self.listing)
-        return clock.now()
-
-    def copy(self) -> None:
-        """Nothing: no lock protects files."""
-
-    def release(self) -> None:
-        """Nothing: no lock was taken."""
-
-    def close(self) -> None:
-        self.tree.close()
-        self.listing.unlink(missing_ok=True)
 
 
 class FilesStore:
@@ -94,7 +62,7 @@ class FilesStore:
         return self._runtime
 
     def preflight(self) -> Sequence[Problem]:
-        _look_at_root(self._root)
+        look_at_root(self._root)
         foreseeing.refuse_links(self._root, self._scope)
         warnings = [
             f"{inner} is declared in `include` and does not exist"
@@ -109,13 +77,16 @@ class FilesStore:
 
     def look(self, before: Before | None = None) -> Look:
         """The size of a tree is only known by looking at every entry; no file is opened."""
-        _look_at_root(self._root)
-        with previous_tree(before.folder if before else None, checking.LISTING, checking.CONTENT) as previous:
-            counts, adds = self._measure(previous)
+        look_at_root(self._root)
+        with (
+            previous_tree(before.folder if before else None, checking.LISTING, checking.CONTENT) as previous,
+            opened({"": self._root}) as tree,
+        ):
+            counts, adds = measured(tree, self._scope, previous)
         return Look(locks.file_system_type(self._root), counts["bytes"], adds)
 
     def inspect(self) -> Inspection:
-        _look_at_root(self._root)
+        look_at_root(self._root)
         counts = self._counts_now()
         return Inspection(locks.file_system_type(self._root), counts["bytes"], counts)
 
@@ -131,7 +102,7 @@ class FilesStore:
     def identities(self, source: Source, remarks: Remarks) -> Iterator[Identity]:
         if not isinstance(source, PatternSource):
             raise TypeError(f"a tree has no {type(source).__name__}")
-        _look_at_root(self._root)
+        look_at_root(self._root)
         pattern = Pattern(source.pattern)
         remarks.ends = pattern.ends
         with opened({"": self._root}) as tree:
@@ -153,7 +124,7 @@ class FilesStore:
     def mender(self, source: Source, rows: Sequence[Rows], token: str, *, only_look: bool = False) -> AbstractContextManager[Mender]:  # noqa: ARG002 - the protocol's
         if not isinstance(source, PatternSource):
             raise TypeError(f"a tree has no {type(source).__name__}")
-        _look_at_root(self._root)
+        look_at_root(self._root)
         return nullcontext(FilesMender(self._root, self._scope, Pattern(source.pattern), token, self._rights(), self._set))
 
     def forget_taken(self, token: str) -> None:
@@ -164,7 +135,7 @@ class FilesStore:
         raise TypeError(f"a tree of files answers no query: {question.query[:60]}")
 
     def examine(self, work: Path) -> Examination:  # noqa: ARG002 - nothing is copied
-        _look_at_root(self._root)
+        look_at_root(self._root)
         return examining.examine(self._root, self._scope)
 
     def users(self) -> Sequence[InUse]:
@@ -177,7 +148,7 @@ class FilesStore:
         return False
 
     def dump(self, hold: FilesHold, into: StoreFolder) -> Dumped:
-        into.write(checking.ABOVE, [self._above(hold.tree)])
+        into.write(checking.ABOVE, [directories_above(hold.tree, self._scope)])
         with into.tree(checking.LISTING, checking.CONTENT) as writer:
             copying = Copying(hold.tree, writer)
             content = copying.copy(hold.listing)
@@ -191,9 +162,9 @@ class FilesStore:
         return Dumped(_KLASS, content.counts, content.digests, details, tuple(copying.remarks.problems(self._name)))
 
     def empty(self, into: StoreFolder, work: Path, keep: Sequence[str], instead: Before | None) -> Dumped:  # noqa: ARG002 - no tables
-        _look_at_root(self._root)
+        look_at_root(self._root)
         with opened({"": self._root}) as tree:
-            into.write(checking.ABOVE, [self._above(tree)])
+            into.write(checking.ABOVE, [directories_above(tree, self._scope)])
             found = emptying.empty(tree, self._scope, into)
         details = {"root": str(self._root), "include": list(self._scope.include), "exclude": list(self._scope.exclude)}
         return Dumped(EMPTIED, found.counts, found.digests, details)
@@ -228,7 +199,7 @@ class FilesStore:
     def raw_copy(self, into: StoreFolder) -> Facts:
         """What can be read, with all attributes. The rest is named in `unread`, the first hundred."""
         with opened({"": self._root}) as tree:
-            above = self._above(tree)
+            above = directories_above(tree, self._scope)
         return rawcopying.copy(self._root, self._scope, into, above)
 
     def foresee(self, folder: Path, record: StoreRecord, stage_dir: Path | None, *, raw: bool = False) -> Foresight:
@@ -292,7 +263,7 @@ class FilesStore:
         """The entries are there, and readable. Counts are not compared: they were when they were staged, an exchange of names does
         not change them, and a program that nobody declared may have written since, for which no restore should be taken back.
         """
-        _look_at_root(self._root)
+        look_at_root(self._root)
         for each in _places_of(place):
             switching.check_live(each)
         found = self._counts_now()["files"]
@@ -330,35 +301,8 @@ class FilesStore:
         return scope
 
     def _counts_now(self) -> dict[str, int]:
-        return self._measure(None)[0]
-
-    def _measure(self, previous: PreviousTree | None) -> tuple[dict[str, int], int]:
-        """Files and their bytes, and how many of these the previous tree does not hold already."""
-        files, size, adds, linked = 0, 0, 0, set()
         with opened({"": self._root}) as tree:
-            for path, status in walk(tree, self._scope):
-                if status is None or not stat.S_ISREG(status.st_mode):
-                    continue
-                files += 1
-                if status.st_nlink == 1 or (status.st_dev, status.st_ino) not in linked:
-                    size += status.st_size
-                if status.st_nlink > 1:
-                    linked.add((status.st_dev, status.st_ino))
-                if previous is None or not previous.holds(path, status):
-                    adds += status.st_size
-        return {"files": files, "bytes": size}, adds
-
-    def _above(self, tree: Tree) -> bytes:
-        """The directories above the covered entries: a restore that misses one makes it like this."""
-        found = []
-        for path in self._scope.above():
-            try:
-                descriptor = tree.directory(path)
-                found.append({**describe(tree, path, os.fstat(descriptor), descriptor), "path": path})
-            except OSError as error:
-                if not is_gone(error) or not path:
-                    raise Failed(f"{shown(path) or self._root} cannot be read: {error.strerror}") from error
-        return (json.dumps(found, indent=1, sort_keys=True) + "\n").encode("ascii")
+            return measured(tree, self._scope)[0]
 
 
 class FilesCopy(FilesStore):
@@ -391,19 +335,3 @@ def _spoken(scope: Scope) -> str:
 
 def _places_of(place: Facts) -> list[Place]:
     return [Place.of(each) for each in place["places"]]
-
-
-def _look_at_root(root: Path) -> None:
-    """Raises Refused for a link, Failed where there is no readable directory, Unknown where that cannot be told."""
-    try:
-        status = os.lstat(root)
-    except FileNotFoundError as error:
-        raise Failed(f"{root} does not exist") from error
-    except OSError as error:
-        raise Unknown(f"{root} cannot be looked at: {error.strerror}") from error
-    if stat.S_ISLNK(status.st_mode):
-        raise Refused(f"{root} is a symbolic link: declare the path that it leads to")
-    if not stat.S_ISDIR(status.st_mode):
-        raise Failed(f"{root} is no directory")
-    if not os.access(root, os.R_OK | os.X_OK):
-        raise Failed(f"{root} cannot be read: {os.strerror(errno.EACCES)}")
