@@ -16,10 +16,12 @@ Plain = None | bool | int | float | str | dict[str, str]
 
 @dataclass(frozen=True)
 class Question:
-    """One select with the text of each `:name` in it; at most `rows` are wanted."""
+    """One select with the text of each `:name` in it, null for None; at most `rows` are wanted, and with 0 only whether the store
+    understands it: nothing is read.
+    """
 
     query: str
-    values: Mapping[str, str]
+    values: Mapping[str, str | None]
     rows: int
 
 
@@ -36,6 +38,8 @@ def collected(columns: Sequence[str], found: Iterable[Sequence[object]], most: i
     """Read no more than is told: at most so many rows, and not more than fits an answer."""
     rows: list[list[Plain]] = []
     size = 0
+    if not most:
+        return Answer(tuple(columns), rows, more=False)
     for each in found:
         row = [plain(value) for value in each]
         size += sum(_size(value) for value in row)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
+from storekeeper.consistency.places import Place, places_of
 from storekeeper.host import space
 from storekeeper.host.processes import SEARCH_PATH, Command, ProgramFailed, run
 from storekeeper.outcomes import Outcome, Problem, Refused, Severity, StorekeeperError
@@ -20,7 +22,9 @@ from storekeeper.stack import resolving
 from storekeeper.stack.config import Places, stack_names
 from storekeeper.stack.model import AnyStore, ChromaModel, PostgresqlModel, Stack
 from storekeeper.stack.secrets import read_secret
+from storekeeper.stores.identities import Remarks
 from storekeeper.stores.protocol import Store
+from storekeeper.stores.questions import Question
 from storekeeper.verbs import opening
 from storekeeper.verbs.directories import known_sets
 from storekeeper.verbs.report import Report
@@ -97,10 +101,43 @@ def _look_at_stack(places: Places, name: str, missing: Missing) -> None:
     for service in stack.services:
         with missing.noting(name):
             open_runtime(service).is_running()
+    _try_what_is_asked(places, stack, missing)
     with missing.noting(name):
         _look_at_room(places, stack)
     if stack.schedule:
         _look_for_cron(stack, missing)
+
+
+def _try_what_is_asked(places: Places, stack: Stack, missing: Missing) -> None:
+    """Ask everything that the stack file declares to be asked of a store, as far as the first answer: a column that is not there, or a
+    query that writes, is found before a check or a person needs it.
+    """
+    for store, what, ask in _asked(stack):
+        with missing.noting(stack.stack, store):
+            try:
+                ask(opening.open_store_of(stack, store, places))
+            except Refused as error:
+                correct = error.next or f"editor {places.stack_file(stack.stack)}"
+                raise Refused(f"{what}: {error.message}", store=error.store, next=correct) from error
+
+
+def _asked(stack: Stack) -> Iterator[tuple[str, str, Callable[[Store], object]]]:
+    """The store that is asked, what asks it, and how."""
+    for name, rule in stack.consistency.items():
+        for place in places_of(rule):
+            yield place.store, f"consistency.{name}, {place.label}", partial(_first_identity, place)
+    for name, each in stack.queries.items():
+        yield each.store, f"queries.{name}", partial(_understood, each.query, each.arguments)
+    if stack.migration is not None:
+        yield stack.migration.applied.store, "migration.applied", partial(_understood, stack.migration.applied.query, ())
+
+
+def _first_identity(place: Place, store: Store) -> None:
+    next(store.identities(place.source, Remarks()), None)
+
+
+def _understood(query: str, arguments: Collection[str], store: Store) -> None:
+    store.answer(Question(query, dict.fromkeys(arguments), 0))
 
 
 def _look_at_secrets(name: str, declared: AnyStore) -> None:

@@ -6,7 +6,7 @@ import hashlib
 import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -262,6 +262,17 @@ def test_postgresql_refuses_what_writes_or_does_not_run(ask: Any, server: Server
     ended = ask(query, *(["x"] if ":id" in query else []), arguments="[id]" if ":id" in query else "[]")
     hold_to(ended, 2, "refused", "the query does not run: ", sentence.replace("\\", ""))
     assert server.ask("select count(*) from things", "app") == 50
+
+
+@pytest.mark.parametrize(
+    ("column", "said"), [("id", None), ("idd", r"the query does not run: column \"idd\" does not exist")], ids=["it runs", "no such column"]
+)
+def test_postgresql_says_whether_it_understands_a_query_without_running_it(server: Server, column: str, said: str | None) -> None:
+    query = f"select {column}, pg_sleep(100) from things where id = cast(:least as integer) limit cast(:many as integer)"
+    question, began = Question(query, {"least": None, "many": None}, 0), time.monotonic()
+    with server.connect("app") as connection, nullcontext() if said is None else pytest.raises(Refused, match=said):
+        assert list(of_a_server.answer(connection, question).columns) == ["id", "pg_sleep"]
+    assert time.monotonic() - began < 50
 
 
 def test_postgresql_ends_a_query_that_takes_too_long(server: Server) -> None:

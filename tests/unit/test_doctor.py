@@ -117,3 +117,42 @@ def test_an_interpreter_without_chromadb_cannot_prove_a_chroma_store(program):
         program.declare(f"stack: vectors\nstores:\n  v: {{kind: chroma, path: {path}, python: {python}}}\n", "vectors")
         found = doctor(load_places(program.config), "vectors").result["missing"]
         assert any("it has no chromadb" in each["what"] for each in found) is is_missing
+
+
+ASKED = """
+consistency:
+  documents:
+    authority: {{store: main, query: "select id from {table}"}}
+    replicas: [{{store: papers, pattern: "{{id}}.txt"}}]
+queries:
+  some: {{store: main, query: "select {column} from documents where id > :least limit :many", arguments: [least, many]}}
+migration: {{applied: {{store: main, query: "select title from {record}"}}}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({}, None),
+        ({"table": "documens"}, "main: consistency.documents, query: the query does not run: no such table: documens"),
+        ({"column": "titel"}, "main: queries.some: the query does not run: no such column: titel"),
+        ({"record": "versions"}, "main: migration.applied: the query does not run: no such table: versions"),
+    ],
+    ids=["nothing", "a rule", "a query", "the migrations"],
+)
+def test_what_is_asked_of_a_store_and_cannot_be_is_missing_with_the_stack_file_to_correct(program, wrong, said):
+    words = {"table": "documents", "column": "title", "record": "documents", **wrong}
+    file = program.config / "stacks/demo.yml"
+    file.write_text(file.read_text() + ASKED.format(**words))
+    report = look(program)
+    assert missing(report) == ("" if said is None else f"{said} -> editor {file}")
+    assert report.ended() is (Outcome.OK if said is None else Outcome.WARNING)
+
+
+def test_a_store_that_cannot_be_asked_is_unknown_once(program):
+    file = program.config / "stacks/demo.yml"
+    file.write_text(file.read_text() + ASKED.format(table="documents", column="title", record="documents"))
+    program.database().write_bytes(b"no database at all" * 1000)
+    report = look(program)
+    assert report.ended() is Outcome.UNKNOWN
+    assert [problem.store for problem in report.problems] == ["main"]

@@ -23,7 +23,8 @@ def answer(live: Path, question: Question, seconds: float = SECONDS) -> Answer:
     with databases.explained(live, Unknown), closing(databases.open_read_only(live)) as connection:
         _bound(connection, seconds)
         try:
-            cursor = connection.execute(question.query, dict(question.values))
+            # What is only to be understood is not run: a limit, for one, may not be null.
+            cursor = connection.execute(question.query if question.rows else f"explain {question.query}", dict(question.values))
             return collected([each[0] for each in cursor.description], cursor, question.rows)
         except sqlite3.Error as error:
             raise _explained(error, seconds) from error
