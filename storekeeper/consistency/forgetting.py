@@ -11,12 +11,14 @@ from storekeeper.consistency.plans import Plan
 from storekeeper.outcomes import Problem, Severity, StorekeeperError
 from storekeeper.stores.protocol import Store
 
+_OVER = (None, "applied", "undone")  # in any other state what is kept is all that leads on, or back
+
 
 def forget_old(state: Path, stores: Mapping[str, Store], keep: timedelta, proven: datetime | None, now: datetime) -> list[Problem]:
     """Remove plans older than `keep`, with what they keep; says which.
 
     What an applied one has removed is only forgotten where a set that was taken after it is proven (`proven` is when the newest of these
-    was taken). One that was interrupted stays until it is applied or undone, and one that cannot be read is left to a person.
+    was taken). One that was interrupted, wherever, stays until it is applied or undone, and one that cannot be read is left to a person.
     """
     plans.sweep(state)
     said = []
@@ -33,7 +35,7 @@ def forget_old(state: Path, stores: Mapping[str, Store], keep: timedelta, proven
 
 def _is_over(made: Plan, before: datetime, proven: datetime | None) -> bool:
     step = made.state()
-    if step in ("applying", "undoing") or made.changed() > before:
+    if step not in _OVER or made.changed() > before:
         return False
     return step != "applied" or (proven is not None and proven > made.changed())
 
@@ -41,7 +43,7 @@ def _is_over(made: Plan, before: datetime, proven: datetime | None) -> bool:
 def _forget(made: Plan, stores: Mapping[str, Store]) -> None:
     """What is kept beside stores goes first: without its plan nobody would know whose it is."""
     if made.state() is not None:
-        for name in made.removals:
+        for name in made.stores:
             if name in stores:
                 stores[name].forget_taken(made.token)
     made.remove()

@@ -121,9 +121,14 @@ class Plan:
 
     @property
     def restores(self) -> Mapping[str, Any] | None:
-        """Of a plan that brings a document back out of a set: `set`, `document`, `rule`, `token`. Its entries are what comes."""
+        """Of a plan that brings a document back out of a set: `set`, `document`, `rule`, `stores`, `token`. Its entries are what comes."""
         found = self.document.get("restores")
         return None if found is None else dict(found)
+
+    @property
+    def stores(self) -> Sequence[str]:
+        """Whose data it changes: something may be kept beside each of them."""
+        return list(self.removals if self.restores is None else self.restores.get("stores", ()))
 
     @property
     def removals(self) -> Mapping[str, int]:
@@ -166,12 +171,16 @@ class Plan:
         return self.created if last is None else clock.parse_rfc3339(str(last["at"]))
 
     def _last_line(self) -> Mapping[str, Any] | None:
+        """Raises Failed for a journal that rotted."""
         try:
             lines = (self.path / _JOURNAL).read_bytes().split(b"\n")
+            steps = [line for line in lines[:-1] if line]  # what was torn by a power cut had not begun
+            found = json.loads(steps[-1]) if steps else None
+            return None if found is None else {"step": str(found["step"]), "at": str(found["at"])}
         except FileNotFoundError:
             return None
-        steps = [line for line in lines[:-1] if line]  # what was torn by a power cut had not begun
-        return dict(json.loads(steps[-1])) if steps else None
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise Failed(f"the journal of the plan {self.path} cannot be read: {type(error).__name__}") from error
 
     def remove(self) -> None:
         """Remove it with all that it keeps. Its name goes first, so that a kill in between leaves no plan that cannot be read."""

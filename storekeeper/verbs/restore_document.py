@@ -175,11 +175,12 @@ def _before_any_change() -> Iterator[None]:
 
 def _publish(context: Context, told: Mapping[str, Any], token: str, name: str, rule: Rule, found: Sequence[Found]) -> plans.Plan:
     now = clock.now()
+    stores = sorted({place.store for place in bringing.places(rule)})
     facts = {
         "stack": context.stack.stack,
         "host": context.host,
         "created": clock.rfc3339(now),
-        "restores": {"set": told["set"], "document": told["document"], "rule": name, "token": token},
+        "restores": {"set": told["set"], "document": told["document"], "rule": name, "stores": stores, "token": token},
         "rules": {name: rule.digest},
         "authority": {},
         "removals": {},

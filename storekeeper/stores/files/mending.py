@@ -9,13 +9,14 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from storekeeper.host import durable
 from storekeeper.host.tree import is_below, opened, parent_of, parents_of, remove
-from storekeeper.outcomes import Failed, Refused
+from storekeeper.outcomes import Failed, Refused, said_by_the_system
 from storekeeper.stores.files import bringing
 from storekeeper.stores.files.entries import Entry
 from storekeeper.stores.files.listing import shown
@@ -116,6 +117,16 @@ class FilesMender:
             except OSError as error:
                 if error.errno != errno.ENOTEMPTY:
                     raise
+
+
+def forget(root: Path, token: str) -> None:
+    """Remove what a repair with this token has kept beside the files, and nothing else: the sides of a restore have names like these."""
+    ours = re.compile(rf"\.storekeeper-{re.escape(token)}-(taken|brought-[0-9a-f]{{8}})")
+    try:
+        for name in filter(ours.fullmatch, os.listdir(root)):
+            remove(root / name)
+    except OSError as error:
+        raise Failed(f"what was taken of {root} cannot be removed: {said_by_the_system(error)}") from error
 
 
 class FilesGrip:

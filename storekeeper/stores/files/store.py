@@ -14,7 +14,7 @@ from storekeeper.outcomes import Failed, Problem, Refused, Severity, Unknown
 from storekeeper.runtimes.protocol import Runtime
 from storekeeper.stack.rules import Rows
 from storekeeper.stores.examination import Examination, InUse
-from storekeeper.stores.files import checking, copies, emptying, examining, foreseeing, rawcopying, staging, switching
+from storekeeper.stores.files import checking, copies, emptying, examining, foreseeing, mending, rawcopying, staging, switching
 from storekeeper.stores.files.copying import Copying, directories_above
 from storekeeper.stores.files.entries import NOT_THERE
 from storekeeper.stores.files.hold import FilesHold, look_at_root
@@ -128,8 +128,8 @@ class FilesStore:
         return nullcontext(FilesMender(self._root, self._scope, Pattern(source.pattern), token, self._rights(), self._set))
 
     def forget_taken(self, token: str) -> None:
-        for path in self._root.glob(f".storekeeper-{token}-*"):
-            remove(path)
+        look_at_root(self._root)
+        mending.forget(self._root, token)
 
     def answer(self, question: Question) -> Answer:
         raise TypeError(f"a tree of files answers no query: {question.query[:60]}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tests.harness.mutation import Guard
 
+_FORGETTING = "tests/consistency/test_forgetting.py::"
 _GUARDED_SETS = "tests/faults/test_guarded_sets.py::"
 _RESTORE_BACK = "tests/stores/test_restore_back.py::"
 _RETENTION = "tests/faults/test_retention.py::"
@@ -131,5 +132,14 @@ KEEPING = (
         old='        is_over = _is_past(journal, now) and int(journal.begun["sequence"]) < proven\n',
         new="        is_over = _is_past(journal, now)\n",
         tests=(_RESTORE_BACK + "test_old_sides_go_only_past_their_time_and_only_when_there_is_a_newer_proven_set",),
+    ),
+    Guard(
+        name="only what has ended is forgotten",
+        protects="a document half brought back keeps all that leads back",
+        cases=("F9",),
+        file="storekeeper/consistency/forgetting.py",
+        old="    if step not in _OVER or made.changed() > before:\n",
+        new="    if made.changed() > before:\n",
+        tests=(_FORGETTING + "test_a_document_half_brought_back_keeps_all_that_leads_back",),
     ),
 )
