@@ -228,8 +228,8 @@ def _evict(desk: Desk) -> Report:
 
     words, name = desk.words, str(desk.words.store)
     store = opening.open_store_of(opening.declared(desk.places, desk.stack_name), name, desk.places)
-    holder = evict.Holder(store, int(words.pid or 0), str(words.program), running_pids(desk.places))
-    return evict.show(holder) if words.plan else evict.evict(holder, desk.stack_name)
+    holder = evict.Holder(desk.stack_name, store, int(words.pid or 0), str(words.program), running_pids(desk.places))
+    return evict.show(holder) if words.plan else evict.evict(holder)
 
 
 def _restore(desk: Desk) -> Report:

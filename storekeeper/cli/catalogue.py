@@ -359,7 +359,7 @@ VERBS = (
             0: "it has ended",
             1: "failed",
             2: "wrong usage, or refused: it holds no lock, is another program, or is ours; nobody was asked to end",
-            3: "who holds a lock could not be seen: nobody was asked to end",
+            3: "who holds a lock could not be seen: nobody was asked to end, or what it holds after it was asked is not known",
             4: "it was asked, and has not ended yet",
         },
         (

@@ -286,7 +286,10 @@ EVICTED = record(
         "program": text("its program"),
         "ended": flag("whether it has ended"),
         "held": LOCK,
-        "lock": or_null(one_of(["read", "write"], "the lock that it holds now"), "none: it has ended, or has let go of it"),
+        "lock": or_null(
+            one_of(["read", "write", "unknown"], "the lock that it holds now, unknown where that cannot be seen"),
+            "none: it has ended, or has let go of it",
+        ),
     }
 )
 

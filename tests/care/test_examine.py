@@ -9,6 +9,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -17,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from storekeeper.outcomes import Refused, Unknown
+from storekeeper.outcomes import Outcome, Refused, Unknown
 from storekeeper.stores.examination import InUse
 from storekeeper.stores.files import examining
 from storekeeper.stores.files.scope import Scope
@@ -39,6 +40,7 @@ for statement in words.split(";"):
 print("ready", flush=True)
 time.sleep(600)
 """
+DEAF = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(1, flush=True); time.sleep(600)"
 MODES = ("wal", "delete")
 
 
@@ -260,21 +262,24 @@ def test_one_that_does_not_end_is_told_with_what_it_holds_and_never_killed(progr
 
 
 class FakeStore:
-    """Says that some process holds the lock, whoever it is."""
+    """Says that some process holds the lock, whoever it is; `seen` times, and then that it cannot be seen."""
 
     name = "main"
 
-    def __init__(self, found: InUse, meanwhile: Callable[[], None] = lambda: None) -> None:
-        self._found, self._meanwhile = found, meanwhile
+    def __init__(self, found: InUse, meanwhile: Callable[[], None] = lambda: None, seen: int = 99) -> None:
+        self._found, self._meanwhile, self._seen = found, meanwhile, seen
 
     def users(self) -> list[InUse]:
         self._meanwhile()
+        self._seen -= 1
+        if self._seen < 0:
+            raise Unknown("the open files of pid 7 may not be read")
         return [self._found]
 
 
 def holder(found: InUse, **more: Any) -> verb.Holder:
-    store: Any = FakeStore(found, more.pop("meanwhile", lambda: None))
-    return verb.Holder(store, found.pid, found.program, **more)
+    store: Any = FakeStore(found, more.pop("meanwhile", lambda: None), more.pop("seen", 99))
+    return verb.Holder("demo", store, found.pid, found.program, **more)
 
 
 def words_of(pid: int) -> bytes:
@@ -301,7 +306,7 @@ def test_runs_of_our_own_and_what_they_started_are_never_asked(tmp_path: Path) -
         try:
             for pid in (process.pid, started):
                 with pytest.raises(Refused, match="at work for storekeeper itself"):
-                    verb.evict(holder(InUse(pid, comm(pid), "write")), "demo")
+                    verb.evict(holder(InUse(pid, comm(pid), "write")))
             assert process.poll() is None
             assert words_of(started) == b"sleep\0" + b"60\0"
         finally:
@@ -314,7 +319,7 @@ def test_the_run_of_a_job_is_known_by_its_record(tmp_path: Path) -> None:
     process = subprocess.Popen(["sleep", "60"], cwd=tmp_path)
     try:
         with pytest.raises(Refused, match="at work for storekeeper itself"):
-            verb.evict(holder(InUse(process.pid, "sleep", "write"), jobs=frozenset({process.pid})), "demo")
+            verb.evict(holder(InUse(process.pid, "sleep", "write"), jobs=frozenset({process.pid})))
         assert process.poll() is None
     finally:
         process.kill()
@@ -332,7 +337,64 @@ def test_a_process_that_ended_while_it_was_looked_at_is_not_taken_for_its_succes
 
     found = InUse(process.pid, "sleep", "write")
     with pytest.raises(Unknown, match="cannot be seen"):
-        verb.evict(holder(found, meanwhile=end), "demo")
+        verb.evict(holder(found, meanwhile=end))
+
+
+@contextmanager
+def sleeping() -> Iterator[subprocess.Popen[bytes]]:
+    """A process that nobody asked to end."""
+    process = subprocess.Popen(["sleep", "60"])
+    try:
+        words_of(process.pid)
+        yield process
+        assert process.poll() is None
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.usefixtures("alone")
+def test_a_process_that_the_kernel_gives_no_grip_on_is_not_taken_for_one_that_is_gone() -> None:
+    ready, over = threading.Event(), threading.Event()
+    thread = threading.Thread(target=lambda: (ready.set(), over.wait()))
+    thread.start()
+    ready.wait()
+    try:
+        assert thread.native_id is not None  # a number of /proc that leads to no process of its own
+        with pytest.raises(Unknown, match="cannot be gripped"):
+            verb.evict(holder(InUse(thread.native_id, "python3", "write")))
+    finally:
+        over.set()
+        thread.join()
+    with sleeping() as process:
+        gone = process.pid
+    with pytest.raises(Refused, match=f"there is no process {gone}"):
+        verb.evict(holder(InUse(gone, "sleep", "write")))
+
+
+@pytest.mark.usefixtures("alone")
+def test_one_whose_parents_cannot_be_read_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    with sleeping() as ended:
+        gone = ended.pid
+    monkeypatch.setattr(verb, "_line_of", lambda pid: [pid, gone])
+    with sleeping() as process, pytest.raises(Unknown, match=f"whether process {gone} is at work for storekeeper itself cannot be seen"):
+        verb.evict(holder(InUse(process.pid, "sleep", "write")))
+
+
+@pytest.mark.usefixtures("alone")
+def test_what_cannot_be_seen_after_somebody_was_asked_is_not_taken_for_let_go() -> None:
+    process = subprocess.Popen([sys.executable, "-c", DEAF], stdout=subprocess.PIPE)
+    try:
+        assert process.stdout is not None
+        process.stdout.readline()
+        report = verb.evict(holder(InUse(process.pid, comm(process.pid), "write"), seen=1), patience_s=0.1)
+        assert (report.ended(), report.result["lock"]) == (Outcome.UNKNOWN, "unknown")
+        (problem,) = report.problems
+        assert "which lock it holds now is not known: the open files of pid 7 may not be read" in problem.message
+        assert problem.next == "storekeeper examine demo --store main"
+    finally:
+        process.kill()
+        process.communicate()
 
 
 @pytest.mark.fault("J4")

@@ -73,7 +73,8 @@ def examine(document: Document, paint: Paint) -> list[str]:
 
 def evict(document: Document, paint: Paint) -> list[str]:
     found = document["result"]
-    now = "has ended" if found["ended"] else f"has not ended, and holds {_lock(found['lock'])} now"
+    holds = "what it holds now is not known" if found["lock"] == "unknown" else f"holds {_lock(found['lock'])} now"
+    now = "has ended" if found["ended"] else f"has not ended, and {holds}"
     return [f"{paint.state(document['outcome'])}  {document['stack']}: {printable(found['program'])} (pid {found['pid']}) {now}"]
 
 

@@ -74,6 +74,15 @@ CARING = (
         tests=(_EXAMINE + "test_runs_of_our_own_and_what_they_started_are_never_asked",),
     ),
     Guard(
+        name="a process that cannot be looked at may be ours",
+        protects="evict ends no backup and no restore that it could not see",
+        cases=("J4",),
+        file="storekeeper/verbs/evict.py",
+        old='        raise Unknown(f"{said}: nobody was asked to end", next="run as root") from error\n',
+        new="        return not said\n",
+        tests=(_EXAMINE + "test_one_whose_parents_cannot_be_read_is_not_asked",),
+    ),
+    Guard(
         name="every vector is looked at",
         protects="a vector that is no number is named",
         cases=("F13",),
