@@ -6,7 +6,7 @@ disagree now would come of the restore.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,10 +99,11 @@ class _Foreseeing:
 
     def _compared(self) -> Disagreement:
         recorded = dict(zip(places_of(self._rule), self._recorded(), strict=True))
+        numbered = {place: number for number, place in enumerate(recorded)}
         with ExitStack() as held:
-            live = {place: self._live(held, place, number) for number, place in enumerate(recorded)}
-            before = self._spool("before", [live[place] for place in recorded])
-            after = self._spool("after", [found if place.store in self._chosen else live[place] for place, found in recorded.items()])
+            others = {place: self._live(held, place, number) for place, number in numbered.items() if place.store not in self._chosen}
+            after = self._spool("after", [others.get(place, found) for place, found in recorded.items()])
+            before = self._before(held, numbered, others)
         counts = dict.fromkeys(map(str, Class), 0)
         samples: list[Finding] = []
         for each in only_in_second(before, after):
@@ -119,18 +120,25 @@ class _Foreseeing:
         folders = {place.store: self._entry.path / place.store for place in places_of(self._rule)}
         return list(streams_of(self._name, self._rule, folders, agreement.ends))
 
+    def _before(self, held: ExitStack, numbered: Mapping[Place, int], others: Mapping[Place, Stream]) -> Iterable[Finding]:
+        """What disagrees now. Nothing is known of that where a store that would be replaced cannot be read: then all that is found
+        later counts as new. It is not taken for empty, since what an empty store disagrees about would hide the same later.
+        """
+        try:
+            live = [others[place] if place in others else self._live(held, place, number) for place, number in numbered.items()]
+            return self._spool("before", live)
+        except StorekeeperError:
+            return ()
+
     def _live(self, held: ExitStack, place: Place, number: int) -> Stream:
-        """A store that would be replaced and cannot be read disagrees with nothing now: then all that is found later would be new."""
         remarks = Remarks()
         self._context.progress.step(place.store, f"reading {place.label}")
         try:
             found = self._context.stores[place.store].identities(place.source, remarks)
             return Stream(place, held.enter_context(Sorted(found, self._work, f"{self._name}.{number}")), remarks.ends)
         except StorekeeperError as error:
-            if place.store not in self._chosen:
-                error.about(place.store)
-                raise
-            return Stream(place, ())
+            error.about(place.store)
+            raise
 
     def _spool(self, word: str, streams: list[Stream]) -> Spool:
         comparison = Comparison(self._rule.states, self._rule.grace, clock.now())

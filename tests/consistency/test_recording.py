@@ -335,6 +335,23 @@ def test_one_store_alone_is_not_restored_where_the_others_would_disagree(program
 
 
 @pytest.mark.fault("E-18")
+@pytest.mark.parametrize(("store", "kind", "count"), [("main", "orphan", 6), ("metadata", "missing", 1)])
+def test_what_an_unreadable_store_hides_now_counts_as_new(
+    program: Program, application: Maestro, store: str, kind: str, count: int
+) -> None:
+    """A store that cannot be read would be replaced: of a document that came since, the others would hold something all the same."""
+    backed_up(program)
+    application.add([Document("newer")])
+    path = application.main if store == "main" else application.metadata
+    path.write_bytes(b"no database" * 1000)
+    words = ("restore", "maestro", "latest", "--only", store, "--accept-unreadable", store, "--plan")
+    planned = hold_to(program.answer(*words), 4, "warning", f"would disagree: {count} {kind}")
+    told = planned["result"]["plan"]["disagreements"]["documents"]
+    assert {each["document"] for each in told["samples"]} == {"newer"}
+    assert told["counts"][kind] == count
+
+
+@pytest.mark.fault("E-18")
 def test_what_disagrees_already_does_not_come_of_the_restore(program: Program, application: Maestro) -> None:
     application.delete_file("doc-00004", "processed/markdown")
     backed_up(program)

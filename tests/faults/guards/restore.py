@@ -8,6 +8,7 @@ _FAULTS_RESET = "tests/faults/test_reset.py::"
 _FAULTS_RESTORE = "tests/faults/test_restore.py::"
 _GUARDED_RESTORE = "tests/faults/test_guarded_restore.py::"
 _JOURNAL = "tests/unit/test_journal.py::"
+_RECORDING = "tests/consistency/test_recording.py::"
 _RESTORE_HOLDERS = "tests/stores/test_restore_holders.py::"
 _RESTORE_ROOM = "tests/stores/test_restore_room.py::"
 _RESTORE_UNREADABLE = "tests/faults/test_restore_unreadable.py::"
@@ -248,5 +249,20 @@ RESTORE = (
         old="            os.chown(path, *wanted, follow_symlinks=False)\n",
         new="            pass\n",
         tests=(_FAULTS_RESET + "test_what_a_command_of_another_user_makes_belongs_to_whom_the_stores_belong_to",),
+    ),
+    Guard(
+        name="a store that cannot be read is not taken for empty",
+        protects="what a restore of one store would make disagree is told, whatever is live now",
+        cases=("E-18",),
+        file="storekeeper/restore/disagreement.py",
+        old="        except StorekeeperError:\n            return ()\n",
+        new=(
+            "        except StorekeeperError:\n"
+            "            return self._spool('before', [others.get(place, Stream(place, ())) for place in numbered])\n"
+        ),
+        tests=(
+            _RECORDING + "test_what_an_unreadable_store_hides_now_counts_as_new[main-orphan-6]",
+            _RECORDING + "test_what_an_unreadable_store_hides_now_counts_as_new[metadata-missing-1]",
+        ),
     ),
 )
