@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
-from itertools import groupby, islice
+from itertools import groupby
 from pathlib import Path
 
 from storekeeper.consistency.comparison import State, words_of
@@ -22,7 +22,7 @@ from storekeeper.host import clock, durable
 from storekeeper.host.progress import Progress
 from storekeeper.outcomes import Failed, Problem, Refused, Severity, naming
 from storekeeper.stack.rules import Rule
-from storekeeper.stores.identities import Identity, Remarks
+from storekeeper.stores.identities import Identity, Remarks, SqlSource
 from storekeeper.stores.lines import read_lines, to_line
 from storekeeper.stores.mending import Grip, Mender, Wanted
 from storekeeper.stores.protocol import Store
@@ -103,9 +103,8 @@ class Repairing:
             yield _Mending(rule, place, mender)
 
     def _take(self, rule: Rule, mending: _Mending, findings: Iterable[Finding]) -> None:
-        entries = iter(findings)
         place = mending.place
-        while some := list(islice(entries, mending.mender.at_once)):
+        for some in _steps(findings, mending.mender.at_once):
             self._progress.step(place.store, f"removing from {place.label}")
             with mending.mender.grip([Wanted(each.document, each.owner if each.kind is Class.ORPHAN else None) for each in some]) as grip:
                 agreed = self._agreed(rule, mending, some, grip)
@@ -122,13 +121,25 @@ class Repairing:
             if each not in there:
                 self.done.skip(each.document, mending.place.name, "it is not there any more")
         known = self._known(rule, {each.document for each in there})
+        shared = self._shared(mending.place, there)
         agreed = []
         for each in there:
-            if (why := _why_not(rule, each, known.get(each.document))) is None:
+            why = _why_not(rule, each, known.get(each.document))
+            if why is None and each.document in shared:
+                why = "another owner has it there too, and which rows are whose nobody says"
+            if why is None:
                 agreed.append(each)
             else:
                 self.done.skip(each.document, mending.place.name, why)
         return agreed
+
+    def _shared(self, place: Place, found: Sequence[Finding]) -> set[str]:
+        """Orphans of which another owner has something in the same place, where it is rows, which are taken without regard to owners."""
+        owners = {each.document: each.owner for each in found if each.kind is Class.ORPHAN and each.owner is not None}
+        if not owners or not isinstance(place.source, SqlSource) or "owner" not in place.source.columns:
+            return set()
+        stream = self._stores[place.store].identities(place.source, Remarks())
+        return {each.id for each in stream if each.id in owners and each.owner != owners[each.id]}
 
     def _known(self, rule: Rule, documents: set[str]) -> dict[str, Identity]:
         """What the authority says of these documents now. Its not saying anything of any is its being empty, which repairs nothing."""
@@ -153,7 +164,10 @@ class Repairing:
         with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, durable.PRIVATE_FILE), "wb") as file:
             file.write(to_line({"rule": mending.rule, "place": mending.place.name, "store": mending.place.store}))
             for each in agreed:
-                file.writelines(to_line({"document": each.document, "piece": piece}) for piece in grip.pieces(each.document))
+                owner = each.owner if each.kind is Class.ORPHAN else None
+                file.writelines(
+                    to_line({"document": each.document, "owner": owner, "piece": piece}) for piece in grip.pieces(each.document)
+                )
             file.flush()
             os.fsync(file.fileno())
         durable.rename(new, path)
@@ -176,44 +190,67 @@ class Repairing:
 
     def _prove_removed(self) -> None:
         """Raises Failed where something that was removed is still there."""
-        for place, documents in self._documents_of_kept():
-            if still := documents & self._held(place, documents):
+        for place, kept in self._all_kept():
+            if still := self._held(place, kept):
                 raise Failed(
-                    f"{place.name} still holds {len(still)} documents that were removed, such as {min(still)[:80]!r}", store=place.store
+                    f"{place.name} still holds {len(still)} documents that were removed, such as {_first(still)}", store=place.store
                 )
 
     def _prove_back(self) -> None:
         """Raises Failed where something that was put back is not there; what could not be is said already."""
-        for place, documents in self._documents_of_kept():
-            wanted = {each for each in documents if (place.name, each) not in self._left_out}
+        for place, kept in self._all_kept():
+            wanted = {each for each in kept if (place.name, each.document) not in self._left_out}
             if gone := wanted - self._held(place, wanted):
                 raise Failed(
-                    f"{place.name} does not hold {len(gone)} documents that were put back, such as {min(gone)[:80]!r}", store=place.store
+                    f"{place.name} does not hold {len(gone)} documents that were put back, such as {_first(gone)}", store=place.store
                 )
 
-    def _documents_of_kept(self) -> Iterator[tuple[Place, set[str]]]:
+    def _all_kept(self) -> Iterator[tuple[Place, set[Wanted]]]:
         """A place after the other, with the documents of some of its steps."""
         current: Place | None = None
-        documents: set[str] = set()
+        kept: set[Wanted] = set()
         for path in self._kept():
             lines = read_lines(path)
             with closing(lines):
                 head = next(lines)
                 place = next(each for each in replicas_of(self._rules[str(head["rule"])]) if each.name == head["place"])
-                if current is not None and (place != current or len(documents) > _PROVED_AT_ONCE):
-                    yield current, documents
-                    documents = set()
+                if current is not None and (place != current or len(kept) > _PROVED_AT_ONCE):
+                    yield current, kept
+                    kept = set()
                 current = place
-                documents |= {str(line["document"]) for line in lines}
+                kept |= {Wanted(str(line["document"]), line.get("owner")) for line in lines}
         if current is not None:
-            yield current, documents
+            yield current, kept
 
-    def _held(self, place: Place, documents: set[str]) -> set[str]:
-        counts: Counter[str] = Counter()
+    def _held(self, place: Place, wanted: set[Wanted]) -> set[Wanted]:
+        documents = {each.document for each in wanted}
+        counts: dict[str, Counter[str | None]] = {}
         for each in self._stores[place.store].identities(place.source, Remarks()):
             if each.id in documents:
-                counts[each.id] += 1 if each.chunks is None else each.chunks
-        return {document for document, count in counts.items() if count > 0}
+                counts.setdefault(each.id, Counter())[each.owner] += 1 if each.chunks is None else each.chunks
+        return {each for each in wanted if _of_owner(counts.get(each.document, {}), each.owner) > 0}
+
+
+def _steps(findings: Iterable[Finding], at_once: int) -> Iterator[list[Finding]]:
+    """Findings that are sorted by document, some at a time. What several owners have of one document are several steps: a grip knows a
+    document by its id alone."""
+    some: list[Finding] = []
+    for each in findings:
+        if len(some) == at_once or (some and some[-1].document == each.document):
+            yield some
+            some = []
+        some.append(each)
+    if some:
+        yield some
+
+
+def _of_owner(counts: Mapping[str | None, int], owner: str | None) -> int:
+    """What is there under this owner, or under none; all where none is asked for."""
+    return sum(count for each, count in counts.items() if owner is None or each is None or each == owner)
+
+
+def _first(found: set[Wanted]) -> str:
+    return repr(min(each.document for each in found)[:80])
 
 
 @dataclass(frozen=True)

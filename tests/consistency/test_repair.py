@@ -97,6 +97,70 @@ def test_one_document_or_one_owner_is_cleaned_up_alone(program: Program, applica
     assert {each["document"] for each in left if each["owner"] is not None} == {"doc-00003"}
 
 
+_SHARED = """
+for user in (1, 2):
+    names = [f"same-{user}-{number}" for number in range(2)]
+    collection("research_papers_dense").add(
+        ids=names, embeddings=vectors(2, 8, user), documents=names, metadatas=[{"doc_id": "same", "user_id": user}] * 2
+    )
+"""
+_LEFT = "say(sorted(collection('research_papers_dense').get(where={'doc_id': 'same'})['ids']))"
+
+
+@pytest.mark.fault("F4")
+def test_what_another_owner_has_under_the_same_id_stays(program: Program, application: Maestro) -> None:
+    chroma.execute(application.vectors, _SHARED)
+    before = digests(application)
+    plan = planned(program, "--owner", "1", "--at-once")
+    assert plan["removals"] == {"vectors": 1}
+    hold_to(program.answer("repair", "apply", "maestro", plan["id"], "--yes"), 0, "ok")
+    assert chroma.execute(application.vectors, _LEFT) == [["same-2-0", "same-2-1"]]
+    hold_to(program.answer("repair", "undo", "maestro", plan["id"], "--yes"), 0, "ok")
+    assert digests(application) == before
+
+
+@pytest.mark.fault("F4")
+def test_what_two_owners_have_under_one_id_goes_and_comes_back(program: Program, application: Maestro) -> None:
+    chroma.execute(application.vectors, _SHARED)
+    before = digests(application)
+    plan = planned(program, "--at-once")
+    hold_to(program.answer("repair", "apply", "maestro", plan["id"], "--yes"), 0, "ok")
+    assert chroma.execute(application.vectors, _LEFT) == [[]]
+    hold_to(program.answer("repair", "undo", "maestro", plan["id"], "--yes"), 0, "ok")
+    assert digests(application) == before
+
+
+@pytest.mark.fault("F4")
+def test_rows_of_which_nobody_says_whose_they_are_stay_while_another_owner_has_some(
+    program: Program, application: Maestro, declare: Callable[..., None]
+) -> None:
+    declare(
+        replicas=[
+            {
+                "store": "metadata",
+                "query": "select doc_id, owner from shared",
+                "columns": ["id", "owner"],
+                "rows": [{"table": "shared", "key": "doc_id"}],
+            }
+        ]
+    )
+    with database(application.metadata) as metadata:
+        metadata.executescript("create table shared (doc_id text, owner text)")
+        metadata.execute("insert into shared select doc_id, null from processed_documents")
+        metadata.executemany("insert into shared values (?, ?)", [("same", "1"), ("same", "2"), ("lone", "1")])
+    plan = planned(program, "--owner", "1", "--at-once")
+    ended = program.answer("repair", "apply", "maestro", plan["id"], "--yes")
+    result = hold_to(ended, 4, "warning", "1 were skipped")["result"]
+    assert [(each["document"], each["why"]) for each in result["skipped"]] == [
+        ("same", "another owner has it there too, and which rows are whose nobody says")
+    ]
+    with database(application.metadata) as metadata:
+        assert metadata.execute("select * from shared where doc_id in ('same', 'lone') order by 2").fetchall() == [
+            ("same", "1"),
+            ("same", "2"),
+        ]
+
+
 @pytest.mark.fault("F7")
 def test_what_changed_since_the_plan_is_skipped_and_said(program: Program, application: Maestro) -> None:
     application.delete_row("doc-00003")
