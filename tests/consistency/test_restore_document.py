@@ -213,6 +213,18 @@ def test_control_without_that_guard_a_row_without_its_parent_would_be_live(
 
 
 @pytest.mark.usefixtures("backed_up")
+def test_a_chunk_whose_id_is_another_documents_by_now_is_refused(program: Program, application: Maestro) -> None:
+    lose(application)
+    take = """
+    collection("research_papers_dense").add(
+        ids=[arguments["one"] + "_0"], embeddings=vectors(1, 8), documents=["new"], metadatas=[{"doc_id": "doc-00009", "user_id": 1}]
+    )
+    """
+    chroma.execute(application.vectors, take, one=ONE)
+    refused(program, application, f"chunk '{ONE}_0' of research_papers_dense is another document's now")
+
+
+@pytest.mark.usefixtures("backed_up")
 def test_a_live_store_that_cannot_be_read_or_is_in_use_is_refused(program: Program, application: Maestro) -> None:
     lose(application)
     with chroma.running(application.vectors, 'collection("research_papers_dense"); say(1); time.sleep(600)') as process:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tests.faults.guards.afar import AFAR
+from tests.faults.guards.agreeing import AGREEING
 from tests.faults.guards.believing import BELIEVING
 from tests.faults.guards.caring import CARING
 from tests.faults.guards.chroma import CHROMA
@@ -15,4 +16,7 @@ from tests.faults.guards.sqlite import SQLITE
 from tests.faults.guards.taking import TAKING
 from tests.harness.mutation import Guard
 
-GUARDS: tuple[Guard, ...] = (*HOST, *TAKING, *BELIEVING, *KEEPING, *RESTORE, *POSTGRESQL, *SQLITE, *CHROMA, *FILES, *AFAR, *CARING)
+GUARDS: tuple[Guard, ...] = (
+    *(*HOST, *TAKING, *BELIEVING, *KEEPING, *RESTORE, *POSTGRESQL, *SQLITE, *CHROMA, *FILES, *AFAR, *CARING),
+    *AGREEING,
+)
