@@ -175,7 +175,7 @@ def _before_any_change() -> Iterator[None]:
 
 def _publish(context: Context, told: Mapping[str, Any], token: str, name: str, rule: Rule, found: Sequence[Found]) -> plans.Plan:
     now = clock.now()
-    stores = sorted({place.store for place in bringing.places(rule)})
+    stores = sorted({place.store for place in places_of(rule)})
     facts = {
         "stack": context.stack.stack,
         "host": context.host,
