@@ -160,8 +160,8 @@ AGREEING = (
         protects="a repair that is undone brings back every row, chunk and file of a document",
         cases=("F9",),
         file="storekeeper/consistency/repairing.py",
-        old="for piece in grip.pieces(each.document))\n",
-        new="for piece in grip.pieces(each.document)[:1])\n",
+        old="for piece in grip.pieces(each.document)\n",
+        new="for piece in grip.pieces(each.document)[:1]\n",
         tests=(_REPAIR + "test_what_is_planned_is_removed_and_nothing_else_and_undo_brings_all_of_it_back",),
     ),
     Guard(
