@@ -19,15 +19,16 @@ demo: setup
 	$(BIN)/python -m demo
 
 # Real servers first, two files at once: they mostly wait. Then what kills at a moment, fills a disk or counts seconds, one by one, and
-# beside it all others; what the first of them said is shown when both have ended.
+# beside it all others; what the first of them said is shown when both have ended. It has a directory of its own, since a run that
+# begins closes the common one to the users that servers run as.
 ALONE := tests/faults tests/stores
 test: setup
-	@failed=0; said=$$(mktemp); trap 'kill $$alone 2>/dev/null; rm -f $$said' EXIT INT TERM; \
+	@failed=0; own=$$(mktemp -d "$${TMPDIR:-/tmp}/sk.XXXXXX"); trap 'kill $$alone 2>/dev/null; rm -rf "$$own"' EXIT INT TERM; \
 	$(BIN)/pytest tests/servers --numprocesses 2 --dist loadfile $(PYTEST) || failed=1; \
-	$(BIN)/pytest $(ALONE) $(PYTEST) >$$said 2>&1 & alone=$$!; \
+	$(BIN)/pytest $(ALONE) --basetemp="$$own/t" $(PYTEST) >"$$own/said" 2>&1 & alone=$$!; \
 	$(BIN)/pytest --ignore tests/servers $(addprefix --ignore ,$(ALONE)) $(PYTEST) || failed=1; \
 	wait $$alone || failed=1; alone=; \
-	cat $$said; \
+	cat "$$own/said"; \
 	exit $$failed
 
 # The fault campaign with its full counts; writes docs/faults.md from what it found. Takes an hour and a half on two cores.

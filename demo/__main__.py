@@ -32,13 +32,16 @@ def main() -> None:
     try:
         with running(root) as version:
             _tell("server", f"{version} with pgvector, on a socket, as an unprivileged user")
-            _walk(root, Application(root))
+            good = _back_up_and_restore(root, Application(root))
+            _disagree_and_agree(root, good)
+            _tell("report", f"{_report(root / 'report.html') / 1000:.1f} kB")
     except KeyboardInterrupt:
         raise SystemExit("interrupted: everything that was started is stopped") from None
     print(f"\nDone in {time.monotonic() - started:.0f} s. The report: {root / 'report.html'}")
 
 
-def _walk(root: Path, application: Application) -> None:
+def _back_up_and_restore(root: Path, application: Application) -> str:
+    """From nothing to a proven set, and back to it after a damage; the set's id."""
     _as_the_application(root, "create")
     whole = application.counts()
     _tell("application", f"{DOCUMENTS} documents in PostgreSQL, SQLite, Chroma and files: {_spoken(whole)}")
@@ -65,9 +68,7 @@ def _walk(root: Path, application: Application) -> None:
     back = application.counts()
     _expect(back == whole, f"everything is back: {_spoken(back)}")
     _tell("restore", f"from {proven['id']}, all stores on one side: {_spoken(back)}")
-    _disagree_and_agree(root, proven["id"])
-    _deploy("status", f"report={root / 'report.html'}")
-    _tell("report", f"{(root / 'report.html').stat().st_size / 1000:.1f} kB")
+    return str(proven["id"])
 
 
 def _disagree_and_agree(root: Path, good: str) -> None:
@@ -77,6 +78,8 @@ def _disagree_and_agree(root: Path, good: str) -> None:
     _deploy("check")
     _expect(_disagreements() == {"orphan": 3, "missing": 1}, "the check finds both")
     _tell("check", f"3 orphans of {ORPHAN}, in chats, vectors and papers; 1 missing, the paper of {MISSING}")
+    _report(root / "disagreement.html")
+    _tell("table", "class by store, in disagreement.html")
     _deploy("repair", f"stack={place.STACK}", f"document={ORPHAN}", "at_once=yes")
     (plan,) = sorted(path.name for path in (root / "state" / place.STACK / "repairs").iterdir())
     _tell("plan", f"{plan}: what is left of {ORPHAN} may go")
@@ -90,6 +93,12 @@ def _disagree_and_agree(root: Path, good: str) -> None:
         _deploy("restore", f"set={good}", f"document={document}", _CONFIRM, "nobody_uses=vectors,papers")
     _expect(_disagreements() == {}, "all stores agree")
     _tell("document", f"{ORPHAN} and {MISSING} are whole again out of {good}, nothing else was touched")
+
+
+def _report(page: Path) -> int:
+    """Write the page of the fleet; how many bytes it has."""
+    _deploy("status", f"report={page}")
+    return page.stat().st_size
 
 
 def _disagreements() -> dict[str, int]:

@@ -54,10 +54,13 @@ def test_the_demo_keeps_proves_breaks_catches_and_puts_back_and_does_so_again(en
         steps = [line.split()[0] for line in said.splitlines() if line.startswith("  ")]
         assert steps == [
             *("server", "application", "site", "backup", "prove", "break", "verify", "break", "restore"),
-            *("break", "check", "plan", "repair", "undo", "document", "report"),
+            *("break", "check", "table", "plan", "repair", "undo", "document", "report"),
         ]
         report = (Path(environment["STOREKEEPER_DEMO"]) / "report.html").read_text(encoding="utf-8")
         assert "Do the stores agree" in report
+        table = (Path(environment["STOREKEEPER_DEMO"]) / "disagreement.html").read_text(encoding="utf-8")
+        assert [word in table for word in ("orphan", "missing")] == [True, True]
+        assert table != report
         assert "450 rows, 450 chats, 1800 chunks, 450 papers left" in said
         assert "all stores on one side: 500 rows, 500 chats, 2000 chunks, 500 papers" in said
         assert not _left_running(environment["STOREKEEPER_DEMO"])
