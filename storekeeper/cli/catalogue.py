@@ -301,7 +301,7 @@ VERBS = (
         "Say in which sets a document is whole, by the ids that every set recorded at its moment.",
         (STACK, Argument("id", "the document's id")),
         (Option(("--rule",), "only under this rule", Takes.TEXT, "NAME"),),
-        {0: "told, also where no set holds it", 1: "failed", 2: _DONE[2], 3: "the ids of a set could not be read"},
+        {0: "told, also where no set holds it", 1: "failed", 2: _DONE[2], 3: "the ids of a good set could not be read"},
         (
             ("storekeeper history maestro 4711", "every set, oldest first"),
             ("storekeeper history maestro 4711 --json", "the same, for programs"),

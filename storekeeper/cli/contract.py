@@ -541,6 +541,7 @@ HISTORY = record(
                     "id": text("the set's id"),
                     "time": moment("when it was begun"),
                     "state": STATE,
+                    "why": or_null(text("why nothing of it is known"), "its manifest could be read"),
                     "rules": by(
                         "RULE",
                         record(
@@ -554,7 +555,7 @@ HISTORY = record(
                                 "why": or_null(text("why it is not known"), "it is known"),
                             }
                         ),
-                        "none where the set recorded no ids",
+                        "none where the set recorded no ids, or nothing of it is known",
                     ),
                 }
             ),

@@ -27,8 +27,10 @@ from storekeeper.stores.folder import StoreFolder
 from storekeeper.stores.identities import Identity, Remarks, Sorted, key_of
 from storekeeper.stores.lines import read_lines, to_line
 from storekeeper.stores.protocol import Store
+from storekeeper.stores.record import StoreRecord
 
 _LONGEST_LINE = 1 << 20  # bytes: an id and an owner of the longest, each sign escaped
+_AROUND = 2  # lines on either side of what is looked for: one that rotted is out of order with its neighbours
 
 
 def declared_in(agreement: Agreement) -> Rule:
@@ -99,25 +101,42 @@ def ids_of(rule: str, number: int) -> str:
 
 
 class Recorded:
-    """The identities of one artefact, in order; iterated as often as one likes. Raises Unknown for a file that cannot be understood."""
+    """The identities of one artefact, in order; iterated as often as one likes. Raises Unknown for a file that cannot be understood, and
+    for one whose lines are not in order: it is not what was written, and what is not found in it may have been in it.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
     def __iter__(self) -> Iterator[Identity]:
+        last = b""
         try:
             for line in read_lines(self._path):
-                yield _identity(line)
+                each = _identity(line)
+                last = _in_order(last, key_of(each.id))
+                yield each
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise self._unreadable(error) from error
 
-    def of(self, document: str) -> list[Identity]:
-        """What there is of one document, found by bisection."""
+    def of(self, document: str, size: int) -> list[Identity]:
+        """What there is of one document, found by bisection in a file of that size. Rot that lies elsewhere, and rot that leaves the
+        lines in order, is for `verify` to find.
+        """
         try:
             with open(self._path, "rb") as file:
-                return list(_lines_of(file, key_of(document)))
+                if (found := os.fstat(file.fileno()).st_size) != size:
+                    raise ValueError(f"it has {found:,} bytes, and had {size:,}")
+                return list(_lines_of(file, key_of(document), size))
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise self._unreadable(error) from error
+
+    def size_in(self, records: Mapping[str, StoreRecord]) -> int:
+        """How many bytes the manifest says that it has. Raises Unknown where that does not know it."""
+        store = records.get(self._path.parent.name)
+        for each in store.artefacts if store is not None else ():
+            if each.path == self._path.name:
+                return each.size
+        raise Unknown(f"{self._path.name} is not in the manifest")
 
     def _unreadable(self, error: Exception) -> Unknown:
         return Unknown(f"{self._path.name} cannot be read: {error}")
@@ -129,17 +148,19 @@ class RecordedStream(Stream):
 
 
 def document_in(
-    name: str, agreement: Agreement, folders: Mapping[str, Path], document: str, at: datetime
+    name: str, agreement: Agreement, path: Path, records: Mapping[str, StoreRecord], document: str, at: datetime
 ) -> tuple[Identity | None, list[Finding]]:
-    """One document in a set: what the authority says of it (None: nothing), and what was wrong with it at the set's moment `at`.
+    """One document in the set at this path: what the authority says of it (None: nothing), and what was wrong with it at the set's
+    moment `at`. `records` are those of the set's manifest.
 
     Raises Unknown where a place of the rule was not recorded, or cannot be read.
     """
     if agreement.unread:
         raise Unknown(f"{name}: the ids of {', '.join(agreement.unread)} were not recorded in it")
     rule = declared_in(agreement)
-    streams = streams_of(name, rule, folders, agreement.ends)
-    authority, *replicas = [Stream(each.place, each.identities.of(document), each.ends) for each in streams]
+    streams = streams_of(name, rule, {store: path / store for store in records}, agreement.ends)
+    found = [each.identities.of(document, each.identities.size_in(records)) for each in streams]
+    authority, *replicas = [Stream(each.place, mine, each.ends) for each, mine in zip(streams, found, strict=True)]
     findings = list(Comparison(rule.states, rule.grace, at).findings(authority, replicas))
     return next(iter(authority.identities), None), findings
 
@@ -169,24 +190,45 @@ def _identity(line: Mapping[str, Any]) -> Identity:
     )
 
 
-def _lines_of(file: IO[bytes], key: bytes) -> Iterator[Identity]:
-    """The identities with this key in a file of sorted lines: the first line that is not before it is bisected for."""
-    low, high = 0, os.fstat(file.fileno()).st_size
+def _lines_of(file: IO[bytes], key: bytes, size: int) -> Iterator[Identity]:
+    """The identities with this key in a file of sorted lines: the first line that is not before it is bisected for.
+
+    Raises ValueError where the lines that are come past, two on both sides among them, are not in order.
+    """
+    low, high, below, above = 0, size, b"", None
     while low < high:
-        middle = (low + high) // 2
-        start = _line_start(file, middle, low)
+        start = _line_start(file, (low + high) // 2, low)
         file.seek(start)
         line = file.readline(_LONGEST_LINE)
-        if key_of(_identity(json.loads(line)).id) < key:
-            low = start + len(line)
+        found = _in_order(below, key_of(_identity(json.loads(line)).id))
+        if above is not None:
+            _in_order(found, above)
+        if found < key:
+            low, below = start + len(line), found
         else:
-            high = start
-    file.seek(low)
-    for line in iter(lambda: file.readline(_LONGEST_LINE), b""):
+            high, above = start, found
+    file.seek(_lines_before(file, low, _AROUND))
+    last, beyond = b"", 0
+    while beyond < _AROUND and (line := file.readline(_LONGEST_LINE)):
         each = _identity(json.loads(line))
-        if key_of(each.id) != key:
-            return
-        yield each
+        last = _in_order(last, key_of(each.id))
+        if last == key:
+            yield each
+        beyond += last > key
+
+
+def _in_order(last: bytes, key: bytes) -> bytes:
+    """The key. Raises ValueError where it should have come before the last."""
+    if key < last:
+        raise ValueError("its lines are not in order")
+    return key
+
+
+def _lines_before(file: IO[bytes], offset: int, count: int) -> int:
+    """Where the line begins that stands so many lines before the one at this offset; the first where there are fewer."""
+    for _ in range(count):
+        offset = _line_start(file, max(0, offset - 1), 0)
+    return offset
 
 
 def _line_start(file: IO[bytes], offset: int, low: int) -> int:

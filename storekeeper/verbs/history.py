@@ -5,7 +5,6 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 from storekeeper.consistency.agreement import Agreement
@@ -13,30 +12,32 @@ from storekeeper.consistency.comparison import State, words_of
 from storekeeper.consistency.findings import Finding
 from storekeeper.consistency.recording import declared_in, document_in
 from storekeeper.host.clock import rfc3339
-from storekeeper.outcomes import Busy, Outcome, Problem, Refused, Severity, StorekeeperError
+from storekeeper.outcomes import Busy, Outcome, Problem, Refused, Severity, StorekeeperError, Unknown
+from storekeeper.sets.manifest import BadManifest, Manifest
 from storekeeper.sets.repository import SetEntry, SetGone, StackSets
 from storekeeper.stores.identities import Identity
 from storekeeper.verbs.report import Report
 
 WHOLE, INCOMPLETE, IN_FLIGHT, FAILED, ORPHAN, ABSENT, UNKNOWN = "whole", "incomplete", "in_flight", "failed", "orphan", "absent", "unknown"
+_USABLE = ("verified", "proven")
 
 
 def history(stack: str, sets: StackSets | None, document: str, rule: str | None) -> Report:
     """Every set, oldest first, with what it holds of the document by rule; nothing is read but ids.
 
-    A set whose ids cannot be read makes the outcome unknown: whether the document is in it is not known. Raises Refused for a rule under
-    which no set was taken.
+    A usable set whose ids cannot be read makes the outcome unknown: whether the document is in it is not known. Of a damaged set nothing is
+    known, and it is no backup either. Raises Refused for a rule under which no set was taken.
     """
     if not document:
         raise Refused("an id is at least one sign long", next=f"storekeeper history {stack} ID")
     told = [each for entry in (sets.entries() if sets else ()) if sets for each in _of_set(sets, entry, document, rule)]
-    if rule is not None and told and not any(each["rules"] for each in told):
+    if rule is not None and told and not any(each["rules"] or each["why"] for each in told):
         known = sorted({name for entry in (sets.entries() if sets else ()) for name in _agreements(entry)})
         raise Refused(f"no set was taken under a rule {rule[:60]!r}; there are {', '.join(known) or 'none'}")
     newest = next((each["id"] for each in reversed(told) if _is_whole(each)), None)
-    unread = [each for each in told if any(found["is"] == UNKNOWN for found in each["rules"].values())]
-    problems = [Problem(found["why"], Severity.ERROR) for each in unread[-1:] for found in each["rules"].values() if found["why"]]
-    if newest is None:
+    unread = [why for each in told if each["state"] in _USABLE for why in _unknown(each)]
+    problems = [Problem(why, Severity.ERROR, next=f"storekeeper verify {stack} {name}") for name, why in unread[-1:]]
+    if newest is None and not unread:
         problems.append(
             Problem(f"no set that can be restored holds all of {document[:80]!r}", Severity.INFO, next=f"storekeeper list {stack}")
         )
@@ -45,27 +46,39 @@ def history(stack: str, sets: StackSets | None, document: str, rule: str | None)
     return Report(result, problems, Outcome.UNKNOWN if unread else None)
 
 
+def _unknown(told: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """The set with each reason why something of it is not known."""
+    for each in (told, *told["rules"].values()):
+        if each["why"]:
+            yield told["id"], f"set {told['id']}: {each['why']}"
+
+
 def _of_set(sets: StackSets, entry: SetEntry, document: str, rule: str | None) -> Iterator[dict[str, Any]]:
     with suppress(SetGone, Busy), sets.using(entry):  # one that is removed meanwhile is none any more
-        manifest = entry.manifest
-        folders = {name: entry.path / name for name in manifest.stores} if manifest else {}
-        rules = {
-            name: _of_rule(name, agreement, folders, document, entry)
-            for name, agreement in _agreements(entry).items()
-            if rule in (None, name)
-        }
-        yield {"id": entry.id, "time": rfc3339(entry.time), "state": entry.state, "rules": rules}
+        told: dict[str, Any] = {"id": entry.id, "time": rfc3339(entry.time), "state": entry.state, "why": None, "rules": {}}
+        try:
+            manifest = entry.manifest
+        except BadManifest as error:
+            yield {**told, "why": error.message}
+            return
+        if manifest is None:
+            yield {**told, "why": entry.reason or "its manifest cannot be read"}
+            return
+        wanted = {name: agreement for name, agreement in manifest.agreements.items() if rule in (None, name)}
+        yield {**told, "rules": {name: _of_rule(name, agreement, manifest, document, entry) for name, agreement in wanted.items()}}
 
 
 def _agreements(entry: SetEntry) -> Mapping[str, Agreement]:
     return entry.manifest.agreements if entry.manifest else {}
 
 
-def _of_rule(name: str, agreement: Agreement, folders: Mapping[str, Path], document: str, entry: SetEntry) -> dict[str, Any]:
+def _of_rule(name: str, agreement: Agreement, manifest: Manifest, document: str, entry: SetEntry) -> dict[str, Any]:
     try:
-        mine, findings = document_in(name, agreement, folders, document, entry.time)
+        if entry.state == "damaged":
+            raise Unknown(f"it is damaged: {entry.reason or 'no reason is recorded'}")
+        mine, findings = document_in(name, agreement, entry.path, manifest.stores, document, entry.time)
     except StorekeeperError as error:
-        return {"is": UNKNOWN, "owner": None, "findings": [], "why": f"set {entry.id}: {error.message}"}
+        return {"is": UNKNOWN, "owner": None, "findings": [], "why": error.message}
     word = _word(agreement, mine, findings)
     return {"is": word, "owner": mine.owner if mine else None, "findings": [each.to_json() for each in findings], "why": None}
 
@@ -81,4 +94,4 @@ def _word(agreement: Agreement, mine: Identity | None, findings: list[Finding]) 
 
 
 def _is_whole(told: Mapping[str, Any]) -> bool:
-    return told["state"] in ("verified", "proven") and any(each["is"] == WHOLE for each in told["rules"].values())
+    return told["state"] in _USABLE and any(each["is"] == WHOLE for each in told["rules"].values())

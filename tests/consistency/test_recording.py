@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 import random
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from storekeeper.consistency import recording
 from storekeeper.consistency.recording import Recorded
 from storekeeper.host.progress import Progress
+from storekeeper.outcomes import Unknown
 from storekeeper.sets import publishing
 from storekeeper.sets.context import Context
 from storekeeper.sets.point import Point
@@ -224,12 +226,89 @@ def test_any_document_is_found_by_bisection_as_by_reading_all(tmp_path: Path) ->
     path = tmp_path / "ids"
     with open(path, "w", encoding="ascii") as file:
         file.writelines(json.dumps({"id": each.id, "owner": each.owner, "chunks": each.chunks}) + "\n" for each in lines)
-    recorded = Recorded(path)
-    assert list(recorded) == lines
+    found = Recorded(path)
+    assert list(found) == lines
     for each in {*ids, *(f"doc-{number:04}" for number in range(0, 3_000, 7)), "nobody", "\x00", "\U0010ffff"}:
-        assert recorded.of(each) == [found for found in lines if found.id == each]
+        assert found.of(each, path.stat().st_size) == [line for line in lines if line.id == each]
     path.write_bytes(b"")
-    assert recorded.of("a") == []
+    assert found.of("a", 0) == []
+
+
+IDS = [f"doc-{number:05}" for number in range(500)]
+
+
+def recorded(path: Path, ids: Sequence[str] = IDS) -> Recorded:
+    path.write_text("".join(json.dumps({"id": each}) + "\n" for each in ids), encoding="ascii")
+    return Recorded(path)
+
+
+def rotten(document: str) -> Iterator[str]:
+    """The id with each bit of its last two signs flipped, where it is another printable text that is no neighbour's."""
+    for place in (-1, -2):
+        for bit in range(7):
+            sign = chr(ord(document[place]) ^ 1 << bit)
+            found = document[:place] + sign + document[place:][1:]
+            if sign.isprintable() and sign not in '"\\' and found not in IDS[IDS.index(document) - 1 :][:3]:
+                yield found
+
+
+def test_an_id_that_rotted_is_unknown_and_not_absent(tmp_path: Path) -> None:
+    tried = 0
+    for document in (IDS[0], IDS[1], IDS[7], IDS[250], IDS[355], IDS[-2], IDS[-1]):
+        for other in rotten(document):
+            ids = [other if each == document else each for each in IDS]
+            found = recorded(tmp_path / "ids", ids)
+            if ids == sorted(ids):
+                continue  # nothing but its checksum could tell
+            tried += 1
+            with pytest.raises(Unknown, match="not in order"):
+                found.of(document, (tmp_path / "ids").stat().st_size)
+            with pytest.raises(Unknown, match="not in order"):
+                list(found)
+    assert tried > 40
+
+
+def test_control_the_line_in_its_place_alone_says_that_it_is_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recording, "_in_order", lambda _, key: key)
+    found = recorded(tmp_path / "ids", ["doc-00999" if each == "doc-00250" else each for each in IDS])
+    assert found.of("doc-00250", (tmp_path / "ids").stat().st_size) == []
+
+
+def test_a_file_of_ids_that_was_cut_is_unknown(tmp_path: Path) -> None:
+    found, size = recorded(tmp_path / "ids"), (tmp_path / "ids").stat().st_size
+    assert [each.id for each in found.of(IDS[-1], size)] == [IDS[-1]]
+    recorded(tmp_path / "ids", IDS[:-1])
+    with pytest.raises(Unknown, match=r"bytes, and had"):
+        found.of(IDS[-1], size)
+
+
+def told_by_history(program: Program, code: int, outcome: str, *said: str) -> list[tuple[str, str | None, list[str]]]:
+    """Of each set its state, why nothing of it is known, and how it holds the document."""
+    found = hold_to(program.answer("history", "maestro", "doc-00007"), code, outcome, *said)["result"]["sets"]
+    return [(each["state"], each["why"], [rule["is"] for rule in each["rules"].values()]) for each in found]
+
+
+def test_history_knows_nothing_of_a_damaged_set_and_goes_on_with_the_others(program: Program) -> None:
+    made = backed_up(program)
+    ids = Path(made["path"]) / "main/ids-documents-0.jsonl"
+    ids.chmod(0o600)
+    ids.write_bytes(ids.read_bytes().replace(b"doc-00007", b"doc-00077"))
+    assert told_by_history(program, 3, "unknown", made["id"], "not in order", f"verify maestro {made['id']}") == [
+        ("verified", None, ["unknown"])
+    ]
+    hold_to(program.answer("verify", "maestro"), 1, "failed", "ids-documents-0.jsonl")
+    good = backed_up(program)
+    assert told_by_history(program, 0, "ok") == [("damaged", None, ["unknown"]), ("verified", None, ["whole"])]
+    (Path(made["path"]) / "manifest.json").write_bytes(b"rot")
+    (state, why, rules), _ = told_by_history(program, 0, "ok")
+    assert (state, rules) == ("damaged", [])
+    assert why is not None
+    assert "manifest" in why
+    assert "manifest" in program.run("history", "maestro", "doc-00007").out
+    assert "no rule was declared" not in program.run("history", "maestro", "doc-00007").out
+    hold_to(program.answer("history", "maestro", "doc-00007", "--rule", "documents"), 0, "ok")
+    (Path(good["path"]) / "papers/ids-documents-4.jsonl").unlink()
+    assert told_by_history(program, 3, "unknown", good["id"], "cannot be read")[1] == ("verified", None, ["unknown"])
 
 
 @pytest.mark.slow

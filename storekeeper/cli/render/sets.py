@@ -102,7 +102,7 @@ def history(document: Document, paint: Paint) -> list[str]:
     rows: list[list[Cell | str]] = [
         [each["id"], Cell(each["state"], each["state"]), rule, Cell(found["is"].replace("_", " "), _TONES[found["is"]]), _wrong(found)]
         for each in result["sets"]
-        for rule, found in (each["rules"] or {"": _NOT_RECORDED}).items()
+        for rule, found in (each["rules"] or {"": {**_NOT_RECORDED, "why": each["why"] or _NOT_RECORDED["why"]}}).items()
     ]
     lines += ["", *table([["set", "state", "rule", "document", "what was wrong"], *rows], paint, "  ")] if rows else []
     return [*lines, *(["", f"  to bring it back: {paint.command(result['restore'])}"] if result["restore"] else [])]

@@ -118,4 +118,13 @@ BELIEVING = (
         new="    if False:\n",
         tests=(_SETS_RECORDS + "test_an_incomplete_set_never_becomes_a_backup",),
     ),
+    Guard(
+        name="ids that are out of order are no ids",
+        protects="a document whose id rotted in a set is not said to be absent from it",
+        cases=("B1",),
+        file="storekeeper/consistency/recording.py",
+        old="    if key < last:\n",
+        new="    if last is None:\n",
+        tests=("tests/consistency/test_recording.py::test_an_id_that_rotted_is_unknown_and_not_absent",),
+    ),
 )
