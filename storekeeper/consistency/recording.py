@@ -66,12 +66,14 @@ class Recording:
         return {name: self._agreement(name, rule, folders) for name, rule in self._rules.items()}
 
     def _write_place(self, name: str, number: int, place: Place, store: Store, hold: Any, folder: StoreFolder) -> None:
+        """A place that fails half way leaves no file: one that the manifest does not know would fail the whole set."""
         remarks = Remarks()
         try:
             found = store.dumped_identities(hold, folder.path, place.source, remarks)
             with Sorted(found, self._work, f"{name}.{number}") as kept:
                 folder.write(ids_of(name, number), map(_line, kept))
         except StorekeeperError as error:
+            (folder.path / ids_of(name, number)).unlink(missing_ok=True)
             self._unread[name].append(place.name)
             said = f"{name}: the ids of {place.name} could not be recorded: {error.message}"
             self.problems.append(Problem(said, Severity.WARNING, place.store, error.next))

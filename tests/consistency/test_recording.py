@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 import time
@@ -15,7 +16,7 @@ import pytest
 from storekeeper.consistency import recording
 from storekeeper.consistency.recording import Recorded
 from storekeeper.host.progress import Progress
-from storekeeper.outcomes import Unknown
+from storekeeper.outcomes import Failed, Unknown
 from storekeeper.sets import publishing
 from storekeeper.sets.context import Context
 from storekeeper.sets.point import Point
@@ -162,6 +163,27 @@ def test_a_place_that_cannot_be_recorded_is_a_warning_and_the_data_is_in_the_set
     hold_to(program.answer("verify", "maestro"), 0, "ok")
     found = hold_to(program.answer("history", "maestro", "doc-00001"), 3, "unknown", "were not recorded")
     assert [each["rules"]["documents"]["is"] for each in found["result"]["sets"]] == ["unknown"]
+
+
+def test_a_place_that_fails_half_way_leaves_no_file_and_the_data_is_in_the_set(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The scratch database of one place cannot be read on after some ids."""
+
+    class Failing(recording.Sorted):
+        def __iter__(self) -> Iterator[Identity]:
+            ids = super().__iter__()
+            yield from itertools.islice(ids, 3)
+            if self._path.stem == "documents.3":
+                raise Failed("ids could not be kept")
+            yield from ids
+
+    monkeypatch.setattr(recording, "Sorted", Failing)
+    with in_process(program) as context:
+        made = publishing.take_set(context, purpose="backup")
+    assert made.manifest is not None
+    assert made.manifest.agreements["documents"].unread == (f"vectors/{SPARSE}",)
+    assert [each.message for each in made.manifest.problems if "could not be recorded: ids could not be kept" in each.message]
+    assert not (made.path / "vectors/ids-documents-3.jsonl").exists()
+    hold_to(program.answer("verify", "maestro"), 0, "ok")
 
 
 def test_ids_are_part_of_what_is_sealed(program: Program) -> None:
