@@ -109,7 +109,8 @@ class Bringing:
         """Raises the first store's error: what was done by then is taken back by `undo`, or finished by this. Refused where it was
         interrupted before all was laid."""
         if self._plan.state() not in (LAID, APPLIED):
-            raise Refused("it was interrupted before anything was changed", next=f"storekeeper repair undo STACK {self._plan.id}")
+            undo = f"storekeeper repair undo {self._plan.document['stack']} {self._plan.id}"
+            raise Refused("it was interrupted before anything was changed", next=undo)
         for number, place in enumerate(places_of(self._rule), 1):
             self._progress.step(place.store, f"bringing back into {place.label}")
             with self._opened(place) as mender, mender.grip([Wanted(self._document)]) as grip:

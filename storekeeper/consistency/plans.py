@@ -232,10 +232,10 @@ class Making:
 
 
 def opened(state: Path, name: str) -> Plan:
-    """A plan by its id. Raises Refused where there is none, and for one that is not as it was written."""
+    """A plan by its id, below the stack's own `state`. Raises Refused where there is none, and for one that is not as it was written."""
     path = state / _FOLDER / name
     if not _NAME.fullmatch(name) or not path.is_dir():
-        raise Refused(f"there is no plan {name[:60]!r}", next="storekeeper repair plan STACK")
+        raise Refused(f"there is no plan {name[:60]!r}", next=f"storekeeper repair plan {state.name}")
     try:
         document = json.loads((path / _PLAN).read_bytes())
         formats.refuse_newer(formats.number_of(document, key="format"), FORMAT, what="the plan")

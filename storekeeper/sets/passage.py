@@ -51,7 +51,11 @@ def send(folder: Path, label: Label, write: Callable[[bytes], object], progress:
     tell(_line({"format": FORMAT, "stack": label.stack, "id": label.id, "bytes": label.bytes}))
     progress.step(None, "sending", label.bytes)
     for path in [MANIFEST, *(each for each in _files(folder) if each != MANIFEST)]:
-        _send_file(folder / path, path, tell, progress)
+        try:
+            _send_file(folder / path, path, tell, progress)
+        except Failed as error:
+            error.next = f"storekeeper verify {label.stack} {label.id}"
+            raise
     write(_line({"end": digest.hexdigest()}))
 
 
@@ -156,7 +160,7 @@ def _send_file(file: Path, path: str, tell: Callable[[bytes], None], progress: P
     with open(os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb") as source:
         status = os.fstat(source.fileno())
         if not stat.S_ISREG(status.st_mode):
-            raise Failed(f"{ascii(path)[1:-1]} is no regular file: the set is not sent", next="storekeeper verify")
+            raise Failed(f"{ascii(path)[1:-1]} is no regular file: the set is not sent")
         tell(_line({"path": path, "size": status.st_size}))
         left = status.st_size
         while left:

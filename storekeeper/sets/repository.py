@@ -37,14 +37,14 @@ class Repository:
         self.id = id
 
     @classmethod
-    def open(cls, path: Path, state: Path) -> Repository:
-        """Open a repository that exists. Raises Refused, naming what is wrong; nothing was written then."""
-        return cls._open(path, state, may_create=False)
+    def open(cls, path: Path, state: Path, stack: str | None = None) -> Repository:
+        """Open a repository that exists, for the sets of `stack`. Raises Refused, naming what is wrong; nothing was written then."""
+        return cls._open(path, state, stack, may_create=False)
 
     @classmethod
-    def open_or_create(cls, path: Path, state: Path) -> Repository:
+    def open_or_create(cls, path: Path, state: Path, stack: str | None = None) -> Repository:
         """`open`, or make one where neither the directory nor the state has ever known one. Raises Refused as `open` does."""
-        return cls._open(path, state, may_create=True)
+        return cls._open(path, state, stack, may_create=True)
 
     @classmethod
     def create(cls, path: Path, state: Path) -> Repository:
@@ -59,17 +59,17 @@ class Repository:
         return cls._create(path, state)
 
     @classmethod
-    def _open(cls, path: Path, state: Path, *, may_create: bool) -> Repository:
+    def _open(cls, path: Path, state: Path, stack: str | None, *, may_create: bool) -> Repository:
         known = _remembered(state)
         if not os.path.lexists(path):
             if known is not None or not may_create:
-                raise _absent(path, state, known)
+                raise _absent(path, state, known, stack)
             return cls._create(path, state)
         _refuse_untrusted(path)
         found = _marked(path)
         if found is None:
             if known is not None or not may_create:
-                raise _absent(path, state, known)
+                raise _absent(path, state, known, stack)
             return cls._create(path, state)
         if known is None:
             _remember(state, found)
@@ -99,9 +99,10 @@ class Repository:
         return StackSets(path, name, self.state / name)
 
 
-def _absent(path: Path, state: Path, known: str | None) -> Refused:
+def _absent(path: Path, state: Path, known: str | None, stack: str | None) -> Refused:
     if known is None:
-        return Refused(f"{path} is no repository: no set has been taken on this host", next="storekeeper backup STACK")
+        first = stack and f"storekeeper backup {stack}"
+        return Refused(f"{path} is no repository: no set has been taken on this host", next=first)
     return Refused(
         f"{path} holds no repository, this host keeps its sets in {known}: is the disk mounted? Nothing was written."
         f" To begin anew there, remove {state / REMEMBERED}",

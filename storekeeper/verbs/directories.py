@@ -80,7 +80,7 @@ def known_sets(places: Places, name: str) -> StackSets | None:
     refuse_unknown_stack(places, name)
     if not os.path.lexists(places.repository / MARKER) and not os.path.lexists(places.state / REMEMBERED):
         return None  # also where the directory was made in advance: the first backup makes a repository of it
-    return Repository.open(places.repository, places.state).stack(name)
+    return Repository.open(places.repository, places.state, name).stack(name)
 
 
 @contextmanager
@@ -88,4 +88,4 @@ def locked_sets(places: Places, name: str, purpose: str) -> Iterator[StackSets]:
     """The stack's sets under its lock, without a look at its stack file. Raises Busy, and Refused as `Repository.open` does."""
     state_of(places, name)
     with durable.umask(0o077), locks.hold(lock_of(places, name), purpose):
-        yield Repository.open(places.repository, places.state).stack(name)
+        yield Repository.open(places.repository, places.state, name).stack(name)

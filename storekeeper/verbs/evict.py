@@ -92,7 +92,7 @@ def _meant(holder: Holder) -> Iterator[tuple[int, InUse]]:
             raise Refused(f"pid {pid} is {found.program}, and not {holder.program[:60]}: nobody was asked to end", store=name)
         if any(each in holder.jobs or _is_ours(each) for each in _line_of(pid)):
             said = f"pid {pid} is at work for storekeeper itself: nobody was asked to end"
-            raise Refused(said, store=name, next="storekeeper jobs --stop JOB")
+            raise Refused(said, store=name, next="storekeeper jobs")
         yield descriptor, found
     finally:
         os.close(descriptor)

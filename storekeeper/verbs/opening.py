@@ -100,8 +100,9 @@ def with_sets(opened: Opened, places: Places, *, may_create: bool = False) -> Co
     """The same with the stack's sets. Raises Refused for a repository that is not to be trusted, and for one that is not there unless it
     `may_create` the first one.
     """
-    repository = (Repository.open_or_create if may_create else Repository.open)(places.repository, places.state)
-    return Context(**vars(opened), sets=repository.stack(opened.stack.stack))
+    stack = opened.stack.stack
+    repository = (Repository.open_or_create if may_create else Repository.open)(places.repository, places.state, stack)
+    return Context(**vars(opened), sets=repository.stack(stack))
 
 
 @contextmanager

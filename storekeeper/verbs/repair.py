@@ -43,7 +43,7 @@ def plan(context: Opened, scope: Scope) -> Report:
         checking = Checking(context.stores, context.state, work, context.progress)
         for name, rule in rules.items():
             look = looked(context, checking, name, rule)
-            _refuse_unread(name, look)
+            _refuse_unread(context, name, look)
             if request.is_whole:
                 checking.remember(name, rule, look)
                 log.tell(context.state, name, look)
@@ -154,10 +154,10 @@ def _finished(context: Opened, made: Plan) -> Report:
     return Report({**_told(made, bringing.removed, {}, [], 0), "undo": undo})
 
 
-def _refuse_unread(name: str, look: Look) -> None:
+def _refuse_unread(context: Opened, name: str, look: Look) -> None:
     if look.outcome is Outcome.UNKNOWN:
         said = next((problem.message for problem in look.problems if problem.severity is Severity.ERROR), f"{name}: not all could be read")
-        raise Unknown(f"{said}: nothing is planned", next="storekeeper check STACK")
+        raise Unknown(f"{said}: nothing is planned", next=f"storekeeper check {context.stack.stack}")
 
 
 def _ready(context: Opened, name: str) -> Plan:

@@ -221,7 +221,7 @@ def test_a_chunk_whose_id_is_another_documents_by_now_is_refused(program: Progra
     )
     """
     chroma.execute(application.vectors, take, one=ONE)
-    refused(program, application, f"chunk '{ONE}_0' of research_papers_dense is another document's now")
+    refused(program, application, f"chunk '{ONE}_0' of research_papers_dense is another document's now", f"check maestro --document {ONE}")
 
 
 @pytest.mark.usefixtures("backed_up")

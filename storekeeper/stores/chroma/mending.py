@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import shlex
 from array import array
 from collections.abc import Collection as Some
 from collections.abc import Iterable, Iterator, Sequence
@@ -27,11 +28,12 @@ where e.segment_id = ? and m.key = ? and (m.string_value = ? or m.int_value = ?)
 
 
 class ChromaMender(Carried):
-    """One collection. Its ids are read from chroma.sqlite3, the chunks themselves through `client`."""
+    """One collection of a stack's. Its ids are read from chroma.sqlite3, the chunks themselves through `client`."""
 
     at_once = 50  # their chunks are held in memory
 
-    def __init__(self, directory: Path, source: CollectionSource, client: Client) -> None:
+    def __init__(self, stack: str, directory: Path, source: CollectionSource, client: Client) -> None:
+        self._stack = stack
         self._directory = directory
         self._source = source
         self._client = client
@@ -43,7 +45,7 @@ class ChromaMender(Carried):
         """Chroma has no transactions: what is removed are the chunks that were looked at, by their ids, and no other."""
         with open_catalogue(self._directory, sealed=False) as catalogue:
             ids = {each.document: self._ids(catalogue, each.document) for each in wanted}
-        grip = ChromaGrip(self._client, self._collection, self._source, wanted, ids)
+        grip = ChromaGrip(self._stack, self._client, self._collection, self._source, wanted, ids)
         yield grip
         grip.finish()
 
@@ -82,8 +84,15 @@ class ChromaGrip:
     """Chunks of some documents, as they were when they were asked for."""
 
     def __init__(
-        self, client: Client, collection: Collection, source: CollectionSource, wanted: Sequence[Wanted], ids: dict[str, list[str]]
+        self,
+        stack: str,
+        client: Client,
+        collection: Collection,
+        source: CollectionSource,
+        wanted: Sequence[Wanted],
+        ids: dict[str, list[str]],
     ) -> None:
+        self._stack = stack
         self._client = client
         self._collection = collection
         self._source = source
@@ -123,7 +132,7 @@ class ChromaGrip:
             for other in self._client.get(self._collection, some):
                 raise Refused(
                     f"chunk {other['id'][:80]!r} of {self._collection.key} is another document's now: it was left as it is",
-                    next=f"storekeeper check STACK --document {document}",
+                    next=f"storekeeper check {self._stack} --document {shlex.quote(document)}",
                 )
         return going, coming
 

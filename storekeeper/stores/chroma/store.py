@@ -141,17 +141,17 @@ class ChromaStore:
         directory = self._directory()
         if self._server is not None:
             self._server.heartbeat()
-            yield ChromaMender(directory, source, Recorded(directory) if only_look else Served(self._server))
+            yield ChromaMender(self._surroundings.stack, directory, source, Recorded(directory) if only_look else Served(self._server))
             return
         if self._runtime is not None:
             raise Refused("a server keeps the directory, and nothing says where it answers", next=f"declare the `url:` of {self._name}")
         if (who := self._held()) is not None:
             raise Refused(f"{who}: chunks can only be removed by who uses the directory, or while nobody does", next="stop the application")
         if only_look:
-            yield ChromaMender(directory, source, Recorded(directory))
+            yield ChromaMender(self._surroundings.stack, directory, source, Recorded(directory))
             return
         with embedded(directory, self._python) as client:
-            yield ChromaMender(directory, source, client)
+            yield ChromaMender(self._surroundings.stack, directory, source, client)
 
     def forget_taken(self, token: str) -> None:
         """Nothing: what was taken is kept with the repair's plan."""
