@@ -51,20 +51,12 @@ class Desk:
         if not self.words.verb.changes_live or self.words.only_looks or confirm.is_confirmed(self.words):
             return
         confirm.refuse_without_terminal(self.words, self.console)
-        plan = Desk(replace(self.words, plan=True), self.console).call()
+        plan = Desk(replace(self.words, plan=True, asks=True), self.console).call()
         if "plan" not in plan.result:
             return  # there is nothing to do, as the verb itself will say
-        self._refuse_disagreement(plan)
         confirm.ask(self.words, self.console, self._shown(plan))
         if self.words.set is not None:
             self.words = replace(self.words, set=plan.result["plan"]["set"])  # what was shown is what is done
-
-    def _refuse_disagreement(self, plan: Report) -> None:
-        """Before anybody is asked: what the verb would refuse needs no yes."""
-        if plan.result["plan"].get("disagreements") and not self.words.allow_disagreement:
-            for each in plan.problems:
-                if each.next and each.next.endswith("--allow-disagreement"):
-                    raise Refused(each.message, next=each.next)
 
     def recorded(self) -> AbstractContextManager[jobs.Job]:
         """The run's record, open until it is finished."""
@@ -247,6 +239,7 @@ def _restore(desk: Desk) -> Report:
         back=words.back,
         only=words.only,
         plan=words.plan,
+        asks=words.asks,
         stage_dir=words.stage_dir,
         accept_unreadable=frozenset(words.accept_unreadable),
         allow_disagreement=words.allow_disagreement,

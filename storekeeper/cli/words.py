@@ -64,6 +64,7 @@ class Words:
     back: bool = False
     only: tuple[str, ...] = ()
     plan: bool = False
+    asks: bool = False  # the plan is shown to be answered with a yes; no word of a command says this
     stage_dir: Path | None = None
     accept_unreadable: tuple[str, ...] = ()
     accept_shrink: tuple[str, ...] = ()

@@ -27,12 +27,13 @@ from storekeeper.stores.protocol import Foresight, Store
 
 @dataclass(frozen=True)
 class RestoreRequest:
-    """What a person asked for: a set, or the way back; and what they allowed."""
+    """What a person asked for: a set, or the way back; and what they allowed. A plan that `asks` is shown to be answered with a yes."""
 
     set: str | None = None
     back: bool = False
     only: tuple[str, ...] = ()
     plan: bool = False
+    asks: bool = False
     stage_dir: Path | None = None
     accept_unreadable: frozenset[str] = frozenset()
     allow_disagreement: bool = False

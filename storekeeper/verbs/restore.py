@@ -40,8 +40,8 @@ def _to_set(context: Context, request: RestoreRequest, name: str) -> Restored:
     resolved = context.sets.resolve(name)
     with context.sets.using(resolved.entry):
         plan = make_plan(context, request, resolved)
+        if not request.allow_disagreement and (request.asks or not request.plan):  # what would be refused needs no yes
+            refuse(plan.disagreements, plan.foreseen, allowing(context, request))
         if request.plan:
             return Restored({"plan": plan.to_json()}, plan.problems)
-        if not request.allow_disagreement:
-            refuse(plan.disagreements, plan.foreseen, allowing(context, request))
         return restore_set(context, plan, request)

@@ -29,6 +29,7 @@ from tests.harness.campaign import Campaign
 from tests.harness.chroma import Writer
 from tests.harness.maestro import CHUNKS, COLLECTIONS, FOLDERS, SPARSE, Document, Maestro, database
 from tests.harness.program import Program, hold_to
+from tests.harness.terminal import on_terminal
 
 # Four threads ingest, process again and delete at once; what is in flight says so before anything of it is touched.
 WRITERS = """
@@ -468,6 +469,23 @@ def test_where_a_set_recorded_no_ids_one_store_alone_needs_a_word(program: Progr
     program.declare(json.dumps({**declared, "consistency": rules}), "maestro")
     hold_to(program.answer(*ONLY, "--yes"), 3, "unknown", "did not record the ids", "--allow-disagreement")
     hold_to(program.answer(*ONLY, "--yes", "--allow-disagreement"), 4, "warning")
+
+
+@pytest.mark.fault("E-18")
+@pytest.mark.parametrize("is_known", [True, False])
+def test_nobody_is_asked_for_a_yes_to_what_would_be_refused(program: Program, application: Maestro, is_known: bool) -> None:
+    """On a terminal, with the outcome that the verb itself would have."""
+    declared = json.loads(application.stack_file())
+    rules = declared.pop("consistency")
+    program.declare(json.dumps({**declared, "consistency": rules} if is_known else declared), "maestro")
+    backed_up(program)
+    program.declare(json.dumps({**declared, "consistency": rules}), "maestro")
+    application.delete_row("doc-00004")
+    application.delete_metadata("doc-00004")
+    shown, code = on_terminal(program, *ONLY, answer="maestro")
+    assert ("to go on" in shown, code) == (False, 2 if is_known else 3), shown
+    assert "--allow-disagreement" in shown
+    assert "to go on" in on_terminal(program, *ONLY, "--allow-disagreement", answer="no")[0]
 
 
 @contextmanager

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import pty
-import select
 import signal
 import sqlite3
 import subprocess
@@ -19,6 +17,7 @@ import pytest
 from storekeeper.cli.document import host_name
 from storekeeper.host import locks
 from tests.harness.program import CHECKOUT, Program
+from tests.harness.terminal import on_terminal
 
 CANARY = "canary-s3cret"
 
@@ -174,7 +173,7 @@ def test_on_a_terminal_the_plan_is_shown_and_the_name_of_the_stack_has_to_be_typ
     assert program.run("backup", "demo").code == 0
     with closing(sqlite3.connect(program.database())) as database, database:
         database.execute("delete from documents where id > 3")
-    shown, ended = _on_terminal(program, "restore", "demo", "latest", answer=typed)
+    shown, ended = on_terminal(program, "restore", "demo", "latest", answer=typed)
     assert "Type the stack's name" in shown
     assert host_name() in shown
     line = next(line for line in shown.splitlines() if "documents" in line)
@@ -182,30 +181,6 @@ def test_on_a_terminal_the_plan_is_shown_and_the_name_of_the_stack_has_to_be_typ
     assert "40" in line, "rows after"
     assert ended == code
     assert program.rows() == rows
-
-
-def _on_terminal(program: Program, *words: str, answer: str) -> tuple[str, int]:
-    """Run with a terminal for all three streams, and type an answer when it is asked for."""
-    master, slave = pty.openpty()
-    process = subprocess.Popen(program.argv(*words), stdin=slave, stdout=slave, stderr=slave, cwd=CHECKOUT, start_new_session=True)
-    os.close(slave)
-    shown, typed = b"", False
-    try:
-        while True:
-            ready, _, _ = select.select([master], [], [], 60)
-            if not ready:
-                raise AssertionError(f"nothing came: {shown!r}")
-            try:
-                shown += os.read(master, 4096)
-            except OSError:  # the terminal is closed with its last user
-                break
-            if b"to go on: " in shown and not typed:
-                os.write(master, f"{answer}\n".encode())
-                typed = True
-    finally:
-        os.close(master)
-        process.wait()
-    return shown.decode(), process.returncode
 
 
 def test_from_cron_a_good_run_says_nothing_and_a_bad_one_a_single_sentence(program):
