@@ -10,6 +10,11 @@ from typing import Any
 
 import pytest
 
+from storekeeper.outcomes import Refused
+from storekeeper.stack.rules import Rows
+from storekeeper.stores.mending import Piece, Wanted
+from storekeeper.stores.postgresql import mending
+from storekeeper.stores.postgresql.mending import PostgresqlMender
 from tests.harness.equal import digest
 from tests.harness.postgresql import Server, reachable_directory, start_server
 from tests.harness.program import Program, hold_to
@@ -171,3 +176,32 @@ def test_control_the_server_takes_such_rows_along_without_a_word(application: Sh
     before = application.digests()["notes"]
     application.run("delete from documents where id = 5")
     assert application.digests()["notes"] != before
+
+
+ELSEWHERE = {
+    "partitions": "create table parts (id text, day date) partition by list (day); create table parts_1 partition of parts default;",
+    "heirs": "create table parts (id text, day date); create table parts_1 () inherits (parts);",
+    "a view": "create table parts_1 (id text, day date); create view parts as select * from parts_1;",
+}
+
+
+def reading(application: Shelf, table: str) -> list[Piece]:
+    """What of a document a repair would find in a table."""
+    mender = PostgresqlMender(lambda: application.server.connect("shelf"), [Rows(table=table, key="id")])
+    with mender.grip([Wanted("7")]) as grip:
+        return list(grip.pieces("7"))
+
+
+@pytest.mark.parametrize("kind", ELSEWHERE)
+def test_rows_that_stand_in_other_tables_are_refused_and_not_taken_for_none(application: Shelf, kind: str) -> None:
+    application.run(ELSEWHERE[kind] + "insert into parts_1 values ('7', '2026-01-01')")
+    with pytest.raises(Refused, match="parts does not hold its rows itself"):
+        reading(application, "parts")
+    assert [each["row"]["id"] for each in reading(application, "parts_1")] == ["7"]
+
+
+@pytest.mark.parametrize("kind", ["partitions", "heirs"])
+def test_control_without_that_refusal_such_rows_would_not_be_seen(application: Shelf, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    application.run(ELSEWHERE[kind] + "insert into parts_1 values ('7', '2026-01-01')")
+    monkeypatch.setattr(mending, "_HOLDS_ALL_ITS_ROWS", "select %s::regclass is not null")
+    assert reading(application, "parts") == []

@@ -24,6 +24,8 @@ where attrelid = %s::regclass and attnum > 0 and not attisdropped order by attnu
 _KEY = """
 select a.attname from pg_index i join pg_attribute a on a.attrelid = i.indrelid and a.attnum = any(i.indkey)
 where i.indrelid = %s::regclass and i.indisprimary"""
+_HOLDS_ALL_ITS_ROWS = """
+select c.relkind = 'r' and not exists (select from pg_inherits i where i.inhparent = c.oid) from pg_class c where c.oid = %s::regclass"""
 # Foreign keys that change other rows when one that they refer to is removed, or its key is changed.
 _FOLLOWING = """
 select c.conrelid::regclass::text, c.confdeltype in ('c', 'n', 'd'), c.confupdtype in ('c', 'n', 'd'),
@@ -73,7 +75,9 @@ def _waiting(connection: Connection) -> Iterator[None]:
 
 
 class Table:
-    """A table with the columns that can be written."""
+    """A table with the columns that can be written. Raises Refused for one whose rows are elsewhere: in partitions, in tables that
+    inherit from it, or behind a view. They would be taken for none, since a row is found again by its place in its own table.
+    """
 
     def __init__(self, connection: Connection, name: str) -> None:
         self.name = name
@@ -81,8 +85,14 @@ class Table:
         self._connection = connection
         try:
             found = rows(connection, _COLUMNS, (self.identifier.as_string(connection),))
+            ((is_whole,),) = rows(connection, _HOLDS_ALL_ITS_ROWS, (self.identifier.as_string(connection),))
         except psycopg.errors.UndefinedTable:
             raise Refused(f"there is no table {name}", next="look at `rows` in the stack file") from None
+        if not is_whole:
+            raise Refused(
+                f"{name} does not hold its rows itself: they are in its partitions, in tables that inherit from it, or behind a view",
+                next=f"name those tables in `rows` of the stack file, and not {name}",
+            )
         self.columns = [str(column) for column, is_made in found if not is_made]
         self._key = [str(column) for (column,) in rows(connection, _KEY, (self.identifier.as_string(connection),))]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from tests.harness.mutation import Guard
 
 _GUARDED_STORES = "tests/faults/test_guarded_stores.py::"
+_ONE_DOCUMENT = "tests/consistency/test_restore_document_postgresql.py::"
 _POSTGRESQL = "tests/stores/test_postgresql.py::"
 _POSTGRESQL_HOLD = "tests/stores/test_postgresql_hold.py::"
 _POSTGRESQL_REFUSALS = "tests/stores/test_postgresql_refusals.py::"
@@ -183,5 +184,14 @@ POSTGRESQL = (
         old='_ATTRIBUTES = {"inherit": "inherit",',
         new='_ATTRIBUTES = {"superuser": "superuser", "inherit": "inherit",',
         tests=(_POSTGRESQL + "test_roles_that_are_missing_are_made_but_never_as_superusers",),
+    ),
+    Guard(
+        name="rows that stand in other tables are not taken for none",
+        protects="a repair, or a document out of a set, of a partitioned table is refused and does not pass for done",
+        cases=("F1",),
+        file="storekeeper/stores/postgresql/mending.py",
+        old="        if not is_whole:\n",
+        new="        if is_whole is None:\n",
+        tests=(_ONE_DOCUMENT + "test_rows_that_stand_in_other_tables_are_refused_and_not_taken_for_none[partitions]",),
     ),
 )
