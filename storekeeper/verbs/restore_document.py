@@ -115,12 +115,12 @@ class _Copies:
 
 
 def _refuse_interrupted(context: Context) -> None:
-    """Raises Refused while another document is half brought back."""
+    """Raises Refused while a document is half brought back, by a run that is at work or was interrupted."""
     for name in plans.all_of(context.state):
         made = plans.opened(context.state, name)
         if made.restores is not None and made.state() in (bringing.APPLYING, bringing.LAID, bringing.UNDOING):
             raise Refused(
-                f"document {made.restores['document'][:80]!r} was being brought back when the run was interrupted",
+                f"document {made.restores['document'][:80]!r} is being brought back by a run that has not ended",
                 next=f"storekeeper repair undo {context.stack.stack} {name}",
             )
 

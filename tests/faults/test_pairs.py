@@ -31,7 +31,10 @@ PAGE = CHECKOUT / "docs/overlap.md"
 OFTEN = ("backup", "restore", "verify", "prove", "prune", "status")
 LANES = 2  # hosts that are worked on side by side
 # Where nothing was restored or planned yet, a plan is applied already, or a restore is at work.
-MAY_REFUSE = ("restore --back", "restore --plan", "reset --plan", "check", "repair plan", "repair apply", "repair undo")
+MAY_REFUSE = (
+    *("restore --document", "restore --document --plan", "restore --back", "restore --plan", "reset --plan"),
+    *("check", "repair plan", "repair apply", "repair undo"),
+)
 
 LOCK = next(guard for guard in HOST if guard.name == "the lock of a stack")
 LOOK = Guard(
@@ -103,7 +106,8 @@ def otherwise(host: Host, first: str, seconds: Sequence[str]) -> list[str]:
             if outcome != BESIDE:
                 wrong += [] if host.seen() == before else [f"changed {before} to {host.seen()}"]
                 known = {"VERB": first.split(maxsplit=1)[0], "PID": process.pid} if outcome == BUSY else {}
-                wrong += [] if re.search(sentence_of(outcome, known), run.complaints) else ["did not say why"]
+                sentence = sentence_of(outcome, known, int(outcome == REFUSED and first == "restore --document"))
+                wrong += [] if re.search(sentence, run.complaints) else ["did not say why"]
             if not is_mixed and len(host.words()) > 1:
                 wrong.append(f"left a mix of {host.words()}")
             found += [f"{second} beside {first} {each}: {run.complaints}" for each in wrong]

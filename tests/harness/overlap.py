@@ -5,9 +5,10 @@ from __future__ import annotations
 import itertools
 import os
 import signal
+import sqlite3
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,6 +33,9 @@ consistency:
   things:
     authority: {{store: main, query: "select id from things"}}
     replicas: [{{store: papers, pattern: "raw/extra_{{id}}.txt"}}]
+  notes:
+    authority: {{store: main, rows: [{{table: notes, key: id}}]}}
+    replicas: [{{store: papers, pattern: "raw/note_{{id}}.txt"}}]
 queries: {{words: {{store: main, query: "select distinct word from things"}}}}
 """
 PLAN = "PLAN"  # stands in what is typed for the newest plan of a repair
@@ -51,6 +55,7 @@ sys.addaudithook(stop)
 """
 BETWEEN_THE_SWITCHES = r"os.rename papers-0/plan\.jsonl"  # one store is switched, the other is not
 BEFORE_ITS_NAME = r"os.rename \.partial',"
+BETWEEN_THE_PLACES = r"os.rename kept/000002\.jsonl"  # the row is exchanged, the file is not
 IN_A_SET = r"open /sets/demo/\w+-\d+/main/database\.sqlite"
 
 
@@ -71,6 +76,7 @@ VERBS = {
     "repair apply": Verb(f"repair apply demo {PLAN} --yes", r"os.rename \.storekeeper-\w+-taken"),
     "repair undo": Verb(f"repair undo demo {PLAN} --yes", r"os.rename \.storekeeper-\w+-taken"),
     "restore": Verb("restore demo latest --yes --nobody-uses papers", BETWEEN_THE_SWITCHES),
+    "restore --document": Verb("restore demo latest --document one --yes", BETWEEN_THE_PLACES),
     "restore --back": Verb("restore demo --back --yes --nobody-uses papers", BETWEEN_THE_SWITCHES),
     "reset": Verb("reset demo --yes --nobody-uses papers", BETWEEN_THE_SWITCHES),
     "resume": Verb("resume demo --nobody-uses papers", BETWEEN_THE_SWITCHES),
@@ -78,6 +84,7 @@ VERBS = {
     "prove": Verb("prove demo", r"sqlite3.connect storekeeper-demo-"),
     "send": Verb("send demo --quiet", IN_A_SET),
     "restore --plan": Verb("restore demo latest --plan --nobody-uses papers", r"sqlite3.connect main\.db"),
+    "restore --document --plan": Verb("restore demo latest --document one --plan", r"sqlite3.connect main\.db"),
     "reset --plan": Verb("reset demo --plan --nobody-uses papers", r"sqlite3.connect main\.db"),
     "check": Verb("check demo", r"sqlite3.connect main\.db"),
     "repair plan": Verb("repair plan demo --at-once", r"sqlite3.connect main\.db"),
@@ -125,6 +132,7 @@ class Host:
         self._numbers = itertools.count(1)
         self.program.declare(STACK.format(live=self._live, kept=KEPT))
         self.write()
+        self.note()
         self.must("backup")
 
     @property
@@ -140,6 +148,18 @@ class Host:
         word = f"w{next(self._numbers)}"
         write_sqlite(self._live / "main.db", word)
         write_papers(self._live / "papers", word)
+
+    def note(self) -> None:
+        """A document of which both stores hold a part, and no word is."""
+        with closing(sqlite3.connect(self._live / "main.db")) as rows, rows:
+            rows.execute("create table if not exists notes (id text primary key, said text not null)")
+            rows.execute("insert or replace into notes values ('one', 'as it was')")
+        (self._live / "papers/raw/note_one.txt").write_text("as it was", encoding="utf-8")
+
+    def spoil_note(self) -> None:
+        with closing(sqlite3.connect(self._live / "main.db")) as rows, rows:
+            rows.execute("update notes set said = 'spoilt'")
+        (self._live / "papers/raw/note_one.txt").unlink()
 
     def words(self) -> set[str]:
         """What is live. Two are a mix."""
@@ -215,6 +235,10 @@ class Host:
             self.must("repair plan")
         if verb == "repair undo":
             self.must("repair apply")
+        if verb == "restore --document":
+            self.note()
+            self.must("backup")
+            self.spoil_note()
         if verb == "resume":
             with self.stopped("restore"):
                 pass
