@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from storekeeper.stores.chroma.mending import OF_A_DOCUMENT
 from tests.consistency.conftest import WIDE
 from tests.harness import chroma
 from tests.harness.campaign import Campaign
@@ -95,6 +96,19 @@ def test_one_document_or_one_owner_is_cleaned_up_alone(program: Program, applica
     hold_to(program.answer("repair", "apply", "maestro", plan["id"], "--yes"), 0, "ok")
     left = program.answer("check", "maestro").document["result"]["rules"]["documents"]["findings"]
     assert {each["document"] for each in left if each["owner"] is not None} == {"doc-00003"}
+
+
+def test_the_chunks_of_a_document_are_found_by_an_index_and_not_by_reading_all(application: Maestro) -> None:
+    words = {"segment": "s", "key": "doc_id", "text": "doc-00003", "number": 3}
+    with database(application.vectors / "chroma.sqlite3") as chunks:
+        steps = [step for *_, step in chunks.execute(f"explain query plan {OF_A_DOCUMENT}", words)]
+    looks = [step for step in steps if step.startswith(("SCAN", "SEARCH"))]
+    assert looks == [
+        "SEARCH m USING INDEX embedding_metadata_string_value (key=? AND string_value=?)",
+        "SEARCH e USING INTEGER PRIMARY KEY (rowid=?)",
+        "SEARCH m USING INDEX embedding_metadata_int_value (key=? AND int_value=?)",
+        "SEARCH e USING INTEGER PRIMARY KEY (rowid=?)",
+    ]
 
 
 _SHARED = """

@@ -22,9 +22,13 @@ from storekeeper.stores.mending import VECTOR, Carried, Piece, Wanted, matched
 
 Item = TypeVar("Item")
 _AT_ONCE = 200  # chunks in one request
-_IDS = """
-select e.embedding_id from embeddings e join embedding_metadata m on m.id = e.id
-where e.segment_id = ? and m.key = ? and (m.string_value = ? or m.int_value = ?)"""
+# Chroma's indexes of values are partial: without the last words all chunks of the collection are read for each document.
+OF_A_DOCUMENT = """
+select e.embedding_id from embedding_metadata m cross join embeddings e on e.id = m.id
+where e.segment_id = :segment and m.key = :key and m.string_value = :text and m.string_value is not null
+union
+select e.embedding_id from embedding_metadata m cross join embeddings e on e.id = m.id
+where e.segment_id = :segment and m.key = :key and m.int_value = :number and m.int_value is not null"""
 
 
 class ChromaMender(Carried):
@@ -69,8 +73,8 @@ class ChromaMender(Carried):
         number = int(document) if document.isdecimal() and str(int(document)) == document and len(document) < 19 else None
         found = set[str]()
         if segment is not None:
-            words = (segment.id, self._source.key, document, number)
-            found.update(name for (name,) in catalogue.connection.execute(_IDS, words))
+            words = {"segment": segment.id, "key": self._source.key, "text": document, "number": number}
+            found.update(name for (name,) in catalogue.connection.execute(OF_A_DOCUMENT, words))
         for name, changes in catalogue.changes(self._collection, segment):
             after = metadata_after({}, changes)
             if after is None:
