@@ -3,8 +3,7 @@
 pyinfra INVENTORY deploys/check.py --data stack=maestro --data rule=documents
 pyinfra INVENTORY deploys/check.py --data stack=maestro --data document=4711
 
-pyinfra reads digits as a number and loses what no number has, such as the first signs of 0042 and the line in 12_3. Such an id is
-typed in quotes of its own: `--data document='"0042"'`. The operation's name says which document was looked for.
+An id is taken as it was typed, also where pyinfra would make a number of it, as of 0042. The operation's name says which was looked for.
 """
 
 from pyinfra import host

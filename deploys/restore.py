@@ -3,8 +3,6 @@
 pyinfra INVENTORY deploys/restore.py --data stack=maestro --data set=latest --data plan=yes
 pyinfra INVENTORY deploys/restore.py --data stack=maestro --data set=latest --data confirm=maestro@prod-ai-1
 pyinfra INVENTORY deploys/restore.py --data stack=maestro --data set=latest --data document=4711 --data plan=yes
-
-pyinfra reads digits as a number: an id such as 0042 or 12_3 is typed in quotes of its own, `--data document='"0042"'`.
 """
 
 from pyinfra import host

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
@@ -249,14 +251,25 @@ def text(target: Host, key: str) -> str | None:
     given = target.data.get(key, _NOT_GIVEN)
     if given is _NOT_GIVEN:
         return None
+    if not isinstance(given, str) and (typed := _typed(key)) is not None:
+        given = typed
     if isinstance(given, int) and not isinstance(given, bool):
-        given = str(given)  # pyinfra reads digits as a number
+        given = str(given)
     if not isinstance(given, str) or not given:
         raise SystemExit(f"--data {key}= takes a word, not {given!r:.80}")
     try:
         return word(f"--data {key}=", given)
     except OperationValueError as error:
         raise SystemExit(f"{error}") from error
+
+
+def _typed(key: str) -> str | None:
+    """What stands after `--data key=` on this run's command line, the last where there are several: pyinfra makes a number of 0042 and of
+    1e5, and what no number has is lost."""
+    words = [*sys.argv[1:], ""]
+    pairs = [following for word, following in pairwise(words) if word == "--data"]
+    pairs += [word.removeprefix("--data=") for word in words if word.startswith("--data=")]
+    return next((value for name, sign, value in (pair.partition("=") for pair in reversed(pairs)) if sign and name == key), None)
 
 
 def chosen_set(target: Host) -> str | None:

@@ -14,9 +14,9 @@ from pyinfra.api import FunctionCommand, Host, OperationValueError, QuoteString,
 from pyinfra.api.arguments import ConnectorArguments
 from pyinfra.connectors.util import CommandOutput, OutputLine
 
+from storekeeper.cli.render import restore
 from storekeeper.cli.render.layout import Paint
 from storekeeper.cli.render.repair import repair
-from storekeeper.cli.render.restore import foreseen
 
 from . import leaving
 
@@ -197,7 +197,7 @@ def tell(target: Host, document: dict[str, Any], printed: Sequence[str] = ()) ->
         for line in repair(document, Paint())[1:]:
             target.log(one_line(line), log_func=logger.info)
     elif isinstance(result.get("plan"), dict):
-        for line in foreseen(result["plan"], f"{document['stack']} on {document['host']}", Paint())[1:]:
+        for line in restore.plan(document, Paint())[1:]:
             target.log(one_line(line), log_func=logger.info)
     back = result.get("back")
     if back:
@@ -226,7 +226,7 @@ def headline(document: dict[str, Any]) -> str:
     if is_repair(result):
         words.append(f"plan {result['plan']['id'] if isinstance(result['plan'], dict) else result['plan']}")
     elif isinstance(result.get("plan"), dict):
-        words.append(f"plan: {result['plan']['set'] or 'the old sides'}")
+        words.append(f"plan: {result['plan']['set'] or ('all stores emptied' if document['verb'] == 'reset' else 'the old sides')}")
     if isinstance(result.get("removed"), list):
         words.append(f"{len(result['kept'])} kept, {len(result['removed'])} {'would be removed' if result.get('dry_run') else 'removed'}")
     words.append(f"{document['seconds']:.1f} s")

@@ -36,7 +36,14 @@ def main() -> None:
 def answers(root: Path) -> dict[str, str]:
     """Every recording, made now below a directory: name -> the line that was printed."""
     found: dict[str, str] = {}
-    walks = (_a_good_stack, _a_stack_that_shrinks, _a_stack_in_trouble, _a_store_that_cannot_be_tried, _a_stack_with_rules)
+    walks = (
+        _a_good_stack,
+        _a_stack_that_shrinks,
+        _a_stack_in_trouble,
+        _a_store_that_cannot_be_tried,
+        _a_stack_with_rules,
+        _a_document_of_a_set,
+    )
     for walk in walks:
         place = root / walk.__name__.removeprefix("_")
         place.mkdir()
@@ -148,6 +155,30 @@ def _a_stack_with_rules(program: Program, keep: Keep) -> None:
     _execute(live / "cards.db", "delete from cards where document = 1", "drop table tags")
     keep("check-unknown", program.answer(*look))
     keep("status-unread", program.answer("status"))
+
+
+_ROWS = """stack: demo
+stores:
+  main: {{kind: sqlite, path: {live}/main.db}}
+  papers: {{kind: files, path: {live}/papers}}
+consistency:
+  library:
+    authority: {{store: main, rows: [{{table: documents, key: id}}]}}
+    replicas: [{{store: papers, pattern: "{{id}}.txt"}}]
+"""
+
+
+def _a_document_of_a_set(program: Program, keep: Keep) -> None:
+    live = program.database().parent
+    program.declare(_ROWS.format(live=live))
+    _write_papers(live, *range(1, 41))
+    program.answer("backup", "demo")
+    _execute(live / "main.db", "delete from documents where id = 2")
+    (live / "papers/2.txt").write_text("spoilt", encoding="utf-8")
+    one = ("restore", "demo", "latest", "--document", "2")
+    keep("restore-document-plan", program.answer(*one, "--plan"))
+    keep("restore-document", program.answer(*one, "--confirm", f"demo@{os.uname().nodename}"))
+    keep("reset-plan", program.answer("reset", "demo", "--plan", "--nobody-uses", "papers"))
 
 
 def _write_papers(live: Path, *numbers: int) -> None:

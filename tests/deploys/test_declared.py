@@ -63,8 +63,25 @@ def test_an_id_in_quotes_of_its_own_is_the_one_that_was_typed(typed, meant):
         assert declared.text(fake.host, "document") == meant
 
 
+@pytest.mark.parametrize("typed", ["0042", "12_3", "1e5", "1.50", "true", "null", "[1]", "00042", "4711"])
+@pytest.mark.parametrize(
+    "words", [["--data", "document={}"], ["--data=document={}"], ["--data", "document=first", "--data", "document={}"]]
+)
+def test_an_id_is_the_one_that_stands_on_the_command_line(typed, words, monkeypatch):
+    around = ["pyinfra", "-y", "inventory.py", "deploys/check.py", "--data", "documents=none"]
+    monkeypatch.setattr(sys, "argv", [*around, *(word.format(typed) for word in words), "--data", "owner=0042"])
+    with fake_host(document=as_pyinfra_reads(typed), owner=42) as fake:
+        assert (declared.text(fake.host, "document"), declared.text(fake.host, "owner")) == (typed, "0042")
+
+
+def test_what_an_inventory_declares_is_not_looked_for_on_the_command_line(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["pyinfra", "--data", "document"])
+    with fake_host(document="0042", owner=42) as fake:
+        assert (declared.text(fake.host, "document"), declared.text(fake.host, "owner")) == ("0042", "42")
+
+
 @pytest.mark.parametrize(("typed", "read"), [("0042", "42"), ("12_3", "123")])
-def test_control_without_the_quotes_another_document_is_meant(typed, read):
+def test_control_by_what_pyinfra_made_of_it_another_document_is_meant(typed, read):
     with fake_host(document=as_pyinfra_reads(typed)) as fake:
         assert declared.text(fake.host, "document") == read
 

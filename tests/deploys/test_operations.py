@@ -340,6 +340,26 @@ def test_a_plan_says_what_it_would_do_to_each_store():
         assert re.search(r"papers +bytes +5 +5\n.* files +1 +1\n", fake.said.text)
 
 
+def test_a_plan_of_one_document_says_what_differs_in_each_place():
+    with fake_host({"restore demo": verb("restore-document-plan")}) as fake:
+        fake.execute(sets.restore, stack="demo", set="latest", document="2", plan=True)
+        assert re.search(r"main/documents +0 +1 +put back", fake.said.text)
+        assert re.search(r"papers/\{id\}\.txt +1 +1 +replaced", fake.said.text)
+
+
+def test_a_document_that_came_back_says_the_way_back():
+    with fake_host({"restore demo": verb("restore-document")}) as fake:
+        fake.execute(sets.restore, stack="demo", set="latest", document="2", confirm="demo@prod-ai-1")
+        assert "the way back: storekeeper --config /srv/app/etc repair undo demo" in fake.said.text
+
+
+def test_a_plan_of_a_reset_is_not_called_one_of_the_old_sides():
+    with fake_host({"reset demo": verb("reset-plan")}) as fake:
+        fake.execute(sets.reset, stack="demo")
+        assert "plan: all stores emptied" in fake.said.text
+        assert re.search(r"main +documents +40 +0", fake.said.text)
+
+
 def test_a_restore_says_the_way_back_and_what_to_know():
     with fake_host({"restore demo": verb("restore")}) as fake:
         fake.execute(sets.restore, stack="demo", set="latest", confirm="demo@prod-ai-1")
