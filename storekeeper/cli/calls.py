@@ -70,12 +70,12 @@ class Desk:
         return CALLS[self.words.verb.name](self)
 
     def _shown(self, plan: Report) -> str:
-        from storekeeper.cli.render import asked, repair, restore  # noqa: PLC0415
+        from storekeeper.cli.render import asked, recover, repair, restore  # noqa: PLC0415
 
         begun = Begun(self.words.verb.name, self.stack_name, self.words.options.unusual_config)
         document = begun.ended(plan.ended(), plan.result, plan.problems)
         said = [f"  {problem['message']}" for problem in document["problems"]]
-        shown = {"repair": repair.repair, "evict": asked.holder}.get(self.words.verb.name, restore.plan)
+        shown = {"repair": repair.repair, "evict": asked.holder, "recover": recover.plan}.get(self.words.verb.name, restore.plan)
         return "\n".join([*shown(document, self.console.paint_err), *said])
 
     @contextmanager
@@ -256,6 +256,14 @@ def _reset(desk: Desk) -> Report:
         return reset(context, plan=words.plan, accept_unreadable=frozenset(words.accept_unreadable))
 
 
+def _recover(desk: Desk) -> Report:
+    from storekeeper.verbs.recover import recover  # noqa: PLC0415
+
+    words = desk.words
+    with desk.context(lock=not words.plan) as context:
+        return recover(context, str(words.store), plan=words.plan)
+
+
 def _resume(desk: Desk) -> Report:
     from storekeeper.verbs.resume import resume  # noqa: PLC0415
 
@@ -359,6 +367,7 @@ CALLS: Mapping[str, Callable[[Desk], Report]] = {
     "evict": _evict,
     "restore": _restore,
     "reset": _reset,
+    "recover": _recover,
     "resume": _resume,
     "prune": _prune,
     "send": _send,

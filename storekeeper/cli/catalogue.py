@@ -221,8 +221,35 @@ VERBS = (
         changes_live=True,
     ),
     Verb(
+        "recover",
+        "Make a damaged SQLite store anew of all that can be read of it.",
+        (STACK,),
+        (
+            Option(("--store",), "the damaged store, which must be named", Takes.STORE, "STORE"),
+            Option(("--plan",), "say what can be rescued, and change nothing"),
+            _NOBODY_USES,
+            _NO_OWNERS,
+            _YES,
+            _CONFIRM,
+        ),
+        {
+            0: "made anew, and nothing of it is lost",
+            1: "failed, and the live data is as it was",
+            2: "wrong usage or refused: it is whole, or nothing can be made of it; nothing was changed",
+            3: "something could not be found out",
+            4: "made anew, and something is lost",
+            75: _DONE[75],
+        },
+        (
+            ("storekeeper recover maestro --store main --plan", "what can be rescued, and what a set holds more"),
+            ("storekeeper restore maestro --back --yes", "return to the damaged file"),
+        ),
+        job=True,
+        changes_live=True,
+    ),
+    Verb(
         "resume",
-        "Finish, or undo, a restore or reset that was interrupted.",
+        "Finish, or undo, a restore, reset or recovery that was interrupted.",
         (STACK,),
         (_NOBODY_USES, _NO_OWNERS),
         {

@@ -355,6 +355,40 @@ PLAN = record(
     "with `--plan` only",
 )
 
+RESCUED = record(
+    {
+        "proven_set": or_null(text("the newest proven set, which it is compared with"), "there is none that holds the store"),
+        "damages": several(text("what SQLite says is wrong with the file"), "the first twenty"),
+        "tables": by(
+            "TABLE",
+            record(
+                {
+                    "rows": whole("rows that were rescued"),
+                    "lost": or_null(whole("rows that cannot be read, as a whole index counts them"), "nobody can tell how many"),
+                    "refused": whole("rows that were read and are against the table's own keys or checks"),
+                    "pages": whole("pages that cannot be read, or not all of them"),
+                    "in_set": or_null(whole("rows in the proven set"), "it does not hold the table, or there is none"),
+                }
+            ),
+        ),
+        "unplaced": whole("rows on pages that nothing leads to, of a table that nobody can tell"),
+        "documents": several(
+            record(
+                {
+                    "rule": text("the rule"),
+                    "place": text("where in the store"),
+                    "set": text("the proven set"),
+                    "count": or_null(whole("documents that the set holds there and that were not rescued"), "it cannot be told"),
+                    "samples": several(text("a document's id"), "the first ten"),
+                }
+            ),
+            "for each place of a rule in the store, where anything is lost",
+        ),
+    }
+)
+_PLANNED = {key: value for key, value in PLAN["properties"]["plan"]["properties"].items() if key != "disagreements"}
+RECOVERY_PLAN = record({"plan": record({**_PLANNED, "rescued": RESCUED})}, "with `--plan` only")
+
 _BROUGHT = {
     "set": text("the set"),
     "document": text("the document"),
@@ -573,6 +607,7 @@ RESULTS: dict[str, list[Schema]] = {
     "prove": [PROVED],
     "restore": [record(RESTORED), PLAN, DOCUMENT_RESTORED, DOCUMENT_PLAN],
     "reset": [record(RESTORED), PLAN],
+    "recover": [record({**RESTORED, "rescued": RESCUED}), RECOVERY_PLAN],
     "resume": [
         record(
             {"ended": or_null(one_of(["done", "went back", "abandoned"], "how the interrupted restore ended"), "none was open"), **RESTORED}

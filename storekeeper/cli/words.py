@@ -196,6 +196,8 @@ def _checked(verb: Verb, found: dict[str, Any]) -> Words:
     words = Words(verb, options, **typed)
     if verb.name == "restore" and (words.set is None) == (not words.back):
         raise Usage("restore takes a set, or --back", next=f"storekeeper restore {words.stack} latest --plan")
+    if verb.name == "recover" and words.store is None:
+        raise Usage("recover takes the damaged store", next=f"storekeeper recover {words.stack} --store STORE --plan")
     if verb.name == "verify" and words.set is not None and words.all:
         raise Usage("verify takes a set, or --all", next=f"storekeeper verify {words.stack} --all")
     if verb.name == "repair":

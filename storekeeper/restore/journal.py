@@ -34,6 +34,7 @@ class Step(StrEnum):
 
     BEGUN = "begun"
     PLACED = "placed"  # a store's names, before anything is made under them
+    SAVED = "saved"  # the safety set, where it is taken once services are stopped
     STAGED = "staged"
     ALL_STAGED = "all_staged"
     STOPPING = "stopping"  # which services and runtimes were running
@@ -127,8 +128,14 @@ class Journal:
 
     @property
     def purpose(self) -> str:
-        """`restore`, `reset` or `back`."""
+        """`restore`, `reset`, `recovery` or `back`."""
         return str(self.begun["purpose"])
+
+    @property
+    def safety_set(self) -> str | None:
+        """What was saved first; None where there was nothing to save."""
+        found = (self.noted(Step.SAVED) or self.begun)["safety_set"]
+        return None if found is None else str(found)
 
     @property
     def is_closed(self) -> bool:

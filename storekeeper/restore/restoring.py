@@ -93,7 +93,7 @@ def refuse_damaged(context: Context, entry: SetEntry) -> None:
 
 def ended(context: Context, journal: Journal, walk: Walk) -> dict[str, Any]:
     """The contract's `result` of a walk that is closed."""
-    stack, safety = context.stack.stack, journal.begun["safety_set"]
+    stack, safety = context.stack.stack, journal.safety_set
     undone = journal.begun["undoes"] is not None
     back = f"storekeeper restore {stack} {safety}" if undone else f"storekeeper restore {stack} --back"
     return {
@@ -106,7 +106,7 @@ def ended(context: Context, journal: Journal, walk: Walk) -> dict[str, Any]:
 
 def old_side_notes(journal: Journal) -> list[Problem]:
     """What was written after the safety set and before the switch is in no set: say where it is."""
-    safety = journal.begun["safety_set"]
+    safety = journal.safety_set
     if safety is None:
         return []
     return [

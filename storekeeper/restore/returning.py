@@ -41,7 +41,7 @@ def go_back(context: Context, request: RestoreRequest) -> Restored:
 
 def _nothing_to_do(change: Journal) -> Restored:
     said = f"the last restore was gone back from already, at {spoken_time(change.begun_at)}: nothing was changed"
-    result = {"set": None, "safety_set": change.begun["safety_set"], "stores": {}, "back": None}
+    result: dict[str, Any] = {"set": None, "safety_set": change.safety_set, "stores": {}, "back": None}
     return Restored(result, (Problem(said, Severity.INFO),))
 
 
@@ -79,7 +79,7 @@ def _past_unreadable(context: Context, request: RestoreRequest, change: Journal,
 
 def _to_safety_set(context: Context, request: RestoreRequest, change: Journal, why: str = "the old sides are gone") -> Restored:
     """Where the old sides cannot be had: restore what was saved before them, also from a safety set that is incomplete."""
-    safety = change.begun["safety_set"]
+    safety = change.safety_set
     if safety is None:
         raise Refused("before the last restore there was nothing: no store was there to be saved")
     entry = context.sets.entry(safety)

@@ -25,17 +25,25 @@ from storekeeper.stores.record import StoreRecord
 
 RESTORE = "restore"
 RESET = "reset"
+RECOVERY = "recovery"
 BACK = "back"
 
 DONE = "done"
 WENT_BACK = "went back"
 ABANDONED = "abandoned"
 
-_KEPT = {(DONE, RESTORE): "old", (DONE, RESET): "old", (DONE, BACK): "stage"}  # the sides that are still there afterwards
+_KEPT = {
+    (DONE, RESTORE): "old",
+    (DONE, RESET): "old",
+    (DONE, RECOVERY): "old",
+    (DONE, BACK): "stage",
+}  # the sides that are still there afterwards
 
 
 class Walk:
-    """One journal's walk. A `restore` and a `reset` switch to what they staged; a `back` switches to the sides that an earlier one kept."""
+    """One journal's walk. A `restore`, a `reset` and a `recovery` switch to what they staged; a `back` to the sides that an earlier one
+    kept.
+    """
 
     def __init__(self, context: Context, journal: Journal, interruption: Interruption) -> None:
         self._context = context
@@ -44,6 +52,17 @@ class Walk:
         self._undoes = journal_of(context.state, str(journal.begun["undoes"])) if journal.purpose == BACK else None
         self._stores = declared(context, journal.begun["stores"])
         self._stoppable = Stoppable.of(context, self._stores)
+
+    def stop_first(self) -> None:
+        """Stop what a switch needs stopped before anything is staged: for what is made from the live files themselves, which nobody may
+        change from then on. Raises Failed or Unknown where some process would go on using them.
+        """
+        for name, store in self._stores.items():
+            place = store.place(self._journal.token, None, raw=name in self._unreadable)
+            self._journal.write(Step.PLACED, name, place=place)
+        with self._interruption.later():
+            self._stop()
+            self._refuse_holders()
 
     def stage(self, folder: Path, records: Mapping[str, StoreRecord], stage_dir: Path | None) -> None:
         """Load every store's part of the set in `folder` next to its live data, which is not touched, and compare."""

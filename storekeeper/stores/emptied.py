@@ -23,11 +23,12 @@ _OURS = "_storekeeper_switch_"  # begins the name of a table that stands in a da
 _SCHEMA = """
     select type, name, tbl_name, sql from sqlite_master
     where tbl_name not glob 'sqlite_stat[0-9]' and tbl_name not glob '_storekeeper_switch_*' order by {}"""
-_CONTENT_ELSEWHERE = re.compile(r"""\bcontent\s*=\s*['"]?[A-Za-z_]""", re.IGNORECASE)
+CONTENT_ELSEWHERE = re.compile(r"""\bcontent\s*=\s*['"]?[A-Za-z_]""", re.IGNORECASE)
 _ROWIDS = ("rowid", "_rowid_", "oid")
 _AT_ONCE = 1000
 
 Line = tuple[str, str, str, str | None]  # of the schema: type, name, table, statement
+Statements = dict[str, list[tuple[str, str]]]  # name and statement, by kind
 
 
 def make(source: sqlite3.Connection, target: Path, keep: Collection[str]) -> None:
@@ -41,16 +42,26 @@ def make(source: sqlite3.Connection, target: Path, keep: Collection[str]) -> Non
         wanted = _schema(source)
         _refuse_unkept(wanted, keep)
         with closing(databases.make(target)) as made:
-            for name in _SHAPE:
-                made.execute(f"pragma {name}={_text(source.execute(f'pragma {name}').fetchone()[0])}")
+            take_shape(made, source)
             made.execute("begin")
             _make_schema(made, source, wanted, keep)
-            for name in _HEADER:
-                made.execute(f"pragma {name}={int(source.execute(f'pragma {name}').fetchone()[0])}")
+            take_header(made, source)
             made.execute("commit")
             _refuse_difference(wanted, _schema(made))
     finally:
         source.execute("rollback")
+
+
+def take_shape(made: sqlite3.Connection, source: sqlite3.Connection) -> None:
+    """What has to be said of a file before its first table is made."""
+    for name in _SHAPE:
+        made.execute(f"pragma {name}={_text(source.execute(f'pragma {name}').fetchone()[0])}")
+
+
+def take_header(made: sqlite3.Connection, source: sqlite3.Connection) -> None:
+    """The numbers that an application keeps in the header."""
+    for name in _HEADER:
+        made.execute(f"pragma {name}={int(source.execute(f'pragma {name}').fetchone()[0])}")
 
 
 def _schema(connection: sqlite3.Connection) -> list[Line]:
@@ -59,27 +70,32 @@ def _schema(connection: sqlite3.Connection) -> list[Line]:
 
 def _make_schema(made: sqlite3.Connection, source: sqlite3.Connection, wanted: list[Line], keep: Collection[str]) -> None:
     """Rows come before indexes and triggers: the first are quicker so, the second must not fire."""
-    if any(name == _SEQUENCE for _, name, _, _ in wanted):  # it stays where the last table that needed it is gone
-        made.execute(f"create table {_OURS}sequence (id integer primary key autoincrement)")
-        made.execute(f"drop table {_OURS}sequence")
-    found = _statements(source)
-    for kind in ("virtual", "table"):  # modules make tables of their own, which then are there
-        for name, statement in found[kind]:
-            if not _is_there(made, name):
-                _execute(made, name, statement)
+    found = statements(source)
+    make_tables(made, found, has_sequence=any(name == _SEQUENCE for _, name, _, _ in wanted))
     for table in keep:
         _copy_rows(made, source, table)
     for name, statement in found["virtual"]:
-        if keep and _CONTENT_ELSEWHERE.search(statement):  # what it indexes may have been kept
+        if keep and CONTENT_ELSEWHERE.search(statement):  # what it indexes may have been kept
             made.execute(f"insert into {databases.quoted(name)} ({databases.quoted(name)}) values ('rebuild')")  # noqa: S608 - quoted
     for kind in ("index", "view", "trigger"):
         for name, statement in found[kind]:
-            _execute(made, name, statement)
+            execute(made, name, statement)
 
 
-def _statements(source: sqlite3.Connection) -> dict[str, list[tuple[str, str]]]:
+def make_tables(made: sqlite3.Connection, found: Statements, *, has_sequence: bool) -> None:
+    """All tables, and nothing else. Raises Refused where a module of a virtual table is missing."""
+    if has_sequence:  # it stays where the last table that needed it is gone
+        made.execute(f"create table {_OURS}sequence (id integer primary key autoincrement)")
+        made.execute(f"drop table {_OURS}sequence")
+    for kind in ("virtual", "table"):  # modules make tables of their own, which then are there
+        for name, statement in found[kind]:
+            if not _is_there(made, name):
+                execute(made, name, statement)
+
+
+def statements(source: sqlite3.Connection) -> Statements:
     """Name and statement of all that can be made, by kind, in the order in which it was made."""
-    found: dict[str, list[tuple[str, str]]] = {kind: [] for kind in ("virtual", "table", "index", "view", "trigger")}
+    found: Statements = {kind: [] for kind in ("virtual", "table", "index", "view", "trigger")}
     for kind, name, _, statement in source.execute(_SCHEMA.format("rowid")):
         if statement is not None and name != _SEQUENCE:
             found["virtual" if _is_virtual(kind, statement) else kind].append((name, statement))
@@ -94,7 +110,8 @@ def _is_there(made: sqlite3.Connection, name: str) -> bool:
     return made.execute("select 1 from sqlite_master where name = ?", (name,)).fetchone() is not None
 
 
-def _execute(made: sqlite3.Connection, name: str, statement: str) -> None:
+def execute(made: sqlite3.Connection, name: str, statement: str) -> None:
+    """Run a statement of the schema. Raises Refused where a module of a virtual table is missing."""
     try:
         made.execute(statement)
     except sqlite3.OperationalError as error:

@@ -26,6 +26,7 @@ from storekeeper.stores.identities import Identity, Remarks, Source
 from storekeeper.stores.mending import Mender
 from storekeeper.stores.questions import Answer, Question
 from storekeeper.stores.record import StoreRecord
+from storekeeper.stores.rescue import TableRescue
 
 Facts = dict[str, Any]  # JSON-able values only
 
@@ -106,6 +107,19 @@ class Dumped:
     digests: Mapping[str, str]
     details: Facts = field(default_factory=dict)
     problems: Sequence[Problem] = ()
+
+
+@dataclass(frozen=True)
+class Rescued:
+    """A database made anew of what a damaged one still holds: `damages` is what is wrong with that one, `unplaced` are rows on pages that
+    nothing leads to any more and that may be of several tables. `notes` are sentences about what else may differ.
+    """
+
+    dumped: Dumped
+    damages: Sequence[str]
+    tables: Mapping[str, TableRescue]
+    unplaced: int = 0
+    notes: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -256,6 +270,13 @@ class Store(Protocol):
 
         `work` is an empty private directory beside `into`. `instead` is the store in a good set, where the live one cannot be read: the
         schema is taken from there. Raises Refused for a table in `keep` that is not there, and where nothing empty can be made.
+        """
+
+    def rescue(self, into: StoreFolder, work: Path) -> Rescued:
+        """Write artefacts as `dump` does, of all that can still be read of a damaged store. The live store is only copied, byte by byte.
+
+        `work` is an empty private directory beside `into`. Raises Refused for a store that is whole, of which not even the schema can be
+        read, or of a kind that cannot be made anew from what is left; Failed where somebody writes to it all the time.
         """
 
     @property

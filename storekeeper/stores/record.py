@@ -10,6 +10,7 @@ from typing import Any
 from storekeeper.host.clock import parse_rfc3339, rfc3339
 
 RAW_COPY = "raw-copy"  # the class of a store that could not be read: its files as they were, without counts and digests
+RESCUED = "rescued"  # the class of what a recovery switches to, which is in no set
 EMPTIED = "emptied"  # the class of what a reset switches to, which is in no set
 
 

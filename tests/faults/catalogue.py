@@ -97,6 +97,7 @@ CASES: dict[str, str] = {
     "E-25": "A reset after which a declared command fails",
     "E-26": "A restore twice, the way back twice",
     "E-27": "Owners, modes, times, ACLs and extended attributes of restored files",
+    "E-28": "A damaged database is made anew: it is killed, finds no room, or somebody writes meanwhile",
     "F1": "A store is down, gone or damaged while stores are compared",
     "F2": "The authority is empty while the others are full",
     "F3": "Tens of thousands of documents of a thousand owners are compared",

@@ -33,6 +33,7 @@ LANES = 2  # hosts that are worked on side by side
 # Where nothing was restored or planned yet, a plan is applied already, or a restore is at work.
 MAY_REFUSE = (
     *("restore --document", "restore --document --plan", "restore --back", "restore --plan", "reset --plan"),
+    *("recover", "recover --plan"),
     *("check", "repair plan", "repair apply", "repair undo"),
 )
 
@@ -96,7 +97,7 @@ def otherwise(host: Host, first: str, seconds: Sequence[str]) -> list[str]:
     """What was not as the page says of these pairs."""
     page, found = documented(), []
     host.make_ready_for(first)
-    to_restore = words_of(host.sets.entries()[-1].path)
+    to_restore = words_of([entry for entry in host.sets.entries() if entry.usable][-1].path)
     with host.stopped(first) as process:
         is_mixed = len(host.words()) > 1
         assert is_mixed == (first in WALKS), f"the moment of {first} is another one"
@@ -112,7 +113,8 @@ def otherwise(host: Host, first: str, seconds: Sequence[str]) -> list[str]:
                 wrong.append(f"left a mix of {host.words()}")
             found += [f"{second} beside {first} {each}: {run.complaints}" for each in wrong]
         run = host.let_go(process)
-    found += [] if run.code in ENDS[BESIDE] else [f"{first} ended with {run.code}: {run.complaints}"]
+    ends = ENDS[BESIDE] if first != "recover --plan" else ENDS[REFUSED]  # there is nothing to recover
+    found += [] if run.code in ends else [f"{first} ended with {run.code}: {run.complaints}"]
     found += [f"{first} left {host.words()} instead of {to_restore}"] if first == "restore" and host.words() != to_restore else []
     return found + [f"after {first}: {each}" for each in host.left()]
 

@@ -79,6 +79,7 @@ VERBS = {
     "restore --document": Verb("restore demo latest --document one --yes", BETWEEN_THE_PLACES),
     "restore --back": Verb("restore demo --back --yes --nobody-uses papers", BETWEEN_THE_SWITCHES),
     "reset": Verb("reset demo --yes --nobody-uses papers", BETWEEN_THE_SWITCHES),
+    "recover": Verb("recover demo --store main --yes --nobody-uses main", r"os.rename /live/main\.db'"),
     "resume": Verb("resume demo --nobody-uses papers", BETWEEN_THE_SWITCHES),
     "verify": Verb("verify demo", IN_A_SET),
     "prove": Verb("prove demo", r"sqlite3.connect storekeeper-demo-"),
@@ -86,6 +87,7 @@ VERBS = {
     "restore --plan": Verb("restore demo latest --plan --nobody-uses papers", r"sqlite3.connect main\.db"),
     "restore --document --plan": Verb("restore demo latest --document one --plan", r"sqlite3.connect main\.db"),
     "reset --plan": Verb("reset demo --plan --nobody-uses papers", r"sqlite3.connect main\.db"),
+    "recover --plan": Verb("recover demo --store main --plan --nobody-uses main", r"open main\.db'"),
     "check": Verb("check demo", r"sqlite3.connect main\.db"),
     "repair plan": Verb("repair plan demo --at-once", r"sqlite3.connect main\.db"),
     "prune --dry-run": Verb("prune demo --dry-run", r"open manifest\.json"),
@@ -98,7 +100,7 @@ VERBS = {
     "examine": Verb("examine demo", r"sqlite3.connect main\.db"),
     "doctor": Verb("doctor demo", r"sqlite3.connect main\.db"),
 }
-WALKS = ("restore", "restore --back", "reset", "resume")
+WALKS = ("restore", "restore --back", "reset", "recover", "resume")
 
 
 class Stuck(Exception):
@@ -239,13 +241,15 @@ class Host:
             self.note()
             self.must("backup")
             self.spoil_note()
+        if verb == "recover":
+            damage_index(self._live / "main.db")
         if verb == "resume":
             with self.stopped("restore"):
                 pass
 
     def mixtures(self) -> list[str]:
         """Stores, and sets, that hold two words, and sets that are not good."""
-        entries = self.sets.entries()
+        entries = [entry for entry in self.sets.entries() if entry.state != "incomplete"]  # a recovery keeps the damaged file in one
         found = [f"live is mixed: {self.words()}"] if len(self.words()) > 1 else []
         found += [f"set {entry.id} is {entry.state}" for entry in entries if not entry.usable]
         return found + [f"set {entry.id} is mixed" for entry in entries if len(words_of(entry.path)) > 1]
@@ -266,6 +270,17 @@ class Host:
             process.kill()
             raise Stuck(f"{process.args!r} did not end: {process.communicate()[1]!r}") from None
         return Run(process.returncode, out, err.decode())
+
+
+def damage_index(path: Path) -> None:
+    """Damage that costs no row: an index of which no query makes use."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("create index if not exists by_id on things (id, word)")
+        (root,) = connection.execute("select rootpage from sqlite_master where name = 'by_id'").fetchone()
+        (size,) = connection.execute("pragma page_size").fetchone()
+    with open(path, "r+b") as file:
+        file.seek((root - 1) * size)
+        file.write(bytes(size))
 
 
 def words_of(path: Path) -> set[str]:

@@ -268,7 +268,10 @@ def read_sqlite(path: Path) -> str:
     """The one word in the database; more than one, or the wrong number of rows, is a mix."""
     with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
         found = connection.execute("select word, count(*) from things group by word").fetchall()
-        whole = connection.execute("pragma integrity_check").fetchone()
+        try:
+            whole = connection.execute("pragma integrity_check").fetchone()
+        except sqlite3.DatabaseError:
+            whole = None  # damaged so far that not even that ends
     if whole == ("ok",) and not found:
         return EMPTY
     return _one(

@@ -135,6 +135,6 @@ def test_a_virtual_table_whose_module_is_not_here_is_refused(tmp_path: Path) -> 
 
 
 def test_a_schema_that_comes_out_otherwise_is_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(emptied, "_execute", lambda made, name, statement: made.execute(statement.replace("not null", "null")))
+    monkeypatch.setattr(emptied, "execute", lambda made, name, statement: made.execute(statement.replace("not null", "null")))
     with pytest.raises(Exception, match="came out otherwise"):
         emptied_of(make(tmp_path / "live.db"), tmp_path)

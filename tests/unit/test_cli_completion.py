@@ -55,8 +55,8 @@ def test_verbs_and_options_are_offered_first(config):
     offered = completed("storekeeper ", config)
     assert {verb.name for verb in VERBS} <= set(offered)
     assert {flag for option in GLOBAL_OPTIONS for flag in option.flags} <= set(offered)
-    assert completed("storekeeper re", config) == ["receive", "repair", "reset", "restore", "resume"]
-    assert completed("storekeeper --json re", config) == ["receive", "repair", "reset", "restore", "resume"]
+    assert completed("storekeeper re", config) == ["receive", "recover", "repair", "reset", "restore", "resume"]
+    assert completed("storekeeper --json re", config) == ["receive", "recover", "repair", "reset", "restore", "resume"]
 
 
 @pytest.mark.parametrize("verb", VERBS, ids=lambda verb: verb.name)

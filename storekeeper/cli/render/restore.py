@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from storekeeper.cli.document import Document
@@ -17,11 +17,11 @@ def restore(document: Document, paint: Paint) -> list[str]:
     result = document["result"]
     if "plan" in result:
         return plan(document, paint)
-    return _brought(document, paint) if "places" in result else _done(document, paint)
+    return _brought(document, paint) if "places" in result else done(document, paint)
 
 
 def reset(document: Document, paint: Paint) -> list[str]:
-    return plan(document, paint) if "plan" in document["result"] else _done(document, paint, "all stores are empty")
+    return plan(document, paint) if "plan" in document["result"] else done(document, paint, "all stores are empty")
 
 
 def plan(document: Document, paint: Paint) -> list[str]:
@@ -41,7 +41,7 @@ def foreseen(found: Mapping[str, Any], where: str, paint: Paint, *, is_reset: bo
     for name, store in found["stores"].items():
         rows += _changes(name, store)
     lines += table([["store", "object", "now", "after"], *rows], paint, "  ")
-    lines += ["", *_costs(found)]
+    lines += ["", *costs(found)]
     return lines
 
 
@@ -84,7 +84,8 @@ def _count(counts: Mapping[str, int] | None, name: str, *, absent: str) -> str:
     return f"{counts[name]:,}" if name in counts else "-"
 
 
-def _costs(found: Mapping[str, Any]) -> list[str]:
+def costs(found: Mapping[str, Any]) -> list[str]:
+    """What a plan needs, and stops meanwhile."""
     lines = []
     if found["services"]:
         lines.append(f"  stopped meanwhile: {joined(found['services'])}")
@@ -94,7 +95,8 @@ def _costs(found: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _done(document: Document, paint: Paint, what: str | None = None) -> list[str]:
+def done(document: Document, paint: Paint, what: str | None = None, more: Sequence[str] = ()) -> list[str]:
+    """What is live now, `more` about that, and the way back."""
     result = document["result"]
     lines = [f"{paint.state(document['outcome'])}  {document['stack']}: {what or _what(result)} ({span(document['seconds'])})"]
     rows = [
@@ -108,6 +110,7 @@ def _done(document: Document, paint: Paint, what: str | None = None) -> list[str
         if store["counts"]
     ]
     lines += ["", *table([["store", "switched in", "down", "objects"], *rows], paint, "  ")] if rows else []
+    lines += ["", *more] if more else []
     lines += _agreements(result["agreements"])
     if result["safety_set"] and result["stores"]:
         lines += ["", f"  as it was before: set {result['safety_set']}, pinned"]
@@ -139,4 +142,4 @@ def _what(result: Mapping[str, Any]) -> str:
 def resume(document: Document, paint: Paint) -> list[str]:
     if document["result"]["ended"] is None:
         return [f"{paint.state(document['outcome'])}  {document['stack']}: no restore was open"]
-    return _done(document, paint)
+    return done(document, paint)

@@ -40,7 +40,7 @@ from storekeeper.stores.examination import Examination, InUse
 from storekeeper.stores.folder import StoreFolder
 from storekeeper.stores.identities import CollectionSource, Identity, Remarks, Source
 from storekeeper.stores.mending import Mender
-from storekeeper.stores.protocol import Before, Content, Dumped, Facts, Foresight, Inspection, Look, Part, SwitchLog, SwitchRoom
+from storekeeper.stores.protocol import Before, Content, Dumped, Facts, Foresight, Inspection, Look, Part, Rescued, SwitchLog, SwitchRoom
 from storekeeper.stores.questions import Answer, Question
 from storekeeper.stores.record import StoreRecord
 from storekeeper.stores.surroundings import Surroundings
@@ -164,6 +164,9 @@ class ChromaStore:
 
     def users(self) -> Sequence[InUse]:
         raise Refused("Chroma uses the directory as a whole: stop what has it open")
+
+    def rescue(self, into: StoreFolder, work: Path) -> Rescued:  # noqa: ARG002 - the protocol's
+        raise Refused(f"{self._path} is a Chroma directory: its vectors are in no table, and nothing makes them anew from what is left")
 
     def hold(self, work: Path) -> ChromaHold:
         return ChromaHold(self._path, work)

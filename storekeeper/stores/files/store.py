@@ -28,7 +28,7 @@ from storekeeper.stores.files.scope import Scope
 from storekeeper.stores.folder import StoreFolder
 from storekeeper.stores.identities import Identity, PatternSource, Remarks, Source
 from storekeeper.stores.mending import Mender
-from storekeeper.stores.protocol import Before, Content, Dumped, Facts, Foresight, Inspection, Look, Part, SwitchLog, SwitchRoom
+from storekeeper.stores.protocol import Before, Content, Dumped, Facts, Foresight, Inspection, Look, Part, Rescued, SwitchLog, SwitchRoom
 from storekeeper.stores.questions import Answer, Question
 from storekeeper.stores.record import EMPTIED, StoreRecord
 from storekeeper.stores.surroundings import Surroundings
@@ -140,6 +140,9 @@ class FilesStore:
 
     def users(self) -> Sequence[InUse]:
         raise Refused("files are guarded by no lock")
+
+    def rescue(self, into: StoreFolder, work: Path) -> Rescued:  # noqa: ARG002 - the protocol's
+        raise Refused(f"{self._root} is a tree of files: only a SQLite database is made anew from what is left of it")
 
     def hold(self, work: Path) -> FilesHold:
         return FilesHold(self._root, self._scope, work)

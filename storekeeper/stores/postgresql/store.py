@@ -41,7 +41,7 @@ from storekeeper.stores.postgresql.readback import read_back
 from storekeeper.stores.postgresql.recorded import Recorded, recorded_in
 from storekeeper.stores.postgresql.scratch import let_in, reader, scratch_server
 from storekeeper.stores.postgresql.side import Sides, names_for
-from storekeeper.stores.protocol import Before, Content, Dumped, Facts, Foresight, Inspection, Look, Part, SwitchLog, SwitchRoom
+from storekeeper.stores.protocol import Before, Content, Dumped, Facts, Foresight, Inspection, Look, Part, Rescued, SwitchLog, SwitchRoom
 from storekeeper.stores.questions import SECONDS as ANSWER_SECONDS
 from storekeeper.stores.questions import Answer, Question
 from storekeeper.stores.record import StoreRecord
@@ -154,6 +154,9 @@ class PostgresqlStore:
 
     def users(self) -> Sequence[InUse]:
         raise Refused("a server holds the locks of its database, and ends its sessions itself", next="select pg_terminate_backend(PID)")
+
+    def rescue(self, into: StoreFolder, work: Path) -> Rescued:  # noqa: ARG002 - the protocol's
+        raise Refused(f"{self._database} is a database of a server: its files are the server's, and are not read past it")
 
     def hold(self, work: Path) -> SnapshotHold:  # noqa: ARG002 - nothing of this store is copied under a lock
         return SnapshotHold(self._access, self._database)

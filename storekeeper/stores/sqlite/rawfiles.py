@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +19,9 @@ from storekeeper.stores.trees import source_of
 
 COPY = "raw.sqlite"
 _PARTS = ("", *databases.SUFFIXES)
+_INDEX = "-shm"
+_TURNS = 8  # to find a moment in which nobody writes
+_PAUSE_S = 0.1
 
 
 def bytes_of(live: Path) -> int:
@@ -33,6 +37,23 @@ def copy(live: Path, into: StoreFolder) -> Facts:
     if _identities(_present(live)) != _identities(before):
         raise Failed(f"{live} was written to while its bytes were copied: stop what uses it")
     return {"files": {part: _attributes(status) for part, status in before.items()}}
+
+
+def copy_out(live: Path, target: Path) -> None:
+    """The same as files that SQLite can be given, but for the index of a log, which it makes itself."""
+    for turn in range(_TURNS):
+        before = _present(live)
+        for part in before.keys() - {_INDEX}:
+            try:
+                rawcopy.copy_file(databases.beside(live, part), databases.beside(target, part))
+            except OSError as error:
+                raise Failed(f"the bytes of {databases.beside(live, part)} cannot be copied: {error.strerror}") from error
+        if _identities(_present(live)) == _identities(before):
+            return
+        for part in _PARTS:
+            databases.beside(target, part).unlink(missing_ok=True)
+        time.sleep(_PAUSE_S * turn)
+    raise Failed(f"{live} was written to while its bytes were copied: stop what uses it")
 
 
 def stage(folder: Path, record: StoreRecord, target: Path, *, keep_owners: bool) -> None:

@@ -21,10 +21,21 @@ from storekeeper.stores.examination import Examination, InUse
 from storekeeper.stores.folder import StoreFolder
 from storekeeper.stores.identities import Identity, Remarks, RowsSource, Source, SqlSource
 from storekeeper.stores.mending import Mender
-from storekeeper.stores.protocol import Before, Content, Dumped, Facts, Foresight, Inspection, Look, Part, SwitchLog, SwitchRoom
+from storekeeper.stores.protocol import Before, Content, Dumped, Facts, Foresight, Inspection, Look, Part, Rescued, SwitchLog, SwitchRoom
 from storekeeper.stores.questions import Answer, Question
-from storekeeper.stores.record import EMPTIED, StoreRecord
-from storekeeper.stores.sqlite import answering, arrival, contents, examining, foresight, identities, locking, overwriting, rawfiles
+from storekeeper.stores.record import EMPTIED, RESCUED, StoreRecord
+from storekeeper.stores.sqlite import (
+    answering,
+    arrival,
+    contents,
+    examining,
+    foresight,
+    identities,
+    locking,
+    overwriting,
+    rawfiles,
+    rescuing,
+)
 from storekeeper.stores.sqlite.holds import COPY, CopyHold, SnapshotHold, hold
 from storekeeper.stores.sqlite.mending import SqliteMender
 from storekeeper.stores.sqlite.moving import WHY, Moving
@@ -193,6 +204,27 @@ class SqliteStore:
         into.adopt(made, COPY)
         details = {**facts, "journal_mode": mode, "dangling": dangling, **foresight.ownership(live)}
         return Dumped(EMPTIED, found.counts, found.digests, details)
+
+    def rescue(self, into: StoreFolder, work: Path) -> Rescued:
+        """One artefact, as `dump` writes it, and as sound as one: every page, index and constraint of it is checked."""
+        live, copied, made = self._live, work / "damaged.sqlite", work / COPY
+        if self.is_absent():
+            raise Refused(f"{live} is not there")
+        rawfiles.copy_out(live, copied)
+        mode = rescuing.journal_mode(copied)
+        damages = rescuing.settle(copied, live)
+        if not damages:
+            again = f"storekeeper examine {self._surroundings.stack} --store {self._name}"
+            raise Refused(f"nothing is wrong with {live}: every page, row and index of it can be read", next=again)
+        rebuilt = rescuing.rebuild(copied, made)
+        remove(copied)
+        with databases.explained(made), closing(databases.open_sealed(made)) as connection:
+            contents.refuse_damage(connection, f"what was made anew of {live}")
+            found, facts, dangling = contents.read(connection), contents.header(connection), contents.dangling(connection)
+        into.adopt(made, COPY)
+        details = {**facts, "journal_mode": mode, "dangling": dangling, **foresight.ownership(live)}
+        dumped = Dumped(RESCUED, found.counts, found.digests, details, _warnings(live, dangling))
+        return Rescued(dumped, damages, rebuilt.tables, rebuilt.unplaced, rebuilt.notes)
 
     @property
     def address(self) -> str:

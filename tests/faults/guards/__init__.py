@@ -11,6 +11,7 @@ from tests.faults.guards.files import FILES
 from tests.faults.guards.host import HOST
 from tests.faults.guards.keeping import KEEPING
 from tests.faults.guards.postgresql import POSTGRESQL
+from tests.faults.guards.recovering import RECOVERING
 from tests.faults.guards.restore import RESTORE
 from tests.faults.guards.sqlite import SQLITE
 from tests.faults.guards.taking import TAKING
@@ -19,4 +20,5 @@ from tests.harness.mutation import Guard
 GUARDS: tuple[Guard, ...] = (
     *(*HOST, *TAKING, *BELIEVING, *KEEPING, *RESTORE, *POSTGRESQL, *SQLITE, *CHROMA, *FILES, *AFAR, *CARING),
     *AGREEING,
+    *RECOVERING,
 )
