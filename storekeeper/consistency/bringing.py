@@ -91,6 +91,11 @@ class Bringing:
         self.removed: Counter[str] = Counter()
         self.problems: list[Problem] = []
 
+    @property
+    def stores(self) -> set[str]:
+        """The stores that the document is exchanged in."""
+        return {place.store for place in places_of(self._rule)}
+
     def lay(self, copies: Mapping[str, Store]) -> None:
         """Lay beside the stores what has to be made before it can be exchanged. From here on the set is not needed."""
         self._plan.note(APPLYING)

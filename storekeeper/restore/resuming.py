@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from storekeeper.outcomes import Problem, Severity
 from storekeeper.restore.interruption import Interruption
 from storekeeper.restore.journal import Journal, spoken_time, unfinished
+from storekeeper.restore.pausing import REPAIR
 from storekeeper.restore.walk import ABANDONED, DONE, WENT_BACK, Walk
 from storekeeper.sets.context import Context
 
@@ -28,6 +29,11 @@ class Resumed:
     @property
     def problem(self) -> Problem:
         begun = self.journal.begun
+        if self.journal.purpose == REPAIR:
+            said = (
+                f"the repair begun at {spoken_time(self.journal.begun_at)} had been interrupted: the services that it had stopped run again"
+            )
+            return Problem(said, Severity.WARNING, next=f"storekeeper repair undo {begun['stack']} {begun['plan']}")
         what = f"the {self.journal.purpose} of {begun['set']}" if begun["set"] else f"the {self.journal.purpose}"
         return Problem(f"{what} begun at {spoken_time(self.journal.begun_at)} had been interrupted: {_SAID[self.how]}", Severity.WARNING)
 

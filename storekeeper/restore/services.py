@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from storekeeper.outcomes import Failed, StorekeeperError
 from storekeeper.runtimes.protocol import Runtime
-from storekeeper.sets.context import Context
+from storekeeper.sets.context import Opened
 from storekeeper.stores.protocol import Store
 
 
@@ -18,7 +18,7 @@ class Stoppable:
         self._servers = {each.label: each for each in servers}
 
     @classmethod
-    def of(cls, context: Context, stores: Mapping[str, Store]) -> Stoppable:
+    def of(cls, context: Opened, stores: Mapping[str, Store]) -> Stoppable:
         servers = [store.runtime for store in stores.values() if store.needs_stopped and store.runtime is not None]
         return cls(context.services, servers)
 

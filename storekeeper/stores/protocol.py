@@ -190,6 +190,10 @@ class Store(Protocol):
     def name(self) -> str: ...
 
     @property
+    def mends_alone(self) -> bool:
+        """Whether documents are removed and put back only while nobody else has the store open: the stack's services are stopped then."""
+
+    @property
     def runtime(self) -> Runtime | None: ...
 
     def preflight(self) -> Sequence[Problem]:

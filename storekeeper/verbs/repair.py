@@ -14,6 +14,7 @@ from storekeeper.consistency.repairing import Repairing, refuse_beyond_brake
 from storekeeper.host import clock, space
 from storekeeper.outcomes import Outcome, Problem, Refused, Severity, Unknown
 from storekeeper.restore.journal import journals, refuse_unfinished
+from storekeeper.restore.pausing import services_stopped_for
 from storekeeper.sets.context import Opened
 from storekeeper.sets.scratch import scratch_directory
 from storekeeper.verbs.check import CheckRequest, chosen, looked
@@ -118,7 +119,8 @@ def apply(context: Opened, name: str, limit: int | None) -> Report:
     space.check({context.state: int(made.document["space"]["needed"])}, purpose="what the repair keeps", next="df -h")
     repairing = Repairing(made, context.stack.consistency, context.stores, context.progress)
     try:
-        repairing.apply()
+        with services_stopped_for(context, made.removals, made.id):
+            repairing.apply()
     except Exception as error:
         error.add_note(f"what was removed by then is kept: storekeeper repair undo {context.stack.stack} {name}")
         raise
@@ -138,10 +140,12 @@ def undo(context: Opened, name: str) -> Report:
         return Report({**_told(made, {}, {}, [], 0), "undo": None}, [said])
     if made.restores is not None:
         bringing = Bringing(made, context.stack.consistency, context.stores, context.progress)
-        bringing.undo()
+        with services_stopped_for(context, bringing.stores, made.id):
+            bringing.undo()
         return Report({**_told(made, {}, bringing.brought, [], 0), "undo": None}, bringing.problems)
     repairing = Repairing(made, context.stack.consistency, context.stores, context.progress)
-    repairing.undo()
+    with services_stopped_for(context, made.removals, made.id):
+        repairing.undo()
     done = repairing.done
     return Report({**_told(made, {}, done.undone, [], 0), "undo": None}, done.problems)
 
@@ -149,7 +153,8 @@ def undo(context: Opened, name: str) -> Report:
 def _finished(context: Opened, made: Plan) -> Report:
     """A document that was being brought back out of a set when its run was interrupted."""
     bringing = Bringing(made, context.stack.consistency, context.stores, context.progress)
-    bringing.apply()
+    with services_stopped_for(context, bringing.stores, made.id):
+        bringing.apply()
     undo = f"storekeeper repair undo {context.stack.stack} {made.id}"
     return Report({**_told(made, bringing.removed, {}, [], 0), "undo": undo})
 

@@ -16,6 +16,7 @@ from storekeeper.consistency.plans import Making
 from storekeeper.host import clock, space
 from storekeeper.outcomes import Failed, Problem, Refused, Severity, StorekeeperError, Unknown, naming, said_by_the_system
 from storekeeper.restore.journal import journals, refuse_unfinished
+from storekeeper.restore.pausing import services_stopped_for
 from storekeeper.sets.context import Context
 from storekeeper.sets.copies import opened_copy
 from storekeeper.sets.manifest import Manifest
@@ -200,10 +201,12 @@ def _carry_out(context: Context, made: plans.Plan, copies: Mapping[str, Copy]) -
     run = Bringing(made, context.stack.consistency, context.stores, context.progress)
     try:
         run.lay(copies)
-        run.apply()
+        with services_stopped_for(context, run.stores, made.id):
+            run.apply()
     except Exception as error:
         try:
-            run.undo()
+            with services_stopped_for(context, run.stores, made.id):
+                run.undo()
         except (StorekeeperError, OSError) as again:
             error.add_note(f"it could not be taken back either ({again}): storekeeper repair undo {context.stack.stack} {made.id}")
         raise

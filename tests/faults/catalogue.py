@@ -112,6 +112,7 @@ CASES: dict[str, str] = {
     "F12": "A document has another number of chunks than its record says",
     "F13": "Vectors of another dimension, or that are no numbers",
     "F14": "Sets are taken while four writers ingest, process again and delete",
+    "F15": "Services are stopped for a repair, and it fails or is killed",
     "G1": "A host is unreachable",
     "G2": "The wire is cut in the middle of a verb, for ever",
     "G3": "The wire is silent for twenty seconds, and back",

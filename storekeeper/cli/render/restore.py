@@ -132,6 +132,8 @@ def _agreements(told: Mapping[str, Any]) -> list[str]:
 
 def _what(result: Mapping[str, Any]) -> str:
     ended = result.get("ended", "done")
+    if ended == "abandoned" and not result["stores"]:
+        return "the services that the interrupted repair had stopped run again"
     if ended != "done":
         return "the interrupted restore changed nothing" if ended == "abandoned" else "all stores are back as they were before the restore"
     if not result["stores"]:

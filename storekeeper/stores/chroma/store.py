@@ -71,6 +71,11 @@ class ChromaStore:
         return self._name
 
     @property
+    def mends_alone(self) -> bool:
+        """An embedded directory bears one client."""
+        return self._server is None and self._runtime is None
+
+    @property
     def runtime(self) -> Runtime | None:
         return self._runtime
 
@@ -135,7 +140,8 @@ class ChromaStore:
 
     @contextmanager
     def mender(self, source: Source, rows: Sequence[Rows], token: str, *, only_look: bool = False) -> Iterator[Mender]:  # noqa: ARG002 - the protocol's
-        """Through the server where there is one; else through the application's own chromadb, while nobody has the directory open."""
+        """Through the server where there is one; else through the application's own chromadb, while nobody has the directory open. Whoever
+        only looks reads no vectors, and where services will be stopped for the change, they may run on meanwhile."""
         if not isinstance(source, CollectionSource):
             raise TypeError(f"a Chroma directory has no {type(source).__name__}")
         directory = self._directory()
@@ -145,7 +151,7 @@ class ChromaStore:
             return
         if self._runtime is not None:
             raise Refused("a server keeps the directory, and nothing says where it answers", next=f"declare the `url:` of {self._name}")
-        if (who := self._held()) is not None:
+        if not (only_look and self._surroundings.services_stop) and (who := self._held()) is not None:
             raise Refused(f"{who}: chunks can only be removed by who uses the directory, or while nobody does", next="stop the application")
         if only_look:
             yield ChromaMender(self._surroundings.stack, directory, source, Recorded(directory))

@@ -58,6 +58,10 @@ class FilesStore:
         return self._name
 
     @property
+    def mends_alone(self) -> bool:
+        return False
+
+    @property
     def runtime(self) -> Runtime | None:
         return self._runtime
 

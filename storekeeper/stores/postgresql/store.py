@@ -78,6 +78,10 @@ class PostgresqlStore:
         return self._name
 
     @property
+    def mends_alone(self) -> bool:
+        return False
+
+    @property
     def runtime(self) -> Runtime | None:
         return None if self._declared.runtime is None else open_runtime(self._declared.runtime)
 

@@ -69,6 +69,10 @@ class SqliteStore:
         return self._name
 
     @property
+    def mends_alone(self) -> bool:
+        return False
+
+    @property
     def runtime(self) -> Runtime | None:
         return self._runtime
 

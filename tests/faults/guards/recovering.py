@@ -7,7 +7,18 @@ from tests.harness.mutation import Guard
 _RESCUE = "tests/stores/test_sqlite_rescue.py::"
 _RECOVER = "tests/faults/test_recover.py::"
 
+_SERVICES = "tests/consistency/test_repair_services.py::"
+
 RECOVERING = (
+    Guard(
+        name="services that a repair has stopped are started whatever happens",
+        protects="no service stays stopped after a repair that failed",
+        cases=("F15",),
+        file="storekeeper/restore/pausing.py",
+        old="            _start(context, stoppable, journal, running)\n        except",
+        new="            pass\n        except",
+        tests=(_SERVICES + "test_a_repair_that_fails_or_is_killed_leaves_no_service_stopped",),
+    ),
     Guard(
         name="services are stopped before a damaged file is read",
         protects="every row that was acknowledged is in what is made anew",
