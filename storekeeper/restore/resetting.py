@@ -49,7 +49,8 @@ class ResetPlan:
 
     def to_json(self) -> dict[str, Any]:
         stores = told_stores(self.live, self.foreseen)
-        return {"set": None, "stores": stores, "services": list(self.stops), "space": told_space(self.file_systems)}
+        space_by_mount = told_space(self.file_systems)
+        return {"set": None, "stores": stores, "services": list(self.stops), "space": space_by_mount, "disagreements": {}}
 
 
 def reset_stores(context: Context, request: RestoreRequest) -> Restored:

@@ -58,7 +58,8 @@ def _to_old_sides(context: Context, request: RestoreRequest, change: Journal) ->
     said = f"it goes back to the old sides of the {what} at {spoken_time(change.begun_at)}"
     notes = [Problem(said, Severity.INFO)]
     each = {name: _foreseen(live.word(name), store, sum(back[name].values())) for name, store in stores.items()}
-    plan = {"set": None, "stores": each, "services": Stoppable.of(context, stores).running(), "space": told_space(found)}
+    stops = Stoppable.of(context, stores).running()
+    plan = {"set": None, "stores": each, "services": stops, "space": told_space(found), "disagreements": {}}
     if request.plan:
         return Restored({"plan": plan}, tuple(notes))
     context.progress.foresee(plan)

@@ -70,6 +70,7 @@ def _a_good_stack(program: Program, keep: Keep) -> None:
     keep("restore-plan", program.answer(*restore, "--plan"))
     keep("restore-elsewhere", program.answer(*restore, "--confirm", "demo@elsewhere"))
     keep("restore", program.answer(*restore, "--confirm", f"demo@{os.uname().nodename}"))
+    keep("restore-back-plan", program.answer("restore", "demo", "--back", "--plan", "--nobody-uses", "papers"))
     keep("prune-dry-run", program.answer("prune", "demo", "--dry-run"))
     keep("prune", program.answer("prune", "demo"))
     keep("list-no-stack", program.answer("list", "nosuch"))
