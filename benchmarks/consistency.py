@@ -1,10 +1,14 @@
-"""What `check` costs over a large library: beside paging through Chroma's client for the ids alone, and over ten times the documents.
+"""What `check` costs over a large library: beside paging through Chroma's client for the ids alone, over a hundred times the documents,
+and where nothing has changed since the look before.
 
     python -m benchmarks.consistency [--rounds 3] [--documents 100000] [--most 1000000]
 
 A library is a database, a Chroma directory with two collections of five chunks a document each, and three folders of files. `check`
 reads all of it and compares it. Paging is what an application does for the same question: `collection.get` in pages of 5,000 with the
 metadata, the ids put into a set; nothing else is read and nothing is compared. Both are processes of their own, from start to end.
+
+A look that finds nothing changed is measured beside one that reads everything, in seconds and in the bytes that it asks the kernel for
+(`rchar` of /proc/self/io), the program itself and its libraries among them.
 """
 
 from __future__ import annotations
@@ -12,8 +16,10 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
+import statistics
 import subprocess
 import tempfile
+import time
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
@@ -21,13 +27,19 @@ from typing import Any
 
 from benchmarks.measuring import Found, Timing, command, compared, figure, in_turn, show, spread, timed, weighed
 from storekeeper.host import durable
+from storekeeper.host.stamps import SETTLED_S
 from tests.harness.chroma import argv_of, execute
 from tests.harness.memory import measured
 from tests.harness.program import Program
 
 __all__ = ["TITLE", "measure", "show"]
 TITLE = "Consistency"
-GROWTH_GOAL = 1.25  # memory over ten times the documents
+GROWTH_GOAL = 1.25  # memory, and time for each document, over ten times the documents
+SECONDS_GOAL, MEMORY_GOAL, PAGING_GOAL = 60.0, 300.0, 20.0
+_COUNTING = """
+import atexit
+atexit.register(lambda: open({path!r}, "w").write(open("/proc/self/io").readline().split()[1]))
+"""
 CHUNKS, OWNERS = 5, 1_001
 PAGE = 5_000
 COLLECTIONS = ("dense", "sparse")
@@ -86,12 +98,28 @@ class Library:
         self._folders = folders
         self._program = Program(room / "host")
         self.peaks: list[float] = []
+        self.read: dict[str, list[float]] = {"all": [], "nothing": []}  # megabytes
         self._make(chroma=chroma)
         self._program.declare(json.dumps(self._declared(chroma=chroma)), "bench")
 
     def check(self, number: int) -> Timing:  # noqa: ARG002 - each look costs the same
-        """Raises RuntimeError where it does not end, and ValueError where it found anything."""
-        timing = timed(lambda: self.peaks.append(measured(self._program, "check", "bench").own))
+        """A look that reads everything. Raises RuntimeError where it does not end, and ValueError where it found anything."""
+        durable.remove_tree(self._program.state / "bench/kept")
+        return self._look("all")
+
+    def check_again(self, number: int) -> Timing:
+        """A look after another, with nothing changed between them for longer than the clock is coarse."""
+        time.sleep(SETTLED_S + 0.5)
+        self.check(number)
+        self.read["all"].pop()
+        self.peaks.pop()
+        return self._look("nothing")
+
+    def _look(self, what: str) -> Timing:
+        told = self._program.root / "read"
+        counting = _COUNTING.format(path=str(told))
+        timing = timed(lambda: self.peaks.append(measured(self._program, "check", "bench", before=counting).own))
+        self.read[what].append(int(told.read_text()) / 1e6)
         look = (self._program.state / "bench/looks/documents.jsonl").read_text().splitlines()
         if len(look) != 1 or json.loads(look[0])["documents"] != self._documents:
             raise ValueError(f"check came to another end than that {self._documents} documents agree: {look[:2]}")
@@ -130,13 +158,19 @@ def _beside_paging(room: Path, rounds: int, documents: int) -> list[Found]:
     def page(number: int) -> Timing:  # noqa: ARG001
         return timed(lambda: paged.append(_paged(library.vectors, documents)))
 
-    found = in_turn(rounds, {"check": library.check, "paging": page})
+    found = in_turn(rounds, {"check": library.check, "again": library.check_again, "paging": page})
     chunks = documents * CHUNKS * len(COLLECTIONS)
     what = f"`check` of {documents:,} documents, {chunks:,} chunks in two collections, {len(FOLDERS) * documents:,} files"
     client = "paging through Chroma's client for the ids alone"
+    again, everything = "`check` again, with nothing changed", "`check` that reads everything"
+    read, unread = (statistics.median(library.read[each]) for each in ("all", "nothing"))
     return [
-        compared(what, found["check"], client, found["paging"]),
+        figure(what, [each.seconds for each in found["check"]], "s", goal=SECONDS_GOAL),
+        compared(f"{what}: times as fast", found["check"], client, found["paging"], goal=PAGING_GOAL, at_least=True),
+        figure(f"{what}: peak memory", [max(library.peaks)], "MB", goal=MEMORY_GOAL),
         weighed(f"{what}: peak memory", max(library.peaks), client, max(paged)),
+        compared(again, found["again"], everything, found["check"]),
+        weighed(f"{again}: bytes read", unread, everything, read),
     ]
 
 
@@ -155,19 +189,21 @@ def _paged(directory: Path, documents: int) -> float:
 
 
 def _curve(room: Path, sizes: Sequence[int]) -> list[Found]:
-    """Seconds of each size, once; memory beside that of the size before."""
+    """Seconds of each size, once; memory, and the time that each document takes, beside those of the size before."""
     rows: list[Found] = []
-    before: tuple[int, float] | None = None
+    before: tuple[int, float, float] | None = None
     for size in sizes:
         library = Library(room / str(size), size, ["raw"], chroma=False)
         what = f"`check` of {size:,} documents in a database and as many files"
-        rows.append(figure(what, [library.check(0).seconds], "s"))
-        peak = library.peaks[-1]
+        seconds = library.check(0).seconds
+        peak, each = library.peaks[-1], seconds / size * 1e6
+        rows.append(figure(what, [seconds], "s"))
         if before is None:
             rows.append({"what": f"{what}: peak memory", "n": 1, "unit": "MB", "ours": spread([peak]), "note": ""})
         else:
             rows.append(weighed(f"{what}: peak memory", peak, f"{before[0]:,}", before[1], goal=GROWTH_GOAL))
-        before = size, peak
+            rows.append(weighed(f"{what}: time a document", each, f"{before[0]:,}", before[2], "µs", goal=GROWTH_GOAL))
+        before = size, peak, each
         durable.remove_tree(room / str(size))
     return rows
 

@@ -151,6 +151,7 @@ CHECKED = record(
         "findings": several(FINDING, "by document, at most 10,000"),
         "left_out": whole("findings that are counted and not listed here"),
         "unread": several(text("a place that could not be read: nothing is said of it")),
+        "unchanged": several(text("a place in which nothing has changed since it was read before, so that it was not read again")),
     }
 )
 _STATS = record(

@@ -11,22 +11,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
 from storekeeper.consistency import looks
-from storekeeper.consistency.comparison import Comparison, Stream, Tally
+from storekeeper.consistency.comparison import Tally
 from storekeeper.consistency.findings import Finding
+from storekeeper.consistency.keeping import Figures, Keeping
 from storekeeper.consistency.looks import Counted
-from storekeeper.consistency.places import Place, authority_of, replicas_of
+from storekeeper.consistency.places import authority_of, replicas_of
+from storekeeper.consistency.reading import Reading
 from storekeeper.consistency.spool import Spool, in_both
 from storekeeper.host import clock
 from storekeeper.host.progress import Progress
-from storekeeper.outcomes import Outcome, Problem, Severity, StorekeeperError, said_by_the_system
+from storekeeper.outcomes import Outcome, Problem
 from storekeeper.stack.rules import Rule
-from storekeeper.stores.identities import Remarks, Sorted
 from storekeeper.stores.protocol import Store
 
 PAUSE_S = 1.0  # between the two looks at what is new: what an application was just doing is done
@@ -42,15 +42,6 @@ class Changes:
 
 
 @dataclass(frozen=True)
-class Figures:
-    """The authority's owners and states, and what each place holds: documents, and chunks where it counts them."""
-
-    owners: int
-    states: Mapping[str, int]
-    held: Mapping[str, tuple[int, int | None]]
-
-
-@dataclass(frozen=True)
 class Look:
     """What a look found. `tally` and `figures` are None where the authority could not be read: then there is no finding either."""
 
@@ -63,6 +54,7 @@ class Look:
     unread: tuple[str, ...]
     changes: Changes
     problems: tuple[Problem, ...]
+    unchanged: tuple[str, ...] = ()  # places that hold what they held when they were read before, and were not read again
 
 
 _MOST_IN_LOG = 1000
@@ -81,26 +73,28 @@ class Checking:
     def look(self, name: str, rule: Rule) -> Look:
         """Look at one rule; nothing is remembered before `remember`. What cannot be read is in `unread`, with its problem."""
         digest = rule.digest
-        first = _Reading(self, name, rule, twice=False)
+        keeping = Keeping(self._state, name, rule)
+        first = Reading(self._stores, self._work, self._progress, name, rule, keeping=keeping)
         if first.findings.count and self._any_new(name, digest, first.findings):
             time.sleep(self._pause_s)
-            second = _Reading(self, name, rule, twice=True)
+            second = Reading(self._stores, self._work, self._progress, name, rule, twice=True, keeping=keeping)
             found = Spool(self._work / f"{name}.both", in_both(first.findings, second.findings))
             last, problems = second, _once([*first.problems, *second.problems])
         else:
             found, last, problems = first.findings, first, first.problems
+        unchanged = tuple(place for place in first.unchanged if place in last.unchanged)
         unread = frozenset(first.unread) | frozenset(last.unread)
         counted, changes = Counted(), Changes()
         told = Spool(self._work / f"{name}.told", self._since(name, digest, found, unread, counted, changes, last.at))
         outcome = Outcome.UNKNOWN if unread or last.tally is None else Outcome.WARNING if told.count else Outcome.OK
-        return Look(last.at, outcome, told, counted, last.tally, last.figures, tuple(sorted(unread)), changes, tuple(problems))
+        return Look(last.at, outcome, told, counted, last.tally, last.figures, tuple(sorted(unread)), changes, tuple(problems), unchanged)
 
     def still(self, name: str, rule: Rule, at: datetime) -> Look:
         """Look at stores that stand still, such as the restored copies of a set taken at that moment: what one reading finds is so.
 
         Nothing of it is compared with the looks at live stores, or kept for them.
         """
-        reading = _Reading(self, name, rule, twice=False, at=at)
+        reading = Reading(self._stores, self._work, self._progress, name, rule, at=at)
         counted = Counted()
         for each in reading.findings:
             counted.add(each)
@@ -141,94 +135,6 @@ class Checking:
                 if how in ("new", "seen"):
                     counted.add(each)
                     yield each
-
-
-@dataclass(frozen=True)
-class _Read(Stream):
-    identities: Sorted
-
-
-class _Reading:
-    """All places of a rule read, and compared. The authority is read before the replicas and, `twice`, once more after them: what is found
-    disagrees with both.
-    """
-
-    def __init__(self, checking: Checking, name: str, rule: Rule, *, twice: bool, at: datetime | None = None) -> None:
-        self.unread: list[str] = []
-        self.problems: list[Problem] = []
-        self.tally: Tally | None = None
-        self.figures: Figures | None = None
-        self.at = at or clock.now()
-        self._checking = checking
-        self._name = name
-        path = checking._work / f"{name}.{'second' if twice else 'first'}"
-        with ExitStack() as held:
-            authorities, replicas = self._read_all(held, rule, twice=twice)
-            try:
-                self.findings = self._found(path, rule, authorities, replicas)
-            except StorekeeperError as error:
-                self.tally = self.figures = None
-                self.findings = Spool(path, ())
-                self.problems.append(Problem(f"{name}: {error.message}", Severity.ERROR, error.store, error.next))
-
-    def _read_all(self, held: ExitStack, rule: Rule, *, twice: bool) -> tuple[list[_Read], list[_Read]]:
-        """The authority as often as it is read, and the replicas; no authority where it could not be read each time."""
-        authority, places = authority_of(rule), replicas_of(rule)
-        said = [self._read(held, authority, 0)]
-        replicas = [self._read(held, place, number) for number, place in enumerate(places, 1)]
-        if twice and said != [None]:
-            said.append(self._read(held, authority, len(places) + 1))
-        authorities = [each for each in said if each is not None]
-        return authorities if len(authorities) == len(said) else [], [each for each in replicas if each is not None]
-
-    def _found(self, path: Path, rule: Rule, authorities: Sequence[_Read], replicas: Sequence[_Read]) -> Spool:
-        """`tally` and `figures` are those of the authority as it was read last."""
-        found = [
-            Spool(path.with_name(f"{path.name}.{number}"), self._compared(rule, each, replicas)) for number, each in enumerate(authorities)
-        ]
-        if len(found) == 2:
-            return Spool(path, in_both(*found))
-        return found[0] if found else Spool(path, ())
-
-    def _read(self, held: ExitStack, place: Place, number: int) -> _Read | None:
-        """A place's identities, read at once and sorted; None, with a problem, where they cannot be had."""
-        checking, remarks = self._checking, Remarks()
-        checking._progress.step(place.store, f"reading {place.label}")
-        try:
-            stream = checking._stores[place.store].identities(place.source, remarks)
-            kept = held.enter_context(Sorted(stream, checking._work, f"{self._name}.{number}"))
-        except StorekeeperError as error:
-            self._not_read(place, error.message, error.next)
-            return None
-        except OSError as error:
-            self._not_read(place, said_by_the_system(error), None)
-            return None
-        if remarks.nameless > 0:
-            said = f"{self._name}: {remarks.nameless:,} entries of {place.name} have no id"
-            self.problems.append(Problem(said, Severity.WARNING, place.store))
-        return _Read(place, kept, remarks.ends)
-
-    def _not_read(self, place: Place, message: str, following: str | None) -> None:
-        self.unread.append(place.name)
-        said = f"{self._name}: {place.name} cannot be read, so nothing is known of it: {message}"
-        self.problems.append(Problem(said, Severity.ERROR, place.store, following))
-
-    def _compared(self, rule: Rule, authority: _Read, replicas: Sequence[_Read]) -> Iterator[Finding]:
-        comparison = Comparison(rule.states, rule.grace, self.at)
-        yield from comparison.findings(authority, replicas)
-        self.tally = comparison.tally
-        self.figures = _figures(authority, comparison.tally, replicas)
-        if comparison.tally.unknown_states:
-            words = ", ".join(repr(word[:40]) for word in sorted(comparison.tally.unknown_states))
-            said = f"{self._name}: documents have states that the rule does not name ({words}); they count as in flight"
-            self.problems.append(Problem(said, Severity.WARNING, authority.place.store, next="name them in `states`"))
-
-
-def _figures(authority: _Read, tally: Tally, replicas: Sequence[_Read]) -> Figures:
-    held = {
-        each.place.name: (tally.held[each.place.name], tally.chunks[each.place.name] if each.place.counts else None) for each in replicas
-    }
-    return Figures(authority.identities.owners(), authority.identities.states(), held)
 
 
 def _in_order(kept: Sequence[Finding], found: Spool) -> Iterator[Finding]:

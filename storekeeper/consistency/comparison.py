@@ -50,6 +50,8 @@ class Comparison:
 
     def __init__(self, states: States | None, grace: timedelta, now: datetime) -> None:
         self.tally = Tally()
+        self.until: datetime | None = None  # when time alone makes a leftover of what failed
+        self._grace = grace
         self._before = now - grace
         self._words = words_of(states)
 
@@ -86,6 +88,8 @@ class Comparison:
                 yield from _of_complete(document, mine, places)
             elif mine.at is None or mine.at < self._before:
                 yield from _leftovers(document, mine, places)
+            else:
+                self.until = min(self.until or mine.at + self._grace, mine.at + self._grace)
 
     def _state(self, mine: Identity) -> State:
         if self._words is None:

@@ -7,6 +7,8 @@ anything else. Sorted is by these bytes, so that streams of several stores can b
 from __future__ import annotations
 
 import contextlib
+import os
+import shutil
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -209,6 +211,16 @@ class Sorted:
             self._connection = None
         self._path.unlink(missing_ok=True)
 
+    def keep(self, path: Path) -> None:
+        """Keep them beyond the block, in a file that is not there yet; `Kept` reads it. Raises OSError, or Failed without room."""
+        with _with_room(self._path):
+            if self._open.in_transaction:
+                self._open.execute("commit")
+        try:
+            os.link(self._path, path)
+        except OSError:  # another file system
+            shutil.copyfile(self._path, path)
+
     def __iter__(self) -> Iterator[Identity]:
         with _with_room(self._path):
             for key, owner, state, at, chunks in self._open.execute(_IN_ORDER):
@@ -231,6 +243,23 @@ class Sorted:
         if self._connection is None:
             raise ValueError("identities are read inside the block")
         return self._connection
+
+
+class Kept(Sorted):
+    """Identities that `Sorted.keep` put into a file, which stays."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__((), path.parent, path.stem)
+
+    def __enter__(self) -> Kept:
+        with _with_room(self._path):
+            self._connection = sqlite3.connect(f"{self._path.as_uri()}?mode=ro&immutable=1", uri=True)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
 
 
 @contextlib.contextmanager

@@ -2,8 +2,8 @@
 
 A backup walks `preflight`, `look`, `hold` (prepare, pin, copy, release), `dump`, `verify`; a proof reads a `copy`; a restore walks
 `foresee`, `place`, `stage`, `refuse_holders`, `switch`, `probe`, and the reverse `switch_back`, `discard_stage`, `discard_old`. What
-cannot be read has a `raw_copy`. A check of what stores must agree on reads `identities`, a backup `dumped_identities`; a declared query is
-asked by `answer`.
+cannot be read has a `raw_copy`. A check of what stores must agree on reads `identities`, unless their `mark` stayed the
+same, a backup `dumped_identities`; a declared query is asked by `answer`.
 Every method raises a StorekeeperError whose sentence says what was found; none returns a default for what it could not read.
 """
 
@@ -218,6 +218,11 @@ class Store(Protocol):
 
         Raises Refused for a place that is declared wrongly (no such column, a query that writes), Unknown or Failed where it cannot be
         read; nothing is ever empty because it could not be looked at.
+        """
+
+    def mark(self, source: Source) -> str | None:
+        """A word that is another whenever `identities` of that place may be other ones: it is the same before a reading and after it, and
+        the same later, only where nothing came between that could be read. None where nobody can promise that, also for want of time.
         """
 
     def dumped_identities(self, hold: Any, folder: Path, source: Source, remarks: Remarks) -> Iterator[Identity]:

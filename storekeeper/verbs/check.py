@@ -161,6 +161,7 @@ class _Telling:
             "findings": shown,
             "left_out": count - len(shown),
             "unread": list(look.unread),
+            "unchanged": list(look.unchanged),
         }
 
 

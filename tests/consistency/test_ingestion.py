@@ -176,6 +176,9 @@ class Observed:
         yield from self._store.identities(source, remarks)
         self._then(source.label)
 
+    def mark(self, source: Source) -> str | None:
+        return self._store.mark(source)
+
 
 @dataclass
 class Opened:

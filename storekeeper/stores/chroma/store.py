@@ -15,6 +15,7 @@ from storekeeper.outcomes import Failed, Problem, Refused, Severity, Unknown
 from storekeeper.runtimes.protocol import Runtime
 from storekeeper.stack.model import ChromaModel
 from storekeeper.stack.rules import Rows
+from storekeeper.stores import marks
 from storekeeper.stores.chroma import (
     catalogue,
     checking,
@@ -126,6 +127,9 @@ class ChromaStore:
         if not isinstance(source, CollectionSource):
             raise TypeError(f"a Chroma directory has no {type(source).__name__}")
         return identities.live(self._directory(), source, remarks)
+
+    def mark(self, source: Source) -> str | None:  # noqa: ARG002 - all collections are in one database
+        return marks.of_database(self._path / layout.DATABASE)
 
     def dumped_identities(
         self,

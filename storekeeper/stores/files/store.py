@@ -14,7 +14,7 @@ from storekeeper.outcomes import Failed, Problem, Refused, Severity, Unknown
 from storekeeper.runtimes.protocol import Runtime
 from storekeeper.stack.rules import Rows
 from storekeeper.stores.examination import Examination, InUse
-from storekeeper.stores.files import checking, copies, emptying, examining, foreseeing, mending, rawcopying, staging, switching
+from storekeeper.stores.files import checking, copies, emptying, examining, foreseeing, marks, mending, rawcopying, staging, switching
 from storekeeper.stores.files.copying import Copying, directories_above
 from storekeeper.stores.files.entries import NOT_THERE
 from storekeeper.stores.files.hold import FilesHold, look_at_root
@@ -111,6 +111,9 @@ class FilesStore:
         remarks.ends = pattern.ends
         with opened({"": self._root}) as tree:
             yield from pattern.identities(tree, self._scope)
+
+    def mark(self, source: Source) -> str | None:
+        return marks.of_pattern(self._root, self._scope, Pattern(source.pattern)) if isinstance(source, PatternSource) else None
 
     def dumped_identities(
         self,

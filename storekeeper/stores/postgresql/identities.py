@@ -30,7 +30,7 @@ def read(connection: Connection, source: SqlSource | RowsSource, remarks: Remark
     A declared query finds its tables as the role would: by the search path of the role and the database. Rows that row security hides from
     the role are an error, and never left out. Raises Refused for a query that does not run, writes, or has other columns than declared.
     """
-    query, columns = _asked(source)
+    query, columns = asked(source)
     try:
         # Rolled back also when it ends well: a transaction that was open before gets its own settings again.
         with connection.transaction(force_rollback=True), connection.cursor(name=_CURSOR) as cursor:
@@ -52,7 +52,8 @@ def read(connection: Connection, source: SqlSource | RowsSource, remarks: Remark
         raise Failed(f"the query was cut off: {sentence_of(error)}") from None
 
 
-def _asked(source: SqlSource | RowsSource) -> tuple[sql.SQL | sql.Composed, tuple[str, ...]]:
+def asked(source: SqlSource | RowsSource) -> tuple[sql.SQL | sql.Composed, tuple[str, ...]]:
+    """The query of a place, and what its columns are."""
     if isinstance(source, SqlSource):
         return sql.SQL(source.query), source.columns  # one select, as the stack file's model holds
     column = sql.Identifier(source.column)

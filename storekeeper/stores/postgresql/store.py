@@ -19,6 +19,7 @@ from storekeeper.stack.types import SecretReference, Setting
 from storekeeper.stores.examination import Examination, InUse
 from storekeeper.stores.folder import StoreFolder
 from storekeeper.stores.identities import Identity, Remarks, RowsSource, Source, SqlSource
+from storekeeper.stores.marks import mark
 from storekeeper.stores.mending import Mender
 from storekeeper.stores.postgresql import (
     answering,
@@ -30,6 +31,7 @@ from storekeeper.stores.postgresql import (
     foresight,
     identities,
     loading,
+    marks,
     properties,
 )
 from storekeeper.stores.postgresql.connection import Access, Connection, access_to, bounded, server_version, value
@@ -126,6 +128,16 @@ class PostgresqlStore:
         with self._access.session(self._database, _COUNT_SECONDS) as connection:
             connection.execute(f"set lock_timeout = '{_LOOK_SECONDS:g}s'")
             yield from identities.read(connection, source, remarks)
+
+    def mark(self, source: Source) -> str | None:
+        if not isinstance(source, SqlSource | RowsSource):
+            raise TypeError(f"a database has no {type(source).__name__}")
+        try:
+            with self._access.session(self._database, _LOOK_SECONDS) as connection:
+                found = marks.of_query(connection, source)
+        except StorekeeperError:
+            return None
+        return None if found is None else mark(self.address, found)
 
     def dumped_identities(
         self,

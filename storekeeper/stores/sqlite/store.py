@@ -16,7 +16,7 @@ from storekeeper.runtimes.protocol import Runtime
 from storekeeper.runtimes.registry import open_runtime
 from storekeeper.stack.model import SqliteModel
 from storekeeper.stack.rules import Rows
-from storekeeper.stores import databases, emptied, rawcopy
+from storekeeper.stores import databases, emptied, marks, rawcopy
 from storekeeper.stores.examination import Examination, InUse
 from storekeeper.stores.folder import StoreFolder
 from storekeeper.stores.identities import Identity, Remarks, RowsSource, Source, SqlSource
@@ -130,6 +130,12 @@ class SqliteStore:
         if self.is_absent():
             raise Unknown(f"{self._live} is not there")
         return identities.live(self._live, source, remarks)
+
+    def mark(self, source: Source) -> str | None:
+        live = self._live
+        if isinstance(source, SqlSource) and not marks.says_the_same(live, source.query):
+            return None
+        return marks.of_database(live)
 
     def dumped_identities(
         self,
