@@ -3,7 +3,7 @@ and where nothing has changed since the look before.
 
     python -m benchmarks.consistency [--rounds 3] [--documents 100000] [--most 1000000]
 
-A library is a database, a Chroma directory with two collections of five chunks a document each, and three folders of files. `check`
+A library is a database, a Chroma directory with two collections of five chunks a document each, and a folder of files. `check`
 reads all of it and compares it. Paging is what an application does for the same question: `collection.get` in pages of 5,000 with the
 metadata, the ids put into a set; nothing else is read and nothing is compared. Both are processes of their own, from start to end.
 
@@ -43,8 +43,8 @@ atexit.register(lambda: open({path!r}, "w").write(open("/proc/self/io").readline
 CHUNKS, OWNERS = 5, 1_001
 PAGE = 5_000
 COLLECTIONS = ("dense", "sparse")
-FOLDERS = {"raw": "{}_paper.pdf", "markdown": "{}.md", "metadata": "{}.json"}
-_PER_DIRECTORY = {"raw": "raw/{id}_*", "markdown": "markdown/{id}.md", "metadata": "metadata/{id}.json"}
+FOLDERS = {"raw": "{}_paper.pdf"}
+_PER_DIRECTORY = {"raw": "raw/{id}_*"}
 _NUMBERS = "with recursive numbers (n) as (select 0 union all select n + 1 from numbers where n + 1 < {count}) "
 _DATABASE = f"""
 create table documents (id text primary key, owner integer not null, state text not null, changed text not null, chunks integer not null);

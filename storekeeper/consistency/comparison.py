@@ -103,9 +103,10 @@ class Comparison:
         tally = self.tally
         tally.documents += len(mine)
         for stream, found in zip(replicas, held, strict=True):
-            tally.held[stream.place.name] += bool(found)
+            name = stream.place.name
+            tally.held[name] += bool(found)
             if stream.place.counts:
-                tally.chunks[stream.place.name] += sum(each.chunks or 0 for each in found)
+                tally.chunks[name] += sum(each.chunks or 0 for each in found)
 
 
 def words_of(states: States | None) -> dict[str, State] | None:
@@ -121,7 +122,7 @@ def _side_by_side(streams: Sequence[Stream]) -> Iterator[tuple[str, list[list[Id
     authority, *replicas = streams
     iterators = [iter(authority.identities), *(merged(stream.identities) for stream in replicas)]
     heads = [next(each, None) for each in iterators]
-    while (document := min((head.id for head in heads if head is not None), key=key_of, default=None)) is not None:
+    while (document := _least(heads)) is not None:
         held: list[list[Identity]] = []
         for number, iterator in enumerate(iterators):
             found = []
@@ -134,6 +135,14 @@ def _side_by_side(streams: Sequence[Stream]) -> Iterator[tuple[str, list[list[Id
             held.append(found)
         if any(held):
             yield document, held
+
+
+def _least(heads: Sequence[Identity | None]) -> str | None:
+    """The first id of several streams; mostly it is the same of all."""
+    first = heads[0]
+    if first is not None and all(head is not None and head.id == first.id for head in heads):
+        return first.id
+    return min((head.id for head in heads if head is not None), key=key_of, default=None)
 
 
 def _refuse_unsayable(document: str, replicas: Sequence[Stream]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from storekeeper.stack.rules import Authority, Replica, Rows, Rule
 from storekeeper.stores.identities import CollectionSource, PatternSource, RowsSource, Source, SqlSource
@@ -22,7 +23,7 @@ class Place:
     counts: bool
     label: str
 
-    @property
+    @cached_property
     def name(self) -> str:
         """`vectors/research_papers_dense`."""
         return f"{self.store}/{self.label}"

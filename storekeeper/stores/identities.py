@@ -19,7 +19,6 @@ from typing import NamedTuple
 from storekeeper.outcomes import Failed, Refused, Unknown
 
 LONGEST_ID = 64_000  # bytes
-_AT_ONCE = 1000
 _CACHE_KB = 8_192
 _GIVEN = b"="  # before an owner, so that none and an empty one differ in a key, which knows no null
 _IN_ORDER = "select key, owner, state, at, chunks from found order by key, owner, number"
@@ -122,6 +121,8 @@ def identity(columns: tuple[str, ...], values: Iterable[object]) -> Identity | N
 
 def text_of(value: object) -> str:
     """An id or owner as text. Raises Unknown for bytes, fractions, truth values, lists and objects, whose text nobody agrees on."""
+    if type(value) is str and len(value) <= LONGEST_ID:
+        return value
     if isinstance(value, bool | float | bytes | bytearray | memoryview | list | dict):
         raise Unknown(f"an id is stored as {type(value).__name__}, which has no one text: let the query make one of it")
     text = str(value)
@@ -283,16 +284,18 @@ def _scratch(path: Path) -> sqlite3.Connection:
 
 
 def _fill(connection: sqlite3.Connection, found: Iterable[Identity]) -> None:
-    rows = []
-    insert = "insert into found values (?, ?, ?, ?, ?, ?)"
-    for number, each in enumerate(found):
-        at = None if each.at is None else each.at.isoformat()
-        state = None if each.state is None else key_of(each.state)
-        rows.append((key_of(each.id), b"" if each.owner is None else _GIVEN + key_of(each.owner), number, state, at, each.chunks))
-        if len(rows) == _AT_ONCE:
-            connection.executemany(insert, rows)
-            rows.clear()
-    connection.executemany(insert, rows)
+    rows = (
+        (
+            key_of(document),
+            b"" if owner is None else _GIVEN + key_of(owner),
+            number,
+            None if state is None else key_of(state),
+            None if at is None else at.isoformat(),
+            chunks,
+        )
+        for number, (document, owner, state, at, chunks) in enumerate(found)
+    )
+    connection.executemany("insert into found values (?, ?, ?, ?, ?, ?)", rows)
 
 
 def _decoded(key: bytes) -> str:

@@ -83,10 +83,12 @@ class Pattern:
 
     def _below(self, tree: Tree, scope: Scope, directory: str, depth: int, known: dict[str, str]) -> Iterator[tuple[str, str, str | None]]:
         name, is_last = self.names[depth], depth == len(self.names) - 1
+        matching, is_covered = _compiled(name), directory != "" and scope.covers(directory)  # and all that is in it
         for each in _matching(tree, directory, name, is_last=is_last):
+            if (found := matching.fullmatch(each)) is None:
+                continue
             path = joined(directory, each)
-            found = _compiled(name).fullmatch(each)
-            if found is None or scope.leaves_out(path) or not _leads_into(scope, path, is_last=is_last):
+            if scope.leaves_out(path) or not (is_covered or _leads_into(scope, path, is_last=is_last)):
                 continue
             words = {**known, **found.groupdict()}
             if is_last:

@@ -55,7 +55,9 @@ class Scope:
 
     def leaves_out(self, path: str) -> bool:
         """Whether an entry is excluded, of which no parent is."""
-        return _OURS.fullmatch(name_of(path)) is not None or any(pattern.fullmatch(path) for pattern in self._patterns)
+        if _OURS.fullmatch(name_of(path)) is not None:
+            return True
+        return bool(self._patterns) and any(pattern.fullmatch(path) for pattern in self._patterns)
 
 
 @lru_cache(maxsize=1000)
