@@ -176,7 +176,7 @@ def _of_complete(document: str, mine: Identity, places: list[tuple[Stream, list[
         own = [each for each in found if each.owner is None or mine.owner is None or each.owner == mine.owner]
         if foreign := [f"{_holding(each, stream)} under {each.owner}" for each in found if each not in own]:
             yield _finding(document, mine.owner, Class.FOREIGN, stream, ", ".join(foreign[:_MOST_OWNERS]))
-        if not found:
+        if not found and (has_any or not stream.place.optional):
             kind = Class.PARTIAL if has_any else Class.MISSING
             yield _finding(document, mine.owner, kind, stream, "nothing there" if kind is Class.MISSING else "nothing in this collection")
         elif own and stream.place.counts and mine.chunks is not None:

@@ -22,6 +22,7 @@ class Place:
     replica: int | None
     counts: bool
     label: str
+    optional: bool = False  # a complete document may have nothing there
 
     @cached_property
     def name(self) -> str:
@@ -36,7 +37,8 @@ def authority_of(rule: Rule) -> Place:
 def replicas_of(rule: Rule) -> tuple[Place, ...]:
     """All places that must follow; a declaration of several collections stands for as many places."""
     named: dict[str, Place] = {}
-    for place in (place for number, each in enumerate(rule.replicas) for place in _expanded(each, number)):
+    declared = ((each, place) for number, each in enumerate(rule.replicas) for place in _expanded(each, number))
+    for place in (replace(place, optional=each.optional) for each, place in declared):
         labels = (place.label, *(f"{place.label} {number}" for number in range(2, len(named) + 2)))  # the first that is free
         own = next(each for each in (replace(place, label=label) for label in labels) if each.name not in named)
         named[own.name] = own

@@ -101,11 +101,14 @@ class Authority(Place):
 
 
 class Replica(Place):
-    """A place that must hold something of every complete document, and of no other."""
+    """A place that must hold something of every complete document, unless it is `optional`, and of no other."""
 
     columns: Annotated[
         tuple[ReplicaColumn, ...], Field(description="what the columns of `query` are; `chunks` is how many the place holds")
     ] = ("id",)
+    optional: Annotated[
+        bool, Field(description="whether a complete document may have nothing there; what is there is compared all the same")
+    ] = False
 
 
 class States(Declared):

@@ -257,6 +257,17 @@ def test_an_answer_that_cites_a_document_that_is_gone_is_an_orphan(program: Prog
     assert findings(ended, "citations") == [("orphan", RECORDS, application.shape.named(1))]
 
 
+def test_a_document_that_no_answer_cites_is_none_that_is_missing(program: Program, application: Rag) -> None:
+    application.run(f"insert into answers (sources) values ('{json.dumps({'documents': [application.shape.named(2), 'gone']})}')")
+    assert findings(program.answer("check", "rag", "--rule", "citations"), "citations") == [("orphan", RECORDS, "gone")]
+    stack = yaml.safe_load(application.stack_file())
+    del stack["consistency"]["citations"]["replicas"][0]["optional"]
+    program.declare(yaml.safe_dump(stack), "rag")
+    found = findings(program.answer("check", "rag", "--rule", "citations"), "citations")
+    assert ("missing", RECORDS, application.shape.named(1)) in found  # the control
+    assert len(found) == 14  # thirteen that no answer cites, and the orphan
+
+
 def test_a_json_column_that_holds_something_else_is_unknown_and_no_finding(program: Program, application: Rag) -> None:
     application.run("""insert into answers (sources) values ('{"documents": "all"}')""")
     ended = program.answer("check", "rag", "--rule", "citations")

@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ import pytest
 
 from storekeeper.consistency.keeping import LONGEST
 from storekeeper.host.stamps import SETTLED_S
-from tests.harness.maestro import COLLECTIONS, Document, Maestro
+from tests.harness.maestro import COLLECTIONS, Document, Maestro, database
 from tests.harness.program import Program, hold_to
 
 MARKDOWN = "papers/processed/markdown/{id}.md"
@@ -79,11 +79,13 @@ def test_figures_and_remarks_are_the_same_as_when_everything_is_read(program: Pr
 
 
 def test_time_alone_makes_a_leftover_of_what_failed(program: Program, application: Maestro) -> None:
-    almost = timedelta(hours=24) - timedelta(seconds=SETTLED_S + 8)
-    application.add([Document("broken", state="failed", age=almost)])
+    application.add([Document("broken", state="failed")])
+    due = datetime.now(UTC) + timedelta(seconds=25)
+    with database(application.main) as main:
+        main.execute("update documents set updated_at = ? where id = 'broken'", ((due - timedelta(hours=24)).isoformat(),))
     settle()
     assert look(program)["findings"] == []
-    time.sleep(8)
+    time.sleep(max(0.0, (due - datetime.now(UTC)).total_seconds()) + 0.1)
     late = look(program)
     assert set(late["unchanged"]) == ALL
     assert {(each["class"], each["document"]) for each in late["findings"]} == {("leftover", "broken")}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -290,3 +291,25 @@ def test_the_merge_finds_what_plain_sets_find_and_in_order(
     assert {Class(each.kind) for each in found} <= set(Class)
     for place, chunks in held:
         assert tally.held[place.name] == len({document for (document, _), count in chunks.items() if count})
+
+
+def test_a_replica_may_be_optional_and_what_it_has_is_compared_all_the_same(tmp_path: Path) -> None:
+    """Nothing is missing there; a part, somebody else's and nobody's are found as elsewhere."""
+    authority = [done(each, "ann", 2) for each in ("absent", "foreign", "half", "one", "whole")]
+    held = {
+        DENSE: [Identity("foreign", "bob", chunks=2), Identity("half", "ann", chunks=1), Identity("one", "ann", chunks=2)],
+        SPARSE: [Identity("foreign", "ann", chunks=2), Identity("half", "ann", chunks=2)],
+    }
+    for place in (DENSE, SPARSE):
+        held[place] += [Identity("nobody's", "ann", chunks=1), Identity("whole", "ann", chunks=2)]
+    found, _ = compared(tmp_path, authority, *((replace(place, optional=True), each) for place, each in held.items()))
+    expected = [
+        ("foreign", DENSE.name, "foreign"),
+        ("orphan", DENSE.name, "nobody's"),
+        ("orphan", SPARSE.name, "nobody's"),
+        ("partial", DENSE.name, "half"),
+        ("partial", SPARSE.name, "one"),
+    ]
+    assert sorted(each[:3] for each in told(found)) == expected
+    strictly, _ = compared(tmp_path, authority, *held.items())
+    assert {each[:3] for each in told(strictly)} - set(expected) == {("missing", place.name, "absent") for place in held}
