@@ -7,6 +7,7 @@ from tests.faults.guards.agreeing import AGREEING
 from tests.faults.guards.believing import BELIEVING
 from tests.faults.guards.caring import CARING
 from tests.faults.guards.chroma import CHROMA
+from tests.faults.guards.comparing import COMPARING
 from tests.faults.guards.files import FILES
 from tests.faults.guards.host import HOST
 from tests.faults.guards.keeping import KEEPING
@@ -18,7 +19,18 @@ from tests.faults.guards.taking import TAKING
 from tests.harness.mutation import Guard
 
 GUARDS: tuple[Guard, ...] = (
-    *(*HOST, *TAKING, *BELIEVING, *KEEPING, *RESTORE, *POSTGRESQL, *SQLITE, *CHROMA, *FILES, *AFAR, *CARING),
+    *HOST,
+    *TAKING,
+    *BELIEVING,
+    *KEEPING,
+    *RESTORE,
+    *POSTGRESQL,
+    *SQLITE,
+    *CHROMA,
+    *FILES,
+    *AFAR,
+    *CARING,
     *AGREEING,
     *RECOVERING,
+    *COMPARING,
 )
