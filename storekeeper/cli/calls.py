@@ -48,7 +48,7 @@ class Desk:
 
     def confirm(self) -> None:
         """Raises Refused unless nothing live is changed, or somebody said that it may be."""
-        if not self.words.verb.changes_live or self.words.only_looks or confirm.is_confirmed(self.words):
+        if not self.words.changes_live or confirm.is_confirmed(self.words):
             return
         confirm.refuse_without_terminal(self.words, self.console)
         plan = Desk(replace(self.words, plan=True, asks=True), self.console).call()
@@ -70,13 +70,14 @@ class Desk:
         return CALLS[self.words.verb.name](self)
 
     def _shown(self, plan: Report) -> str:
-        from storekeeper.cli.render import asked, recover, repair, restore  # noqa: PLC0415
+        from storekeeper.cli.render import asked, migrate, recover, repair, restore  # noqa: PLC0415
 
         begun = Begun(self.words.verb.name, self.stack_name, self.words.options.unusual_config)
         document = begun.ended(plan.ended(), plan.result, plan.problems)
         said = [f"  {problem['message']}" for problem in document["problems"]]
-        shown = {"repair": repair.repair, "evict": asked.holder, "recover": recover.plan}.get(self.words.verb.name, restore.plan)
-        return "\n".join([*shown(document, self.console.paint_err), *said])
+        shown = {"repair": repair.repair, "evict": asked.holder, "recover": recover.plan, "migrate": migrate.plan}
+        show = shown.get(self.words.verb.name, restore.plan)
+        return "\n".join([*show(document, self.console.paint_err), *said])
 
     @contextmanager
     def context(self, *, lock: bool, may_create: bool = False, in_background: bool = False) -> Iterator[Context]:
@@ -264,6 +265,17 @@ def _recover(desk: Desk) -> Report:
         return recover(context, str(words.store), plan=words.plan)
 
 
+def _migrate(desk: Desk) -> Report:
+    from storekeeper.verbs.migrate import ask, migrate  # noqa: PLC0415
+
+    words = desk.words
+    if words.action in ("current", "history"):
+        with desk.opened() as opened:
+            return ask(opened, words.action, words.values)
+    with desk.context(lock=not words.only_looks) as context:
+        return migrate(context, words.action or "upgrade", words.values, plan=words.plan)
+
+
 def _resume(desk: Desk) -> Report:
     from storekeeper.verbs.resume import resume  # noqa: PLC0415
 
@@ -368,6 +380,7 @@ CALLS: Mapping[str, Callable[[Desk], Report]] = {
     "restore": _restore,
     "reset": _reset,
     "recover": _recover,
+    "migrate": _migrate,
     "resume": _resume,
     "prune": _prune,
     "send": _send,

@@ -248,8 +248,43 @@ VERBS = (
         changes_live=True,
     ),
     Verb(
+        "migrate",
+        "Run the application's migrations on a copy first, then live inside a safety set.",
+        (
+            STACK,
+            Argument(
+                "action",
+                "the declared command; upgrade when left out. current and history change nothing, test ends with the copy",
+                optional=True,
+                choices=("upgrade", "downgrade", "stamp", "test", "current", "history"),
+            ),
+            Argument("values", "the words that the command takes; after -- those that begin with a dash", True, repeats=True),
+        ),
+        (
+            Option(("--plan",), "say what would be run, stopped and needed, and run nothing"),
+            _NOBODY_USES,
+            _NO_OWNERS,
+            _YES,
+            _CONFIRM,
+        ),
+        {
+            0: "migrated; or nothing was to be done, or told",
+            1: "failed on the copy, and nothing live was touched; or live, and all stores are as they were",
+            2: _DONE[2],
+            3: "something could not be found out, or no copy can be made here",
+            4: "migrated, with warnings",
+            75: _DONE[75],
+        },
+        (
+            ("storekeeper migrate maestro test", "upgrade a copy of the newest proven set, and test it"),
+            ("storekeeper migrate maestro --yes", "upgrade a copy, then what is live"),
+        ),
+        job=True,
+        changes_live=True,
+    ),
+    Verb(
         "resume",
-        "Finish, or undo, a restore, reset or recovery that was interrupted.",
+        "Finish, or undo, a restore, reset, recovery or migration that was interrupted.",
         (STACK,),
         (_NOBODY_USES, _NO_OWNERS),
         {

@@ -28,7 +28,7 @@ def refuse_without_terminal(words: Words, console: Console) -> None:
         raise Refused(
             f"{words.verb.name} {_DOES.get(words.verb.name, _REPLACES)[0]} {meant} and nobody is there to be asked: nothing was changed."
             f" Say --yes here, or --confirm {meant} from afar",
-            next=shlex.join(["storekeeper", words.verb.name, *words.typed(), "--yes"]),
+            next=shlex.join(["storekeeper", words.verb.name, *words.typed("--yes")]),
         )
 
 

@@ -601,6 +601,56 @@ HISTORY = record(
     }
 )
 
+_ACTION = one_of(["upgrade", "downgrade", "stamp", "test"], "which of the declared commands")
+_APPLIED = or_null(
+    record({"newest": or_null(text("its name"), "none was applied"), "count": whole("how many were applied")}),
+    "the stack declares no `applied`",
+)
+
+MIGRATED = record(
+    {
+        "action": _ACTION,
+        "command": text("the command, with the words that were typed"),
+        "set": text("the proven set of which it was tried on a copy"),
+        "trial": record({"changed": flag("whether it changed anything there"), "applied": _APPLIED, "seconds": number("how long it took")}),
+        "safety_set": or_null(text("what was live before, pinned"), "nothing live was touched"),
+        "stores": by("NAME", record({"counts": COUNTS}), "as they are now; none where nothing live was touched"),
+        "downtime_s": number("how long services were stopped, in seconds"),
+        "applied": _APPLIED,
+        "agreements": RESTORED["agreements"],
+        "back": or_null(text("the command that returns"), "there is nothing to return from"),
+    }
+)
+
+MIGRATION_PLAN = record(
+    {
+        "plan": record(
+            {
+                "action": _ACTION,
+                "commands": several(text("what would be run on the copy, in this order; the first of them live, unless it is a test")),
+                "set": text("the proven set of which a copy is made"),
+                "applied": _APPLIED,
+                "stores": by(
+                    "NAME",
+                    record({"counts_now": or_null(COUNTS, "never"), "bytes_needed": whole("for the way back, beside the live data")}),
+                ),
+                "services": several(text("what would be stopped meanwhile")),
+                "space": by("MOUNT", record({"needed": whole("bytes"), "free": whole("bytes")}), "by file system"),
+            }
+        )
+    },
+    "with `--plan`",
+)
+
+MIGRATION_TOLD = record(
+    {
+        "action": one_of(["current", "history"], "which of the declared commands"),
+        "command": text("the command, with the words that were typed"),
+        "output": text("the end of what it said on standard output, at most 64,000 characters, with every declared secret taken out"),
+    },
+    "of `current` and `history`",
+)
+
 RESULTS: dict[str, list[Schema]] = {
     "backup": [record({"set": SET, "retention": or_null(record(PRUNED, "what retention did afterwards"), "it could not end")})],
     "list": [record({"sets": several(SET, "oldest first")})],
@@ -609,6 +659,7 @@ RESULTS: dict[str, list[Schema]] = {
     "restore": [record(RESTORED), PLAN, DOCUMENT_RESTORED, DOCUMENT_PLAN],
     "reset": [record(RESTORED), PLAN],
     "recover": [record({**RESTORED, "rescued": RESCUED}), RECOVERY_PLAN],
+    "migrate": [MIGRATED, MIGRATION_PLAN, MIGRATION_TOLD],
     "resume": [
         record(
             {"ended": or_null(one_of(["done", "went back", "abandoned"], "how the interrupted restore ended"), "none was open"), **RESTORED}

@@ -62,8 +62,8 @@ def _wanted(desk: Desk) -> following.Wanted:
 
 def _start(desk: Desk, job_id: str, log: Path) -> None:
     words = desk.words
-    agreed = ["--yes"] if words.verb.changes_live and not confirm.is_confirmed(words) else []  # a person has just said so
-    argv = [sys.executable, "-P", "-m", "storekeeper", "--config", str(words.options.config), words.verb.name, *words.typed(), *agreed]
+    agreed = ["--yes"] if words.changes_live and not confirm.is_confirmed(words) else []  # a person has just said so
+    argv = [sys.executable, "-P", "-m", "storekeeper", "--config", str(words.options.config), words.verb.name, *words.typed(*agreed)]
     detaching.start(f"storekeeper-{desk.stack_name}-{job_id}", argv, log, {jobs.VARIABLE: job_id})
 
 

@@ -159,7 +159,7 @@ class _Run:
 
     def _again(self, *more: str) -> str:
         """The same command, as it was typed."""
-        return shlex.join(["storekeeper", self._words.verb.name, *self._words.typed(), *more])
+        return shlex.join(["storekeeper", self._words.verb.name, *self._words.typed(*more)])
 
 
 def _problems(error: StorekeeperError) -> Sequence[Problem]:

@@ -98,16 +98,21 @@ class Words:
     @property
     def only_looks(self) -> bool:
         """Whether nothing is changed, although the verb could, and whoever asked is there for the answer."""
-        return self.plan or self.dry_run or self.lines or self.action == "plan"
+        return self.plan or self.dry_run or self.lines or self.action in ("plan", "current", "history")
+
+    @property
+    def changes_live(self) -> bool:
+        """Whether live data may be changed, which somebody has to want."""
+        return self.verb.changes_live and not self.only_looks and self.action != "test"
 
     def arguments(self) -> dict[str, Any]:
         """What was typed beside the verb and the stack, for the job's record. There is no secret among words."""
         return {name: value for name in _RECORDED if (value := _plain(getattr(self, name)))}
 
-    def typed(self) -> list[str]:
-        """The words after the verb, as they can be typed again."""
-        given = [getattr(self, argument.name) for argument in self.verb.arguments]
-        words = [str(word) for value in given if value is not None for word in (value if isinstance(value, tuple) else [value])]
+    def typed(self, *more: str) -> list[str]:
+        """The words after the verb, as they can be typed again, with more options."""
+        given = [getattr(self, argument.name) for argument in self.verb.arguments if not argument.repeats]
+        words = [str(value) for value in given if value is not None]
         for option in self.verb.options:
             flag = option.flags[-1]
             value = getattr(self, flag.removeprefix("--").replace("-", "_"))
@@ -117,7 +122,7 @@ class Words:
                 words += [flag, "/".join(map(str, value))] if value else []
             elif value:
                 words += [word for each in (value if option.repeats else [value]) for word in (flag, str(each))]
-        return words
+        return [*words, *more, *(["--", *self.values] if self.values else [])]
 
     @property
     def named_stores(self) -> tuple[str, ...]:
@@ -145,6 +150,7 @@ _RECORDED = (
     "stats",
     "repair_declared",
     "action",
+    "values",
     "repair",
     "limit",
 )
@@ -202,6 +208,8 @@ def _checked(verb: Verb, found: dict[str, Any]) -> Words:
         raise Usage("verify takes a set, or --all", next=f"storekeeper verify {words.stack} --all")
     if verb.name == "repair":
         _check_repair(words)
+    if verb.name == "migrate":
+        _check_migrate(words)
     if words.pid is not None and not re.fullmatch(r"[1-9][0-9]{0,8}", words.pid):
         raise Usage(f"expected the number of a process, found {_short(words.pid)!r}", next=f"storekeeper examine {words.stack}")
     if verb.name == "restore":
@@ -227,6 +235,15 @@ def _check_repair(words: Words) -> None:
         raise Usage(f"--{planned[0].replace('_', '-')} is said when the plan is made", next="storekeeper repair --help")
     if words.limit is not None and words.action != "apply":
         raise Usage("--limit is for apply", next="storekeeper repair --help")
+
+
+def _check_migrate(words: Words) -> None:
+    """Raises Usage for what is none of its actions, and for a plan of what changes nothing."""
+    (actions,) = (argument.choices for argument in words.verb.arguments if argument.name == "action")
+    if words.action is not None and words.action not in actions:
+        raise Usage(f"migrate does {', '.join(actions)}, and not {_short(words.action)}", next="storekeeper migrate --help")
+    if words.plan and words.action in ("current", "history"):
+        raise Usage(f"{words.action} changes nothing that could be planned", next="storekeeper migrate --help")
 
 
 def _check_document(words: Words) -> None:
@@ -298,7 +315,7 @@ def _add_globals(parser: _Parser) -> None:
 
 def _add_argument(parser: _Parser, argument: Argument) -> None:
     keywords: dict[str, Any] = {"nargs": "*" if argument.repeats else "?"} if argument.optional else {}
-    if argument.choices:
+    if argument.choices and not argument.optional:  # argparse holds what is left out to the choices too
         keywords["choices"] = argument.choices
     parser.add_argument(argument.name, **keywords)
 

@@ -1,20 +1,23 @@
-"""The declared commands of a reset: what each is told of the stores, and that the stores' files belong to nobody else afterwards."""
+"""The declared commands of a reset and of migrations: what each is told of the stores, and that the stores' files belong to nobody else
+afterwards."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from types import MappingProxyType
 
 from storekeeper.host import durable
 from storekeeper.outcomes import Refused
 from storekeeper.runtimes import commands
-from storekeeper.sets.context import Context
+from storekeeper.sets.context import Opened
 from storekeeper.sets.scratch import scratch_directory
 from storekeeper.stack.commands import DeclaredCommand
 from storekeeper.stack.model import PostgresqlModel, Stack, covered_paths
 from storekeeper.stack.secrets import read_secret
+from storekeeper.stores.protocol import Store
 
 _PASSFILE = "passfile"
 _SUFFIXES = ("", "-wal", "-shm", "-journal")
@@ -28,15 +31,23 @@ def refuse_unless_there(stack: Stack) -> None:
         commands.refuse_unless_there(command)
 
 
-def carry_out(context: Context, command: DeclaredCommand) -> None:
-    """Run one command. Raises Failed where it fails; what it made in the stores belongs to whom the stores belong to, in any case."""
-    addresses = {name: context.stores[name].address for name in command.names()}
+def carry_out(context: Opened, command: DeclaredCommand, typed: Mapping[str, str] = MappingProxyType({})) -> str:
+    """Run one command; returns what it said. Raises Failed where it fails; what it made in the stores belongs to whom the stores belong
+    to, in any case.
+    """
     before = _owners(context.stack)
     try:
-        with _passfile(context, command) as variables:
-            commands.carry_out(command, addresses, variables, secrets_of(context.stack))
+        return carry_out_on(context, command, context.stores, typed)
     finally:
         _give_back(context.stack, before)
+
+
+def carry_out_on(context: Opened, command: DeclaredCommand, stores: Mapping[str, Store], typed: Mapping[str, str]) -> str:
+    """The same on these stores, which may be copies, and with nothing given back to anybody."""
+    told = {name: stores[name] for name in command.names()}
+    addresses = {name: store.address for name, store in told.items()}
+    with _passfile(context, command, told.values()) as variables:
+        return commands.carry_out(command, {**addresses, **typed}, variables, secrets_of(context.stack))
 
 
 def secrets_of(stack: Stack) -> list[str] | None:
@@ -53,9 +64,9 @@ def secrets_of(stack: Stack) -> list[str] | None:
 
 
 @contextmanager
-def _passfile(context: Context, command: DeclaredCommand) -> Iterator[Mapping[str, str]]:
+def _passfile(context: Opened, command: DeclaredCommand, told: Iterable[Store]) -> Iterator[Mapping[str, str]]:
     """The variable that leads libpq to the passwords of the databases that the command is told of, while the block runs."""
-    lines = [line for name in command.names() if (line := context.stores[name].passfile_line()) is not None]
+    lines = [line for store in told if (line := store.passfile_line()) is not None]
     if not lines:
         yield {}
         return

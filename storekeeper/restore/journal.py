@@ -34,7 +34,7 @@ class Step(StrEnum):
 
     BEGUN = "begun"
     PLACED = "placed"  # a store's names, before anything is made under them
-    SAVED = "saved"  # the safety set, where it is taken once services are stopped
+    SAVED = "saved"  # the safety set of a recovery or a migration, which is taken once services are stopped
     STAGED = "staged"
     ALL_STAGED = "all_staged"
     STOPPING = "stopping"  # which services and runtimes were running
@@ -128,14 +128,19 @@ class Journal:
 
     @property
     def purpose(self) -> str:
-        """`restore`, `reset`, `recovery` or `back`."""
+        """`restore`, `reset`, `recovery`, `back` or `migration`."""
         return str(self.begun["purpose"])
 
     @property
     def safety_set(self) -> str | None:
-        """What was saved first; None where there was nothing to save."""
+        """The set of what was live before; None where there was nothing to save, and in a migration that has not come so far."""
         found = (self.noted(Step.SAVED) or self.begun)["safety_set"]
         return None if found is None else str(found)
+
+    @property
+    def sequence(self) -> int:
+        """The number of the newest set when it began, its safety set among them."""
+        return int((self.noted(Step.SAVED) or self.begun)["sequence"])
 
     @property
     def is_closed(self) -> bool:

@@ -41,7 +41,7 @@ def expire_old_sides(context: Context, now: datetime) -> list[str]:
     proven = max((entry.sequence for entry in context.sets.entries() if entry.state == "proven"), default=0)
     removed = []
     for journal in known:
-        is_over = _is_past(journal, now) and int(journal.begun["sequence"]) < proven
+        is_over = _is_past(journal, now) and journal.sequence < proven
         if is_over and journal.token not in returned_from:
             _remove(context, journal, known)
             removed.append(

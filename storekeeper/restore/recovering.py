@@ -122,7 +122,8 @@ def _save(context: Context, store: Store, live: Live, journal: Journal) -> None:
     """Keep the damaged files as they are in the repository too: what has damaged one disk may damage it again."""
     request = RestoreRequest(accept_unreadable=frozenset([store.name]))
     safety, _ = take_safety_set(replace(context, stores={store.name: store}), RECOVERY, live, request)
-    journal.write(Step.SAVED, safety_set=safety.id if safety else None)
+    if safety is not None:
+        journal.write(Step.SAVED, safety_set=safety.id, sequence=safety.sequence)
 
 
 @contextmanager

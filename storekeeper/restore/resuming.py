@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from storekeeper.outcomes import Problem, Severity
 from storekeeper.restore.interruption import Interruption
 from storekeeper.restore.journal import Journal, spoken_time, unfinished
+from storekeeper.restore.migration import Migrating
 from storekeeper.restore.pausing import REPAIR
-from storekeeper.restore.walk import ABANDONED, DONE, WENT_BACK, Walk
+from storekeeper.restore.walk import ABANDONED, DONE, MIGRATION, WENT_BACK, Walk
 from storekeeper.sets.context import Context
 
 _SAID = {
@@ -43,7 +44,7 @@ def take_up(context: Context) -> Resumed | None:
     journal = unfinished(context.state)
     if journal is None:
         return None
-    walk = Walk(context, journal, Interruption())
+    walk = (Migrating if journal.purpose == MIGRATION else Walk)(context, journal, Interruption())
     return Resumed(journal, walk, walk.resume())
 
 

@@ -13,7 +13,7 @@ from storekeeper.restore.kept import last_change, still_kept
 from storekeeper.restore.plan import Live, RestoreRequest, add_up, look_at_live, make_plan, raw_notes, safety_need, told_space
 from storekeeper.restore.restoring import Restored, begin, ended, old_side_notes, restore_set, take_safety_set
 from storekeeper.restore.services import Stoppable
-from storekeeper.restore.walk import BACK, Walk, declared
+from storekeeper.restore.walk import BACK, MIGRATION, Walk, declared
 from storekeeper.sets.context import Context
 from storekeeper.sets.repository import Resolved
 from storekeeper.stores.protocol import Store
@@ -36,6 +36,8 @@ def go_back(context: Context, request: RestoreRequest) -> Restored:
         return _nothing_to_do(change)
     if still_kept(change):
         return _to_old_sides(context, request, change)
+    if change.purpose == MIGRATION:
+        return _to_safety_set(context, request, change, why="a migration changes the stores in their place")
     return _to_safety_set(context, request, change)
 
 

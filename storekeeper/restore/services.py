@@ -31,6 +31,11 @@ class Stoppable:
         for runtime in {**self._services, **self._servers}.values():
             runtime.stop()
 
+    def stop_services(self) -> None:
+        """Stop those that use the stores; the stores' own servers go on."""
+        for runtime in self._services.values():
+            runtime.stop()
+
     def start_servers(self, labels: Iterable[str]) -> None:
         """Start those of the stores' runtimes that ran before."""
         _start(self._servers, labels)

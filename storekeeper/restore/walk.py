@@ -27,17 +27,20 @@ RESTORE = "restore"
 RESET = "reset"
 RECOVERY = "recovery"
 BACK = "back"
+MIGRATION = "migration"
 
 DONE = "done"
 WENT_BACK = "went back"
 ABANDONED = "abandoned"
 
+# The sides that are still there afterwards.
 _KEPT = {
     (DONE, RESTORE): "old",
     (DONE, RESET): "old",
     (DONE, RECOVERY): "old",
     (DONE, BACK): "stage",
-}  # the sides that are still there afterwards
+    (WENT_BACK, MIGRATION): "old",
+}
 
 
 class Walk:

@@ -16,7 +16,9 @@ _TIMEOUT = "timeout"  # coreutils: it ends all that the command has started, als
 _PATIENCE_S = 10  # from SIGTERM to SIGKILL
 _TIMED_OUT = (124, 137)
 _LAST = 1000  # characters of each of its outputs that are worth a person's time
+_MOST_TOLD = 64_000  # characters of the output of one that was asked for it
 _TAKEN_OUT = "[taken out]"
+_SILENCED = "what it said is not told, because a secret of the stack cannot be read that may be in it"
 _ANY = range(-64, 256)
 
 
@@ -55,8 +57,9 @@ def program_of(command: DeclaredCommand) -> Path:
     return Path(found)
 
 
-def carry_out(command: DeclaredCommand, addresses: Mapping[str, str], more: Mapping[str, str], secrets: Sequence[str] | None) -> None:
-    """Run it to its end. `addresses` are the places of stores by name, `more` variables of ours.
+def carry_out(command: DeclaredCommand, addresses: Mapping[str, str], more: Mapping[str, str], secrets: Sequence[str] | None) -> str:
+    """Run it to its end, and return the end of what it said. `addresses` are the places of stores, and the words that were typed, by name;
+    `more` are variables of ours.
 
     Raises Failed, with the last that it said, unless it ends with 0 within its time. Whatever is in `secrets` is taken out of that;
     where it is None nobody knows what to take out, and nothing of it is said.
@@ -68,7 +71,7 @@ def carry_out(command: DeclaredCommand, addresses: Mapping[str, str], more: Mapp
     started = Command(bounded, {**environment, **more}, user=user_of(command), directory=command.directory)
     ended = run(started, timeout=seconds + 3.0 * _PATIENCE_S, accept=_ANY)
     if ended.code == 0:
-        return
+        return _SILENCED if secrets is None else _without(ended.stdout.decode(errors="replace"), secrets)[-_MOST_TOLD:]
     how = f"did not end within {seconds} s" if ended.code in _TIMED_OUT and ended.seconds >= seconds else _ending(ended.code)
     raise Failed(f"{command.spoken} {how}: {_last_words(ended.stdout.decode(errors='replace'), ended.stderr, secrets)}")
 
@@ -79,7 +82,7 @@ def _ending(code: int) -> str:
 
 def _last_words(out: str, err: str, secrets: Sequence[str] | None) -> str:
     if secrets is None:
-        return "what it said is not told, because a secret of the stack cannot be read that may be in it"
+        return _SILENCED
     said = [" ".join(_without(text, secrets)[-_LAST:].split()) for text in (err, out)]
     return " | ".join(text for text in said if text) or "it said nothing"
 

@@ -10,9 +10,10 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from storekeeper.stack import commands, queries, rules
+from storekeeper.stack import commands, migrations, queries, rules
 from storekeeper.stack.commands import DeclaredCommand
-from storekeeper.stack.queries import Migration, NamedQuery, QueryName
+from storekeeper.stack.migrations import Migration
+from storekeeper.stack.queries import NamedQuery, QueryName
 from storekeeper.stack.rules import Name, Rule, RuleName, TableName
 from storekeeper.stack.schedule import Scheduler, Schedules
 from storekeeper.stack.types import (
@@ -279,7 +280,7 @@ def _rules_that_cannot_be(stack: Stack) -> Iterator[Contradiction]:
         yield ("consistency", *path), sentence
     for path, sentence in queries.contradictions(stack.queries, kinds):
         yield ("queries", *path), sentence
-    for path, sentence in queries.wrong_migration(stack.migration, kinds) if stack.migration is not None else ():
+    for path, sentence in migrations.contradictions(stack.migration, kinds) if stack.migration is not None else ():
         yield ("migration", *path), sentence
     if not stack.consistency and any(entry.verb == "check" for entry in stack.schedule):
         yield ("schedule",), "check needs a rule in `consistency`"

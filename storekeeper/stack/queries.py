@@ -37,7 +37,7 @@ def numbered(query: str) -> tuple[str, list[str]]:
     return _PIECE.sub(lambda found: numbers[found["name"]] if found["name"] is not None else found[0], query), names
 
 
-def _reads(text: str) -> str:
+def reads(text: str) -> str:
     """That it can do nothing else is the connection's work; this finds early what was meant otherwise."""
     if found := _WRITES.search(_PIECE.sub(" ", text)):
         raise expected(f"a query that reads; this one says {' '.join(found[0].split()).lower()}")
@@ -49,7 +49,7 @@ class NamedQuery(Declared):
 
     store: Annotated[StoreName, Field(description="the store that is asked, PostgreSQL or SQLite")]
     query: Annotated[
-        Annotated[Query, AfterValidator(_reads)],
+        Annotated[Query, AfterValidator(reads)],
         Field(description="one select; a value stands in it as `:name`, bound as text: `cast(:name as integer)` makes a number of it"),
     ]
     arguments: Annotated[
@@ -59,22 +59,6 @@ class NamedQuery(Declared):
     description: Annotated[
         Annotated[str, Matching(r"[^\x00-\x1f\x7f]{1,200}", "one line of at most 200 signs")] | None, Field(description="what it is for")
     ] = None
-
-
-class AppliedMigrations(Declared):
-    """How the application's own record of its migrations is read."""
-
-    store: Annotated[StoreName, Field(description="the store that holds it, PostgreSQL or SQLite")]
-    query: Annotated[
-        Annotated[Query, AfterValidator(_reads)],
-        Field(description="one select, a row for each migration that was applied, the newest first; its first column names it"),
-    ]
-
-
-class Migration(Declared):
-    """The application's own migrations."""
-
-    applied: Annotated[AppliedMigrations, Field(description="which were applied; `status --live` says the newest, and how many")]
 
 
 def contradictions(queries: Mapping[str, NamedQuery], kinds: Mapping[str, str]) -> Iterator[Mistaken]:
@@ -88,13 +72,6 @@ def contradictions(queries: Mapping[str, NamedQuery], kinds: Mapping[str, str]) 
             yield (name, "arguments"), f"the query has no :{missing[0]}"
         if unknown := [placeholder for placeholder in named if placeholder not in each.arguments]:
             yield (name, "query"), f"{quoted(':' + unknown[0])} is none of its `arguments`"
-
-
-def wrong_migration(declared: Migration, kinds: Mapping[str, str]) -> Iterator[Mistaken]:
-    """The same of `migration`."""
-    yield from ((("applied", *path), sentence) for path, sentence in wrong_store(declared.applied.store, kinds))
-    if named := placeholders(declared.applied.query):
-        yield ("applied", "query"), f"{quoted(':' + named[0])} has no value here"
 
 
 def wrong_store(store: str, kinds: Mapping[str, str]) -> Iterator[Mistaken]:

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from storekeeper.host import durable
-from storekeeper.stack import model, queries, rules, schedule, types
+from storekeeper.stack import migrations, model, queries, rules, schedule, types
 
 REFERENCE_FILE = Path("docs/reference/stack.md")
 
@@ -71,8 +71,9 @@ _SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("`states` of a rule", rules.States),
     ("`brake` of a rule", rules.Brake),
     ("Each of `queries`", queries.NamedQuery),
-    ("`migration`", queries.Migration),
-    ("`applied` of `migration`", queries.AppliedMigrations),
+    ("`migration`", migrations.Migration),
+    ("`applied` of `migration`", migrations.AppliedMigrations),
+    ("`upgrade`, `downgrade`, `stamp`, `test`, `current` and `history` of `migration`", migrations.MigrationCommand),
     ("An entry of `schedule`", schedule.ScheduleEntry),
 )
 

@@ -17,6 +17,7 @@ from enum import IntEnum
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
+from storekeeper.host.processes import User
 from storekeeper.outcomes import Problem
 from storekeeper.runtimes.protocol import Runtime
 from storekeeper.stack.rules import Rows
@@ -364,3 +365,9 @@ class Copy(Store, Protocol):
 
     def content(self) -> Content:
         """All of it read back, as it is compared with a set's record. Raises Failed for what is not whole."""
+
+    def fingerprint(self) -> str:
+        """The same text as before where nothing of the copy was changed meanwhile, its schema included."""
+
+    def lend(self, user: User | None) -> None:
+        """Let a user of the system change the copy: a command of the application is run on it. None is this program's own user."""

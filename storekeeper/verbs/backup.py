@@ -31,7 +31,7 @@ def backup(context: Context, accept_shrink: frozenset[str] = frozenset()) -> Rep
 def _emptied(context: Context) -> frozenset[str]:
     """The stores that a reset has emptied since the last good set: that they hold less now was confirmed by a person."""
     change, newest = last_change(context.state), context.sets.newest_usable()
-    if change is None or change.purpose != RESET or newest is None or newest.sequence > int(change.begun["sequence"]):
+    if change is None or change.purpose != RESET or newest is None or newest.sequence > change.sequence:
         return frozenset()
     return frozenset(change.begun["stores"])
 

@@ -128,8 +128,8 @@ def _asked(stack: Stack) -> Iterator[tuple[str, str, Callable[[Store], object]]]
             yield place.store, f"consistency.{name}, {place.label}", partial(_first_identity, place)
     for name, each in stack.queries.items():
         yield each.store, f"queries.{name}", partial(_understood, each.query, each.arguments)
-    if stack.migration is not None:
-        yield stack.migration.applied.store, "migration.applied", partial(_understood, stack.migration.applied.query, ())
+    if stack.migration is not None and (applied := stack.migration.applied) is not None:
+        yield applied.store, "migration.applied", partial(_understood, applied.query, ())
 
 
 def _first_identity(place: Place, store: Store) -> None:

@@ -220,7 +220,7 @@ def _migrations(places: Places, name: str, findings: Findings) -> dict[str, Any]
     from storekeeper.verbs import opening  # noqa: PLC0415
 
     stack = _tried(lambda: opening.declared(places, name), findings)
-    if stack is None or stack.migration is None:
+    if stack is None or stack.migration is None or stack.migration.applied is None:
         return {}
     asked = stack.migration.applied
     try:

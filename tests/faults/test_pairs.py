@@ -30,8 +30,10 @@ PAGE = CHECKOUT / "docs/overlap.md"
 # In every run of the tests; the others in the campaign.
 OFTEN = ("backup", "restore", "verify", "prove", "prune", "status")
 LANES = 2  # hosts that are worked on side by side
-# Where nothing was restored or planned yet, a plan is applied already, or a restore is at work.
+MIGRATIONS = ("migrate", "migrate test", "migrate --plan", "migrate current")
+# Where nothing was restored, proven or planned yet, a plan is applied already, or a restore is at work.
 MAY_REFUSE = (
+    *MIGRATIONS,
     *("restore --document", "restore --document --plan", "restore --back", "restore --plan", "reset --plan"),
     *("recover", "recover --plan"),
     *("check", "repair plan", "repair apply", "repair undo"),

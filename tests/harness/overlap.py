@@ -37,6 +37,7 @@ consistency:
     authority: {{store: main, rows: [{{table: notes, key: id}}]}}
     replicas: [{{store: papers, pattern: "raw/note_{{id}}.txt"}}]
 queries: {{words: {{store: main, query: "select distinct word from things"}}}}
+migration: {{upgrade: {{run: [ls, "{{main}}"]}}, test: {{run: [ls, "{{main}}"]}}, current: {{run: [ls, "{{main}}"]}}}}
 """
 PLAN = "PLAN"  # stands in what is typed for the newest plan of a repair
 
@@ -56,6 +57,7 @@ sys.addaudithook(stop)
 BETWEEN_THE_SWITCHES = r"os.rename papers-0/plan\.jsonl"  # one store is switched, the other is not
 BEFORE_ITS_NAME = r"os.rename \.partial',"
 BETWEEN_THE_PLACES = r"os.rename kept/000002\.jsonl"  # the row is exchanged, the file is not
+IN_THE_COMMAND = r"subprocess.Popen live/main\.db"  # of the application, on what is live
 IN_A_SET = r"open /sets/demo/\w+-\d+/main/database\.sqlite"
 
 
@@ -81,6 +83,8 @@ VERBS = {
     "reset": Verb("reset demo --yes --nobody-uses papers", BETWEEN_THE_SWITCHES),
     "recover": Verb("recover demo --store main --yes --nobody-uses main", r"os.rename /live/main\.db'"),
     "resume": Verb("resume demo --nobody-uses papers", BETWEEN_THE_SWITCHES),
+    "migrate": Verb("migrate demo --yes --nobody-uses papers", IN_THE_COMMAND),
+    "migrate test": Verb("migrate demo test --nobody-uses papers", r"sqlite3.connect storekeeper-demo-"),
     "verify": Verb("verify demo", IN_A_SET),
     "prove": Verb("prove demo", r"sqlite3.connect storekeeper-demo-"),
     "send": Verb("send demo --quiet", IN_A_SET),
@@ -88,6 +92,8 @@ VERBS = {
     "restore --document --plan": Verb("restore demo latest --document one --plan", r"sqlite3.connect main\.db"),
     "reset --plan": Verb("reset demo --plan --nobody-uses papers", r"sqlite3.connect main\.db"),
     "recover --plan": Verb("recover demo --store main --plan --nobody-uses main", r"open main\.db'"),
+    "migrate --plan": Verb("migrate demo --plan --nobody-uses papers", r"sqlite3.connect main\.db"),
+    "migrate current": Verb("migrate demo current", IN_THE_COMMAND),
     "check": Verb("check demo", r"sqlite3.connect main\.db"),
     "repair plan": Verb("repair plan demo --at-once", r"sqlite3.connect main\.db"),
     "prune --dry-run": Verb("prune demo --dry-run", r"open manifest\.json"),
@@ -136,6 +142,8 @@ class Host:
         self.write()
         self.note()
         self.must("backup")
+        self.must("prove")
+        self.must("pin")  # what is migrated is tried on a proven set
 
     @property
     def lock(self) -> Path:

@@ -162,6 +162,7 @@ _RULE = """consistency:
     replicas: [{store: main, rows: [{table: documents, key: id}]}]
 queries:
   recent_chats: {store: main, query: "select id, title from documents order by id desc", limit: 10}
+migration: {upgrade: {run: [ls, "{main}"]}}
 """
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from storekeeper.cli.console import Console
 from storekeeper.cli.document import Document
-from storekeeper.cli.render import asked, check, host, recover, repair, restore, sets, status
+from storekeeper.cli.render import asked, check, host, migrate, recover, repair, restore, sets, status
 from storekeeper.cli.render.layout import WIDTH, Paint, printable, wrapped
 
 _INDENT = 9  # as wide as the longest word of an outcome, and two spaces
@@ -29,6 +29,7 @@ _RENDERERS = {
     "restore": restore.restore,
     "reset": restore.reset,
     "recover": recover.recover,
+    "migrate": migrate.migrate,
     "resume": restore.resume,
     "jobs": host.jobs,
     "due": host.due,

@@ -111,7 +111,7 @@ def done(document: Document, paint: Paint, what: str | None = None, more: Sequen
     ]
     lines += ["", *table([["store", "switched in", "down", "objects"], *rows], paint, "  ")] if rows else []
     lines += ["", *more] if more else []
-    lines += _agreements(result["agreements"])
+    lines += agreements(result["agreements"])
     if result["safety_set"] and result["stores"]:
         lines += ["", f"  as it was before: set {result['safety_set']}, pinned"]
     if result["back"]:
@@ -119,7 +119,7 @@ def done(document: Document, paint: Paint, what: str | None = None, more: Sequen
     return lines
 
 
-def _agreements(told: Mapping[str, Any]) -> list[str]:
+def agreements(told: Mapping[str, Any]) -> list[str]:
     """A line a rule: whether the stores agree now."""
     lines = [""] if told else []
     for name, rule in told.items():

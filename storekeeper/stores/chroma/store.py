@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from storekeeper.host import clock, durable, holders
+from storekeeper.host.processes import User
 from storekeeper.outcomes import Failed, Problem, Refused, Severity, Unknown
 from storekeeper.runtimes.protocol import Runtime
 from storekeeper.stack.model import ChromaModel
 from storekeeper.stack.rules import Rows
-from storekeeper.stores import marks
+from storekeeper.stores import lending, marks
 from storekeeper.stores.chroma import (
     catalogue,
     checking,
@@ -385,6 +386,12 @@ class ChromaCopy(ChromaStore):
     def content(self) -> Content:
         """Every document is asked of Chroma, which changes the copy's files: to be called once."""
         return proof.read_back(self._directory_of_set, self._path, speaking.interpreter(self._python, "the set could not be tried"))
+
+    def fingerprint(self) -> str:
+        return lending.fingerprint_of_tree(self._path)
+
+    def lend(self, user: User | None) -> None:
+        lending.give(self._path, user)
 
 
 def _renamed_at(old: Path) -> datetime | None:

@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import ClassVar
 
 from storekeeper.host import locks
+from storekeeper.host.processes import User
 from storekeeper.host.tree import is_below, opened, remove
 from storekeeper.outcomes import Failed, Problem, Refused, Severity, Unknown
 from storekeeper.runtimes.protocol import Runtime
 from storekeeper.stack.rules import Rows
+from storekeeper.stores import lending
 from storekeeper.stores.examination import Examination, InUse
 from storekeeper.stores.files import checking, copies, emptying, examining, foreseeing, marks, mending, rawcopying, staging, switching
 from storekeeper.stores.files.copying import Copying, directories_above
@@ -326,6 +328,12 @@ class FilesCopy(FilesStore):
     def content(self) -> Content:
         with opened({"": self._root}) as tree:
             return staging.read_back(tree, self._scope, self._made_with, checking.listed(self._folder, self._scope))
+
+    def fingerprint(self) -> str:
+        return str(self.content().digests)
+
+    def lend(self, user: User | None) -> None:
+        lending.give(self._root, user)
 
 
 def _scope_of(record: StoreRecord) -> Scope:

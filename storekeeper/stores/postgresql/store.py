@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import ClassVar
 
+from storekeeper.host.processes import User
 from storekeeper.outcomes import Failed, Problem, Refused, Severity, StorekeeperError, Unknown
 from storekeeper.runtimes.protocol import Runtime
 from storekeeper.runtimes.registry import open_runtime
@@ -16,6 +17,7 @@ from storekeeper.stack.model import PostgresqlModel
 from storekeeper.stack.rules import Rows
 from storekeeper.stack.setting import is_open_to_all
 from storekeeper.stack.types import SecretReference, Setting
+from storekeeper.stores import lending
 from storekeeper.stores.examination import Examination, InUse
 from storekeeper.stores.folder import StoreFolder
 from storekeeper.stores.identities import Identity, Remarks, RowsSource, Source, SqlSource
@@ -39,7 +41,7 @@ from storekeeper.stores.postgresql.hold import SnapshotHold
 from storekeeper.stores.postgresql.loading import Loading
 from storekeeper.stores.postgresql.mending import PostgresqlMender
 from storekeeper.stores.postgresql.programs import find_for_backup, major_of
-from storekeeper.stores.postgresql.readback import read_back
+from storekeeper.stores.postgresql.readback import fingerprint_of, read_back
 from storekeeper.stores.postgresql.recorded import Recorded, recorded_in
 from storekeeper.stores.postgresql.scratch import let_in, reader, scratch_server
 from storekeeper.stores.postgresql.side import Sides, names_for
@@ -361,6 +363,15 @@ class PostgresqlCopy(PostgresqlStore):
 
     def content(self) -> Content:
         return read_back(self._server, self._database, self._recorded)
+
+    def fingerprint(self) -> str:
+        return fingerprint_of(self._server, self._database)
+
+    def lend(self, user: User | None) -> None:
+        """Anybody who reaches the server's socket is let in, so only the user's own group does."""
+        sockets = Path(self._server.host)
+        for each in (sockets, sockets.parent) if sockets.parent.parent == self._surroundings.scratch else (sockets,):
+            lending.let_through(each, user)
 
 
 def _about_version(version: str) -> list[Problem]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
 import stat
@@ -11,12 +12,13 @@ from pathlib import Path
 from typing import ClassVar
 
 from storekeeper.host import durable
+from storekeeper.host.processes import User
 from storekeeper.outcomes import Failed, Problem, Refused, Severity, Unknown
 from storekeeper.runtimes.protocol import Runtime
 from storekeeper.runtimes.registry import open_runtime
 from storekeeper.stack.model import SqliteModel
 from storekeeper.stack.rules import Rows
-from storekeeper.stores import databases, emptied, marks, rawcopy
+from storekeeper.stores import databases, emptied, lending, marks, rawcopy
 from storekeeper.stores.examination import Examination, InUse
 from storekeeper.stores.folder import StoreFolder
 from storekeeper.stores.identities import Identity, Remarks, RowsSource, Source, SqlSource
@@ -382,6 +384,14 @@ class SqliteCopy(SqliteStore):
         """Every page and every row is read."""
         with foresight.telling_newer(self._written_by):
             return _read_whole(self._live)
+
+    def fingerprint(self) -> str:
+        with databases.explained(self._live), closing(databases.open_read_only(self._live)) as connection:
+            contents.refuse_damage(connection, str(self._live))
+            return json.dumps(contents.read(connection).digests)
+
+    def lend(self, user: User | None) -> None:
+        lending.give(self._live, user)
 
 
 def _copy_snapshot(connection: sqlite3.Connection, target: Path) -> None:

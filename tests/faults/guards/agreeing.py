@@ -15,9 +15,9 @@ AGREEING = (
         name="a place that cannot be read is not empty",
         protects="a store that is gone makes no document missing",
         cases=("F1",),
-        file="storekeeper/consistency/checking.py",
+        file="storekeeper/consistency/reading.py",
         old="            self._not_read(place, error.message, error.next)\n            return None\n",
-        new='            kept = held.enter_context(Sorted(iter(()), checking._work, f"{self._name}.{number}"))\n',
+        new='            identities = held.enter_context(Sorted(iter(()), self._work, f"{self._name}.{number}"))\n',
         tests=(_CHECK + "test_a_store_that_cannot_be_read_is_unknown_and_never_empty",),
     ),
     Guard(

@@ -129,7 +129,7 @@ KEEPING = (
         protects="there is always a way to the data before",
         cases=("E-26",),
         file="storekeeper/restore/kept.py",
-        old='        is_over = _is_past(journal, now) and int(journal.begun["sequence"]) < proven\n',
+        old="        is_over = _is_past(journal, now) and journal.sequence < proven\n",
         new="        is_over = _is_past(journal, now)\n",
         tests=(_RESTORE_BACK + "test_old_sides_go_only_past_their_time_and_only_when_there_is_a_newer_proven_set",),
     ),
