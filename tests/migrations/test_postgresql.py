@@ -1,0 +1,92 @@
+"""A migration of a PostgreSQL database: on a scratch server first, by a command that is told of it as of the live one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from storekeeper.outcomes import Failed
+from storekeeper.restore.journal import unfinished
+from storekeeper.stack.migrations import Migration
+from storekeeper.verbs.migrate import migrate
+from storekeeper.verbs.prove import prove
+from tests.harness.postgresql import PASSWORD, Server, programs_of, server_user
+from tests.harness.restoring import LIVE, running
+from tests.harness.stacks import Lab, make_lab, postgresql_part
+
+PSQL = f"{programs_of(18)}/psql -w -X -q -v ON_ERROR_STOP=1"
+UP = "alter table things add column seen text; insert into migrations values ('0002')"
+
+
+@pytest.fixture
+def shop(tmp_path: Path, server: Server) -> Iterator[Lab]:
+    """A database over TCP with a password, one file and a tree of files, in a proven set."""
+    secret = tmp_path / "secret"
+    secret.write_text(PASSWORD)
+    secret.chmod(0o600)
+    app = replace(postgresql_part(server), declared=server.declared_over_tcp("app", secret))
+    lab = make_lab(tmp_path, sqlites=1, services=1, first={"app": app})
+    lab.write(LIVE)
+    server.run("create table migrations (version text); insert into migrations values ('0001')", "app")
+    lab.take(LIVE)
+    prove(lab.context)
+    yield lab
+    lab.close()
+    server.run("drop database if exists app with (force)")
+
+
+def declaring(lab: Lab, script: str, **more: Any) -> Lab:
+    command = {"run": ["sh", "-c", script, "sh", "{app}"], **more}
+    applied = {"store": "app", "query": "select version from migrations order by version desc"}
+    found = Migration.model_validate({"applied": applied, "upgrade": {**command, "run": tuple(command["run"])}})
+    lab.context = replace(lab.context, stack=lab.context.stack.model_copy(update={"migration": found}))
+    return lab
+
+
+def columns(server: Server) -> set[str]:
+    with server.connect("app") as connection:
+        found = connection.execute("select column_name from information_schema.columns where table_name = 'things'").fetchall()
+    return {name for (name,) in found}
+
+
+@pytest.mark.parametrize("user", [None, "the server's"])
+def test_a_database_is_migrated_on_a_scratch_server_and_then_live(shop: Lab, server: Server, user: str | None) -> None:
+    seen = shop.context.scratch / "seen"
+    seen.touch()
+    seen.chmod(0o666)
+    name = None if user is None or os.geteuid() != 0 else server_user()
+    declaring(shop, f'echo "$1" >>{seen}; env >>{seen}; {PSQL} -c "{UP}" "$1"', user=name)
+    report = migrate(shop.context, "upgrade", (), plan=False)
+    assert report.result["trial"] == {**report.result["trial"], "changed": True, "applied": {"newest": "0002", "count": 2}}
+    assert report.result["applied"] == {"newest": "0002", "count": 2}
+    assert "seen" in columns(server)
+    told = [line for line in seen.read_text().splitlines() if line.startswith("postgresql://")]
+    assert len(told) == 2
+    assert "127.0.0.1" not in told[0], "a socket of the scratch server"
+    assert "127.0.0.1" in told[1]
+    assert PASSWORD not in seen.read_text()
+    assert running(shop) == [True]
+
+
+def test_what_fails_on_the_scratch_server_touches_nothing_live(shop: Lab, server: Server) -> None:
+    declaring(shop, f'{PSQL} -c "drop table things" -c "select nothing" "$1"')
+    with pytest.raises(Failed, match=r'column "nothing" does not exist.*; the live data was not touched'):
+        migrate(shop.context, "upgrade", (), plan=False)
+    assert shop.all_hold(LIVE)
+    assert unfinished(shop.context.state) is None
+
+
+def test_a_migration_that_fails_live_takes_the_database_and_all_others_back(shop: Lab, server: Server) -> None:
+    drop = f'{PSQL} -c "drop table things; {UP.partition("; ")[2]}" "$1"'
+    declaring(shop, f'case "$1" in *127.0.0.1*) {drop}; exit 5;; *) {PSQL} -c "{UP}" "$1";; esac')
+    with pytest.raises(Failed, match=r"ended with 5.*; all stores are back as they were before"):
+        migrate(shop.context, "upgrade", (), plan=False)
+    assert shop.all_hold(LIVE)
+    assert "seen" not in columns(server)
+    assert running(shop) == [True]
+    assert unfinished(shop.context.state) is None
