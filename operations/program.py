@@ -14,7 +14,7 @@ from pyinfra.api import FunctionCommand, Host, OperationValueError, QuoteString,
 from pyinfra.api.arguments import ConnectorArguments
 from pyinfra.connectors.util import CommandOutput, OutputLine
 
-from storekeeper.cli.render import restore
+from storekeeper.cli.render import plans
 from storekeeper.cli.render.layout import Paint
 from storekeeper.cli.render.repair import repair
 
@@ -197,7 +197,7 @@ def tell(target: Host, document: dict[str, Any], printed: Sequence[str] = ()) ->
         for line in repair(document, Paint())[1:]:
             target.log(one_line(line), log_func=logger.info)
     elif isinstance(result.get("plan"), dict):
-        for line in restore.plan(document, Paint())[1:]:
+        for line in plans.plan(document, Paint())[1:]:
             target.log(one_line(line), log_func=logger.info)
     back = result.get("back")
     if back:

@@ -70,14 +70,12 @@ class Desk:
         return CALLS[self.words.verb.name](self)
 
     def _shown(self, plan: Report) -> str:
-        from storekeeper.cli.render import asked, migrate, recover, repair, restore  # noqa: PLC0415
+        from storekeeper.cli.render import plans  # noqa: PLC0415
 
         begun = Begun(self.words.verb.name, self.stack_name, self.words.options.unusual_config)
         document = begun.ended(plan.ended(), plan.result, plan.problems)
         said = [f"  {problem['message']}" for problem in document["problems"]]
-        shown = {"repair": repair.repair, "evict": asked.holder, "recover": recover.plan, "migrate": migrate.plan}
-        show = shown.get(self.words.verb.name, restore.plan)
-        return "\n".join([*show(document, self.console.paint_err), *said])
+        return "\n".join([*plans.plan(document, self.console.paint_err), *said])
 
     @contextmanager
     def context(self, *, lock: bool, may_create: bool = False, in_background: bool = False) -> Iterator[Context]:

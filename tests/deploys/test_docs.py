@@ -33,6 +33,7 @@ RULES = """consistency:
     authority: {store: main, query: "select 'a' from documents where id = 1", columns: [id]}
     replicas: [{store: papers, pattern: "{id}.txt"}]
 queries: {recent_chats: {store: main, query: "select id, title from documents order by id desc", limit: 10}}
+migration: {upgrade: {run: [ls, "{main}"]}}
 """
 
 
@@ -49,13 +50,13 @@ def test_every_command_of_the_page_works_in_its_order(site, tmp_path):
     words = commands.replace("pyinfra inventories/production.py", f'"{sys.prefix}/bin/pyinfra" -y "{site.control}/inventory.py"')
     words = words.replace("@prod-ai-1", f"@{os.uname().nodename}")
     if os.geteuid() != 0:  # without root nobody can see who has the files open
-        for which in ("restore", "reset"):
+        for which in ("restore", "reset", "migrate"):
             words = words.replace(f"deploys/{which}.py", f"deploys/{which}.py --data nobody_uses=papers")
     done = subprocess.run(
         ["bash", "-c", f"set -euo pipefail\n{words}"], cwd=copy, env=environment(), capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert commands.count("deploys/") == 25, "a command was added or taken away: see that it is run"
+    assert commands.count("deploys/") == 29, "a command was added or taken away: see that it is run"
     assert "1 of 1 stack is well" in (copy / "report.html").read_text()
 
 

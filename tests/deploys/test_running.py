@@ -51,6 +51,14 @@ def _failed(deployed: Deployed) -> Deployed:
     return deployed
 
 
+_ALTER = "import sqlite3, sys; sqlite3.connect(sys.argv[1]).execute('alter table documents add column seen text')"
+_SHOW = "import sqlite3, sys; print(sqlite3.connect(sys.argv[1]).execute('select sql from sqlite_master').fetchall())"
+MIGRATION = f"""migration:
+  upgrade: {{run: ["{sys.executable}", "-c", "{_ALTER}", "{{main}}"]}}
+  stamp: {{run: ["true", "{{main}}", "{{version}}"], arguments: [version]}}
+  downgrade: {{run: ["true", "{{main}}"]}}
+  current: {{run: ["{sys.executable}", "-c", "{_SHOW}", "{{main}}"]}}
+"""
 RULES = """consistency:
   library:
     authority: {store: main, query: "select printf('%04d', id) from documents where id < 3", columns: [id]}
@@ -230,6 +238,35 @@ def test_a_reset_only_plans_until_stack_and_host_are_named(site):
     assert _rows(site) == 40
 
 
+def test_a_migration_is_tried_on_a_copy_until_stack_and_host_are_named(site):
+    with open(site.stack_file("demo"), "a", encoding="utf-8") as file:
+        file.write(MIGRATION)
+    _well(site.deploy("site"))
+    nobody = {"nobody_uses": "papers"} if os.geteuid() != 0 else {}
+    _well(site.deploy("backup"))
+    assert "no set is proven" in _failed(site.deploy("migrate", action="downgrade", **nobody)).said
+    _well(site.deploy("prove"))
+    _well(site.deploy("migrate", **nobody))
+    assert not _has_column(site, "seen"), "only the copy has it"
+    planned = _well(site.deploy("migrate", action="stamp", values="0002", **nobody))
+    assert "then live, inside a safety set" in planned.said
+    refused = _failed(site.deploy("migrate", confirm="demo@elsewhere", **nobody))
+    assert f"--confirm names demo@elsewhere, this is {CONFIRM}" in refused.said
+    assert not _has_column(site, "seen")
+    done = _well(site.deploy("migrate", confirm=CONFIRM, **nobody))
+    assert "the way back: storekeeper" in done.said
+    assert _has_column(site, "seen")
+    assert "seen" in _well(site.deploy("migrate", action="current")).said
+    _well(site.deploy("restore", back="yes", confirm=CONFIRM, **nobody))
+    assert not _has_column(site, "seen")
+    assert "a migration does upgrade" in site.deploy("migrate", action="undo").said
+
+
+def _has_column(site: Site, name: str) -> bool:
+    with closing(sqlite3.connect(site.live("demo") / "main.db")) as database:
+        return name in [column for (column,) in database.execute("select name from pragma_table_info('documents')")]
+
+
 def test_a_dry_run_types_nothing(untouched):
     before, live = tree(untouched.root), tree(untouched.live())
     for which, data in (
@@ -241,6 +278,7 @@ def test_a_dry_run_types_nothing(untouched):
         ("prune", {}),
         ("restore", {"set": "latest", "confirm": CONFIRM}),
         ("reset", {"confirm": CONFIRM}),
+        ("migrate", {"confirm": CONFIRM}),
         ("status", {}),
     ):
         assert _well(untouched.deploy(which, "--dry", **data)).changed == []
