@@ -9,6 +9,7 @@ _FAULTS_RESTORE = "tests/faults/test_restore.py::"
 _GUARDED_RESTORE = "tests/faults/test_guarded_restore.py::"
 _JOURNAL = "tests/unit/test_journal.py::"
 _RECORDING = "tests/consistency/test_recording.py::"
+_MIGRATE = "tests/migrations/test_migrate.py::"
 _RESTORE_HOLDERS = "tests/stores/test_restore_holders.py::"
 _RESTORE_ROOM = "tests/stores/test_restore_room.py::"
 _RESTORE_UNREADABLE = "tests/faults/test_restore_unreadable.py::"
@@ -264,5 +265,23 @@ RESTORE = (
             _RECORDING + "test_what_an_unreadable_store_hides_now_counts_as_new[main-orphan-6]",
             _RECORDING + "test_what_an_unreadable_store_hides_now_counts_as_new[metadata-missing-1]",
         ),
+    ),
+    Guard(
+        name="a command that leaves its copy for the live store is found out",
+        protects="a migration that was meant for a copy is not taken for one",
+        cases=("E-25",),
+        file="storekeeper/restore/trial.py",
+        old="    _refuse_changed_live(context, live, objects)\n",
+        new="",
+        tests=(_MIGRATE + "test_a_command_that_goes_to_the_live_store_from_its_copy_is_found_out",),
+    ),
+    Guard(
+        name="a migration comes live to where it came on the copy",
+        protects="a migration that ends elsewhere is taken back",
+        cases=("E-25",),
+        file="storekeeper/restore/migration.py",
+        old="                refuse()\n",
+        new="",
+        tests=(_MIGRATE + "test_a_migration_that_comes_to_another_end_live_is_taken_back",),
     ),
 )
