@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from storekeeper.host import durable
@@ -85,23 +87,34 @@ def lay(folder: Path, scope: Scope, beside: Path, paths: Sequence[str], rights: 
     durable.sync_directory(beside.parent)
 
 
+class LedAway(Refused):
+    """Something above a path is no directory: a link could lead anywhere."""
+
+
+@contextmanager
+def staying(path: str) -> Iterator[None]:
+    """Raises LedAway where a directory above the path turns out to be a link or a file."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ELOOP, errno.ENOTDIR):
+            raise
+        raise LedAway(f"something above {shown(path)} is no directory: it was left as it is") from error
+
+
 def make_parents(root: Path, path: str, kept: str) -> None:
-    """Make the directories above a path where they are gone, like those above where it is kept."""
-    base = root / kept[: -len(path) - 1]
-    for parent in reversed(list(parents_of(path))):
-        if os.path.lexists(root / parent):
-            continue
-        if not (base / parent).is_dir():
-            durable.make_directory(root / parent)
-            continue
-        source = os.open(base / parent, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-        target = os.open(root / parent_of(parent), os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            copy_directory(source, name_of(parent), target)
+    """Make the directories above a path where they are gone, like those above where it is kept. Follows no link: raises LedAway."""
+    base = kept[: -len(path) - 1]
+    with staying(path), opened({"": root}) as tree, opened({"": root}) as like:
+        for parent in reversed(list(parents_of(path))):
+            if os.path.lexists(tree.handle(parent)):
+                continue
+            if not (root / base / parent).is_dir():
+                durable.make_directory(Path(tree.handle(parent)))
+                continue
+            target = tree.directory(parent_of(parent))
+            copy_directory(like.directory(joined(base, parent)), name_of(parent), target)
             os.fsync(target)
-        finally:
-            os.close(source)
-            os.close(target)
 
 
 def refuse_elsewhere(root: Path, path: str, *, taken: bool) -> None:

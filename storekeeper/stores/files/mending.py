@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from storekeeper.host import durable
-from storekeeper.host.tree import is_below, opened, parent_of, parents_of, remove
+from storekeeper.host.tree import is_below, opened, parents_of, remove
 from storekeeper.outcomes import Failed, Refused, said_by_the_system
 from storekeeper.stores.files import bringing
 from storekeeper.stores.files.entries import Entry
@@ -105,7 +105,10 @@ class FilesMender:
             if os.path.lexists(self._root / path):
                 yield f"{shown(path)} is there again: what was taken stays in {self._root / kept}"
                 continue
-            _move(self._root, kept, path)
+            try:
+                _move(self._root, kept, path)
+            except bringing.LedAway as error:
+                yield f"{error.message}; what was taken stays in {self._root / kept}"
         self._sweep()
 
     def _sweep(self) -> None:
@@ -164,8 +167,8 @@ class FilesGrip:
             bringing.make_parents(self._root, piece["path"], piece["kept"])
             _move(self._root, piece["kept"], piece["path"])
         for parent in (parent for piece in away for parent in piece.get("parents", ())):
-            with suppress(OSError):  # something else is in it by now
-                os.rmdir(self._root / parent)
+            with suppress(OSError), opened({"": self._root}) as tree:  # something else is in it by now
+                os.rmdir(tree.handle(parent))
         self._found = self._walk(self._owners)
 
     def rehearse(self, document: str, away: Sequence[Piece], here: Sequence[Piece]) -> None:  # noqa: ARG002 - the protocol's
@@ -179,12 +182,17 @@ class FilesGrip:
 
 
 def _move(root: Path, source: str, target: str) -> None:
-    """Rename within the tree, durable when it returns. Raises Refused where a file system ends in between, Failed where it is taken."""
-    parent = root / parent_of(target)
-    if not parent.is_dir():
-        durable.ensure_directory(parent)
+    """Rename within the tree, durable when it returns; no link among the directories above is followed.
+
+    Raises Refused where a file system ends in between, LedAway where something above is no directory, Failed where the target is taken.
+    """
+    with bringing.staying(target), opened({"": root}) as tree:
+        for parent in reversed(list(parents_of(target))):
+            with suppress(FileExistsError):
+                durable.make_directory(Path(tree.handle(parent)))
     try:
-        durable.rename(root / source, root / target)
+        with bringing.staying(f"{source} or {target}"), opened({"": root}) as here, opened({"": root}) as there:
+            durable.rename(Path(here.handle(source)), Path(there.handle(target)))
     except FileNotFoundError:
         return  # the application has removed it
     except FileExistsError as error:

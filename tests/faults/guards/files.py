@@ -167,4 +167,13 @@ FILES = (
         new="",
         tests=(_GUARDED_DURABILITY + "test_the_plan_of_a_switch_is_durable_before_the_first_name_moves",),
     ),
+    Guard(
+        name="nothing is put back through a link",
+        protects="an undo writes nothing outside of the tree, whatever the application has put in its way",
+        cases=("F9",),
+        file="storekeeper/stores/files/mending.py",
+        old="            durable.rename(Path(here.handle(source)), Path(there.handle(target)))\n",
+        new="            durable.rename(root / source, root / target)\n",
+        tests=("tests/stores/test_files_mending.py::test_nothing_goes_back_through_a_link[under_the_last]",),
+    ),
 )
