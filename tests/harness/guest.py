@@ -64,20 +64,24 @@ class Guest:
 
 
 @contextmanager
-def booted(flavour: str, *, name: str, number: int) -> Iterator[Guest]:
-    """Boot a guest of a cached flavour; it is gone when the block ends. `number` is its own: two guests at one would share an address."""
+def booted(flavour: str, *, name: str, number: int, in_memory: bool = False) -> Iterator[Guest]:
+    """Boot a guest of a cached flavour; it is gone when the block ends. `number` is its own: two guests at one would share an address.
+
+    `in_memory` is for one that holds very many files: what it writes is in memory, and gone at once.
+    """
     lab = CHECKOUT / ".cache/lab"
     lab.mkdir(parents=True, exist_ok=True)
     _checked(_lab(lab, "base.sh", flavour, str(lab), *FLAVOURS[flavour]))
     try:
-        address = _checked(_lab(lab, "server.sh", "up", name, str(number), flavour)).stdout.split()[-1]
+        more = {"LAB_TMPFS": "1"} if in_memory else {}
+        address = _checked(_lab(lab, "server.sh", "up", name, str(number), flavour, **more)).stdout.split()[-1]
         yield Guest(name, address, lab)
     finally:
         _lab(lab, "server.sh", "down", name)
 
 
-def _lab(lab: Path, script: str, *words: str) -> subprocess.CompletedProcess[str]:
-    environment = {"PATH": os.environ["PATH"], "LAB_DIR": str(lab), "HOME": "/root"}
+def _lab(lab: Path, script: str, *words: str, **more: str) -> subprocess.CompletedProcess[str]:
+    environment = {"PATH": os.environ["PATH"], "LAB_DIR": str(lab), "HOME": "/root", **more}
     return subprocess.run(
         ["bash", str(_LAB / script), *words], capture_output=True, text=True, check=False, env=environment, stdin=subprocess.DEVNULL
     )

@@ -25,6 +25,7 @@ COLLECTIONS = (DENSE, SPARSE)
 FOLDERS = {"raw_pdfs": "{}_paper.pdf", "processed/markdown": "{}.md", "processed/metadata": "{}.json"}
 CHUNKS = 3
 USERS = ("1", "2", "3")
+_AN_ARGUMENT = 4000  # documents that one argument of a program can name
 SCHEMA = """
 create table users (id integer primary key, username text not null unique);
 create table documents (
@@ -125,7 +126,9 @@ class Maestro:
 
     def add_chunks(self, documents: Sequence[Document], collections: Sequence[str] = COLLECTIONS) -> None:
         named = [(each.id, each.user) for each in documents]
-        chroma.execute(self.vectors, _ADD, documents=named, collections=collections, chunks=CHUNKS)
+        for start in range(0, len(named), _AN_ARGUMENT):
+            some = named[start : start + _AN_ARGUMENT]
+            chroma.execute(self.vectors, _ADD, documents=some, collections=collections, chunks=CHUNKS)
 
     def add_files(self, document: str, folders: Iterable[str] = FOLDERS) -> None:
         for folder in folders:
@@ -153,9 +156,9 @@ class Maestro:
         self.file(document, folder).unlink()
 
     def stack_file(self, name: str = "maestro", **consistency: object) -> str:
-        """The stack file that the project ships, with this place's paths, without schedule and services."""
+        """The stack file that the project ships, with this place's paths, without schedule and services, and with this interpreter."""
         declared = yaml.safe_load(STACK_FILE.read_text(encoding="utf-8").replace("/srv/maestro", str(self.root)))
-        del declared["schedule"], declared["services"]
+        del declared["schedule"], declared["services"], declared["stores"]["vectors"]["python"]
         declared["stack"] = name
         declared["consistency"]["documents"].update(consistency)
         return json.dumps(declared)
@@ -173,6 +176,6 @@ def copied(made: Path, root: Path) -> Maestro:
     return Maestro(root)
 
 
-def documents(count: int, prefix: str = "doc") -> list[Document]:
+def documents(count: int, prefix: str = "doc", first: int = 0) -> list[Document]:
     """Complete documents, of three users in turn."""
-    return [Document(f"{prefix}-{number:05}", USERS[number % len(USERS)]) for number in range(count)]
+    return [Document(f"{prefix}-{number:05}", USERS[number % len(USERS)]) for number in range(first, first + count)]
