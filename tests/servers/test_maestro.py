@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 
 from tests.harness.guest import booted
-from tests.harness.maestro_server import HOME, MaestroServer
+from tests.harness.maestro import CHUNKS, COLLECTIONS, FOLDERS
+from tests.harness.maestro_server import HOME, NUMBERED, MaestroServer
 from tests.harness.planting import CHUNK_PLACES, LEFTOVERS, METADATA, ORPHANS, PLACES, Finding, Planting
 from tests.harness.target import Target
 
@@ -24,6 +25,7 @@ pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(1500)]
 STRANGERS = len(PLACES)
 PLANNED = ORPHANS + LEFTOVERS + STRANGERS
 _PLAN = r"[0-9]{8}T[0-9]{6}Z-[0-9a-f]{12}"
+_GONE = "for name, ids in arguments['gone'].items(): collection(name).delete(ids=ids)"
 
 
 @pytest.fixture(scope="module")
@@ -95,6 +97,24 @@ def test_a_repair_is_planned_braked_carried_out_and_undone(server: MaestroServer
     server.deploy("undo", plan=plan, **confirmed(server))
     assert server.digests() == stopped
     assert server.strangers() == "", "nothing of the repair is left"
+
+
+def test_one_document_comes_out_of_a_set_and_nothing_else_is_touched(server: MaestroServer, stopped: dict[str, Any]) -> None:
+    server.deploy("backup", within="1h")
+    lost = NUMBERED.id
+    server.application.delete_row(lost)
+    server.application.delete_metadata(lost)
+    for folder in FOLDERS:
+        server.application.delete_file(lost, folder)
+    server.execute(_GONE, gone={name: [f"{lost}_{number}" for number in range(CHUNKS)] for name in COLLECTIONS})
+    assert server.type("check", "maestro", "--document", lost, "--lines") == "", "there is nothing of it anywhere"
+
+    wanted = {"stack": "maestro", "set": "latest", "document": lost}
+    planned = server.deploy("restore", plan="yes", **wanted).said
+    assert len(re.findall(r" 0 +[1-9] +put back", planned)) == 1 + len(PLACES), planned
+    server.deploy("restore", **{**wanted, **confirmed(server)})
+    assert server.digests() == stopped
+    assert server.strangers() == ""
 
 
 def test_a_store_that_cannot_be_read_is_unknown_on_the_page_of_the_fleet(server: MaestroServer, planted: Planting, tmp_path: Path) -> None:
