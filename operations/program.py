@@ -27,6 +27,7 @@ _SCHEMA = 1  # of the documents that are understood here
 _ACCEPTED = (0, 4)  # ok, and ok with warnings that a person is told
 _SUCCESS: ConnectorArguments = {"_success_exit_codes": list(_ACCEPTED)}
 _OUTCOME_COLOURS = {"ok": "green", "warning": "yellow", "unknown": "yellow"}
+_WITHOUT_A_SET = {"reset": "all stores emptied", "recover": "what is left"}  # what is switched to where it is no set
 _LONGEST = 4096  # bytes of one word: no path, name or set is longer
 
 
@@ -226,7 +227,7 @@ def headline(document: dict[str, Any]) -> str:
     if is_repair(result):
         words.append(f"plan {result['plan']['id'] if isinstance(result['plan'], dict) else result['plan']}")
     elif isinstance(result.get("plan"), dict):
-        words.append(f"plan: {result['plan']['set'] or ('all stores emptied' if document['verb'] == 'reset' else 'the old sides')}")
+        words.append(f"plan: {result['plan'].get('set') or _WITHOUT_A_SET.get(document['verb'], 'the old sides')}")
     if isinstance(result.get("removed"), list):
         words.append(f"{len(result['kept'])} kept, {len(result['removed'])} {'would be removed' if result.get('dry_run') else 'removed'}")
     words.append(f"{document['seconds']:.1f} s")

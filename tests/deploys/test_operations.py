@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from pyinfra.api import OperationValueError
 
-from operations import entries, sets
+from operations import care, entries, sets
 from operations.program import tell
 from tests.deploys.fake import END, PROGRAM, TYPED, answer, fake_host, followed, recorded, verb
 
@@ -48,6 +48,14 @@ LIST = f"{TYPED} list demo; "
             sets.restore,
             {"set": "latest", "accept_unreadable": ["a"], "stage_dir": "/big/place", "confirm": "demo@h"},
             "restore demo latest --accept-unreadable a --stage-dir /big/place --confirm demo@h",
+        ),
+        (care.examine, {}, "examine demo"),
+        (care.examine, {"store": "main"}, "examine demo --store main"),
+        (care.recover, {"store": "main"}, "recover demo --store main --plan"),
+        (
+            care.recover,
+            {"store": "a", "nobody_uses": ["a"], "confirm": "demo@h"},
+            "recover demo --store a --nobody-uses a --confirm demo@h",
         ),
         (sets.reset, {}, "reset demo --plan"),
         (sets.reset, {"confirm": "demo@h"}, "reset demo --confirm demo@h"),
@@ -97,6 +105,10 @@ FIELDS = {
     "nobody_uses": lambda value: (sets.restore, {"stack": "demo", "set": "latest", "nobody_uses": [value], "plan": True}),
     "stage_dir": lambda value: (sets.restore, {"stack": "demo", "set": "latest", "stage_dir": value, "plan": True}),
     "confirm": lambda value: (sets.restore, {"stack": "demo", "set": "latest", "confirm": value}),
+    "store of a look": lambda value: (care.examine, {"stack": "demo", "store": value}),
+    "document of a history": lambda value: (care.history, {"stack": "demo", "document": value}),
+    "store of a recovery": lambda value: (care.recover, {"stack": "demo", "store": value}),
+    "confirm of a recovery": lambda value: (care.recover, {"stack": "demo", "store": "main", "confirm": value}),
     "confirm of a reset": lambda value: (sets.reset, {"stack": "demo", "confirm": value}),
     "nobody_uses of a reset": lambda value: (sets.reset, {"stack": "demo", "nobody_uses": [value]}),
 }

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from storekeeper.host import locks
+from tests.harness import damaged
 from tests.harness.deploys import Deployed, Site, environment, tree
 from tests.harness.program import CHECKOUT
 
@@ -265,6 +266,28 @@ def test_a_migration_is_tried_on_a_copy_until_stack_and_host_are_named(site):
 def _has_column(site: Site, name: str) -> bool:
     with closing(sqlite3.connect(site.live("demo") / "main.db")) as database:
         return name in [column for (column,) in database.execute("select name from pragma_table_info('documents')")]
+
+
+def test_a_damaged_database_is_found_planned_and_made_anew(site):
+    _well(site.deploy("backup"))
+    path = site.live() / "main.db"
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("create index by_title on documents (title)")
+    damaged.overwrite(path, *damaged.pages_of(path, "by_title"))
+    nobody = {"nobody_uses": "main"} if os.geteuid() != 0 else {}
+    assert re.search(r"damage: ", _well(site.deploy("examine", store="main")).said)
+    planned = _well(site.deploy("recover", store="main", **nobody))
+    assert re.search(r"documents +40 +0", planned.said), planned.said
+    before = path.read_bytes()
+    assert f"this is {CONFIRM}" in _failed(site.deploy("recover", store="main", confirm="demo@elsewhere", **nobody)).said
+    assert path.read_bytes() == before
+    done = _well(site.deploy("recover", store="main", confirm=CONFIRM, **nobody))
+    assert "the way back: storekeeper" in done.said
+    assert _rows(site) == 40
+    assert "nothing is wrong with" in _failed(site.deploy("recover", store="main", confirm=CONFIRM, **nobody)).said
+    assert "pass --data stack=NAME --data store=NAME" in _failed(site.deploy("recover")).said
+    assert "pass --data document=ID" in _failed(site.deploy("history")).said
+    assert re.search(r"ok: history +demo", _well(site.deploy("history", document="nosuch")).said)
 
 
 def test_a_dry_run_types_nothing(untouched):
