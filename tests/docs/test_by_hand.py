@@ -42,6 +42,10 @@ def test_every_command_of_the_table_works_in_its_order(tmp_path: Path) -> None:
     application.make([*maestro.documents(12), Document("4711", "2")])
     with database(application.main) as main:
         main.execute("insert into migration_history values ('0007', '2026-01-01')")
+    runner = application.root / "maestro_backend/venv/bin/python"  # stands for the application's interpreter with its migrations
+    runner.parent.mkdir(parents=True)
+    runner.write_text('#!/bin/sh\nsqlite3 -bail "${DATABASE_URL#sqlite:///}" "alter table documents add column seen text"\n')
+    runner.chmod(0o755)
     application.delete_row("doc-00003")
     program = Program(tmp_path / "host")
     program.declare(json.dumps(json.loads(application.stack_file())), "maestro")
@@ -69,3 +73,6 @@ def test_every_command_of_the_table_works_in_its_order(tmp_path: Path) -> None:
     assert "whole" in said["storekeeper history maestro 4711"]
     assert "completed" in said["storekeeper query maestro documents_by_status"]
     assert "0007" in said["storekeeper status maestro --live"]
+    assert "stamp: done on what is live" in said["storekeeper migrate maestro stamp 0008 --yes"]
+    assert "0008" in said["storekeeper migrate maestro current"]
+    assert "the copy came out well" in said["storekeeper migrate maestro test"]
