@@ -16,7 +16,7 @@ import pytest
 
 from tests.harness.guest import booted
 from tests.harness.maestro import CHUNKS, COLLECTIONS, FOLDERS
-from tests.harness.maestro_server import HOME, NUMBERED, MaestroServer
+from tests.harness.maestro_server import DOCUMENTS, HOME, NUMBERED, MaestroServer
 from tests.harness.planting import CHUNK_PLACES, LEFTOVERS, METADATA, ORPHANS, PLACES, Finding, Planting
 from tests.harness.target import Target
 
@@ -97,6 +97,31 @@ def test_a_repair_is_planned_braked_carried_out_and_undone(server: MaestroServer
     server.deploy("undo", plan=plan, **confirmed(server))
     assert server.digests() == stopped
     assert server.strangers() == "", "nothing of the repair is left"
+
+
+def test_a_reset_empties_all_stores_together_and_the_way_back_returns(server: MaestroServer) -> None:
+    before = server.sees()
+    server.stop()
+    held = server.digests()
+    server.start()
+    assert before[0] == DOCUMENTS - ORPHANS
+    server.deploy("backup", within="1h")
+    server.deploy("reset", stack="maestro")
+    assert server.sees() == before, "a plan changes nothing"
+
+    server.deploy("reset", **confirmed(server))
+    assert server.sees() == [0, 0, 0], "the backend runs on the emptied stores"
+    rows = f"python3 -c \"import sqlite3; print(sqlite3.connect('{HOME}/ai_researcher/data/processed/metadata.db').execute("
+    assert server.guest.run(rows + "'select count(*) from processed_documents').fetchone()[0])\"").stdout.strip() == "0"
+    folders = " ".join(f"{HOME}/ai_researcher/data/{folder}" for folder in FOLDERS)
+    assert server.guest.run(f"find {folders} -type f").stdout == ""
+    assert found_on(server) == []
+
+    server.deploy("restore", back="yes", **confirmed(server))
+    assert server.sees() == before
+    server.stop()
+    assert server.digests() == held
+    server.start()
 
 
 def test_one_document_comes_out_of_a_set_and_nothing_else_is_touched(server: MaestroServer, stopped: dict[str, Any]) -> None:
