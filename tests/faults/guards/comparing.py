@@ -15,7 +15,7 @@ COMPARING = (
         file="storekeeper/stores/marks.py",
         old=" or not stamps.are_settled(there)",
         new="",
-        tests=(_UNCHANGED + "test_a_look_right_after_a_change_promises_nothing",),
+        tests=(_UNCHANGED + "test_what_was_just_changed_has_no_mark",),
     ),
     Guard(
         name="a log is known by its index",
