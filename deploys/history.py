@@ -2,8 +2,7 @@
 
 pyinfra INVENTORY deploys/history.py --data stack=maestro --data document=4711
 
-pyinfra reads digits as a number and loses what no number has, such as the first signs of 0042: such an id is typed in quotes of its own,
-`--data document='"0042"'`. The operation's name says which document was looked for.
+The operation's name says which document was looked for.
 """
 
 from pyinfra import host
