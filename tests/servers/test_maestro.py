@@ -99,31 +99,6 @@ def test_a_repair_is_planned_braked_carried_out_and_undone(server: MaestroServer
     assert server.strangers() == "", "nothing of the repair is left"
 
 
-def test_a_reset_empties_all_stores_together_and_the_way_back_returns(server: MaestroServer) -> None:
-    before = server.sees()
-    server.stop()
-    held = server.digests()
-    server.start()
-    assert before[0] == DOCUMENTS - ORPHANS
-    server.deploy("backup", within="1h")
-    server.deploy("reset", stack="maestro")
-    assert server.sees() == before, "a plan changes nothing"
-
-    server.deploy("reset", **confirmed(server))
-    assert server.sees() == [0, 0, 0], "the backend runs on the emptied stores"
-    rows = f"python3 -c \"import sqlite3; print(sqlite3.connect('{HOME}/ai_researcher/data/processed/metadata.db').execute("
-    assert server.guest.run(rows + "'select count(*) from processed_documents').fetchone()[0])\"").stdout.strip() == "0"
-    folders = " ".join(f"{HOME}/ai_researcher/data/{folder}" for folder in FOLDERS)
-    assert server.guest.run(f"find {folders} -type f").stdout == ""
-    assert found_on(server) == []
-
-    server.deploy("restore", back="yes", **confirmed(server))
-    assert server.sees() == before
-    server.stop()
-    assert server.digests() == held
-    server.start()
-
-
 def test_one_document_comes_out_of_a_set_and_nothing_else_is_touched(server: MaestroServer, stopped: dict[str, Any]) -> None:
     server.deploy("backup", within="1h")
     lost = NUMBERED.id
@@ -160,3 +135,28 @@ def test_a_store_that_cannot_be_read_is_unknown_on_the_page_of_the_fleet(server:
     orphans = len([each for each in planted.of("orphan") if each[1].startswith("papers/")])
     assert told["papers", str(orphans)] == "heat-3"
     assert told["papers", "0"] == "", "0 is said where it is known"
+
+
+def test_a_reset_empties_all_stores_together_and_the_way_back_returns(server: MaestroServer) -> None:
+    before = server.sees()
+    server.stop()
+    held = server.digests()
+    server.start()
+    assert before[0] == DOCUMENTS - ORPHANS
+    server.deploy("backup", within="1h")
+    server.deploy("reset", stack="maestro")
+    assert server.sees() == before, "a plan changes nothing"
+
+    server.deploy("reset", **confirmed(server))
+    assert server.sees() == [0, 0, 0], "the backend runs on the emptied stores"
+    rows = f"python3 -c \"import sqlite3; print(sqlite3.connect('{HOME}/ai_researcher/data/processed/metadata.db').execute("
+    assert server.guest.run(rows + "'select count(*) from processed_documents').fetchone()[0])\"").stdout.strip() == "0"
+    folders = " ".join(f"{HOME}/ai_researcher/data/{folder}" for folder in FOLDERS)
+    assert server.guest.run(f"find {folders} -type f").stdout == ""
+    assert found_on(server) == []
+
+    server.deploy("restore", back="yes", **confirmed(server))
+    assert server.sees() == before
+    server.stop()
+    assert server.digests() == held
+    server.start()
