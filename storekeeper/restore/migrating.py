@@ -127,7 +127,7 @@ def _look(context: Context, action: str, values: Sequence[str]) -> _Looked:
     if manifest is None:
         raise Refused(f"set {entry.id} is {entry.state}: {entry.reason}", next=f"storekeeper list {context.stack.stack}")
     stores = choose(context, manifest, ())
-    foreseen = foresee_all(stores, entry, manifest, None, live)
+    foreseen = foresee_all(stores, entry.path, manifest.stores, live)
     needs = add_up([safety_need(context, live), *(each.bytes_needed for each in foreseen.values())])
     found = space.check(needs, purpose="a migration, with its way back,", next=f"storekeeper prune {context.stack.stack}")
     return _Looked(

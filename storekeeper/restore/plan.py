@@ -23,6 +23,7 @@ from storekeeper.sets.manifest import Manifest
 from storekeeper.sets.repository import Resolved, SetEntry
 from storekeeper.stack.model import covered_paths
 from storekeeper.stores.protocol import Foresight, Store
+from storekeeper.stores.record import StoreRecord
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,7 @@ def make_plan(context: Context, request: RestoreRequest, resolved: Resolved) -> 
         refuse_unfit_stage_dir(context, request.stage_dir)
     chosen = choose(context, manifest, request.only)
     live = look_at_live(context, request)
-    foreseen = foresee_all(chosen, entry, manifest, request.stage_dir, live)
+    foreseen = foresee_all(chosen, entry.path, manifest.stores, live, request.stage_dir)
     needs = add_up([safety_need(context, live), *(each.bytes_needed for each in foreseen.values())])
     disagreements = disagreement.disagreements(context, entry, chosen) if request.only and not request.back else ()
     return Plan(
@@ -197,14 +198,14 @@ def _command(context: Context, request: RestoreRequest) -> str:
 
 
 def foresee_all(
-    chosen: Mapping[str, Store], entry: SetEntry, manifest: Manifest, stage_dir: Path | None, live: Live
+    stores: Mapping[str, Store], folder: Path, records: Mapping[str, StoreRecord], live: Live, stage_dir: Path | None = None
 ) -> dict[str, Foresight]:
-    """Ask every store, and raise what all of them say against it together."""
+    """Ask every store what it would be to switch to its part of what is in a folder, and raise what all say against it together."""
     found: dict[str, Foresight] = {}
     errors: list[StorekeeperError] = []
-    for name, store in chosen.items():
+    for name, store in stores.items():
         try:
-            found[name] = store.foresee(entry.path / name, manifest.stores[name], stage_dir, raw=name in live.raw)
+            found[name] = store.foresee(folder / name, records[name], stage_dir, raw=name in live.raw)
         except StorekeeperError as error:
             errors.append(error.about(name))
     raise_all(errors)

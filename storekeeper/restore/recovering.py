@@ -19,6 +19,7 @@ from storekeeper.restore.interruption import Interruption
 from storekeeper.restore.journal import Journal, Step, spoken_time
 from storekeeper.restore.kept import kept_until
 from storekeeper.restore.lost import Lost, lost_documents
+from storekeeper.restore.made import recorded
 from storekeeper.restore.plan import Live, RestoreRequest, add_up, raw_notes, told_space, told_stores
 from storekeeper.restore.restoring import Restored, begin, ended, take_safety_set
 from storekeeper.restore.services import Stoppable
@@ -143,8 +144,7 @@ def _rescued(context: Context, store: Store) -> Iterator[Found]:
         except Refused as error:
             error.next = error.next or _restoring(context, store, proven)
             raise
-        into.seal()
-        record = _record(store, rescued, into, round(clock.monotonic() - started, 3))
+        record = recorded(store, "unknown", rescued.dumped, into, started)
         lost: tuple[Lost, ...] = ()
         if proven is not None and not all(each.is_whole for each in rescued.tables.values()):
             with store.copy(into.path, record, scratch / _COPY) as copy:
@@ -152,24 +152,6 @@ def _rescued(context: Context, store: Store) -> Iterator[Found]:
         manifest = proven.manifest if proven is not None else None
         in_set = manifest.stores[store.name].counts if manifest is not None else {}
         yield Found(scratch, record, rescued, proven, in_set, lost)
-
-
-def _record(store: Store, rescued: Rescued, into: StoreFolder, seconds: float) -> StoreRecord:
-    dumped = rescued.dumped
-    return StoreRecord(
-        kind=store.kind,
-        klass=dumped.klass,
-        version="unknown",
-        pinned=clock.now(),
-        pause_ms=0.0,
-        downtime_s=0.0,
-        seconds=seconds,
-        bytes=into.bytes,
-        counts=dict(dumped.counts),
-        digests=dict(dumped.digests),
-        artefacts=into.artefacts,
-        details=dumped.details,
-    )
 
 
 def _newest_proven(context: Context, store: Store) -> SetEntry | None:

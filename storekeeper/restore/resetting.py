@@ -13,10 +13,21 @@ from typing import Any
 
 from storekeeper.host import clock, durable, space
 from storekeeper.host.space import FileSystem
-from storekeeper.outcomes import Problem, Refused, Severity, StorekeeperError, naming
+from storekeeper.outcomes import Problem, Refused, Severity, naming
 from storekeeper.restore import commands
 from storekeeper.restore.interruption import Interruption
-from storekeeper.restore.plan import Live, RestoreRequest, add_up, look_at_live, raise_all, raw_notes, safety_need, told_space, told_stores
+from storekeeper.restore.made import recorded
+from storekeeper.restore.plan import (
+    Live,
+    RestoreRequest,
+    add_up,
+    foresee_all,
+    look_at_live,
+    raw_notes,
+    safety_need,
+    told_space,
+    told_stores,
+)
 from storekeeper.restore.restoring import Restored, begin, ended, old_side_notes, take_safety_set
 from storekeeper.restore.services import Stoppable
 from storekeeper.restore.walk import RESET, Walk
@@ -67,7 +78,7 @@ def reset_stores(context: Context, request: RestoreRequest) -> Restored:
     safety, live = take_safety_set(context, RESET, live, request)
     stores = _present(context, live)
     with _emptied(context, stores, live) as emptied:  # after the safety set: what it holds is what the schema is taken from
-        _foresee(stores, emptied, live)
+        foresee_all(stores, emptied.path, emptied.records, live)
         facts = {"set": None, "stores": list(stores), "undoes": None, "after": list(commands.recorded(context.stack))}
         journal = begin(context, RESET, safety, live, facts)
         walk = Walk(context, journal, Interruption())
@@ -83,7 +94,7 @@ def reset_stores(context: Context, request: RestoreRequest) -> Restored:
 def _plan(context: Context, live: Live) -> ResetPlan:
     stores = _present(context, live)
     with _emptied(context, stores, live) as emptied:
-        foreseen = _foresee(stores, emptied, live)
+        foreseen = foresee_all(stores, emptied.path, emptied.records, live)
     needs = add_up([safety_need(context, live), *(each.bytes_needed for each in foreseen.values())])
     return ResetPlan(
         foreseen=foreseen,
@@ -121,21 +132,7 @@ def _empty(context: Context, store: Store, scratch: Path, instead: Before | None
     into = StoreFolder(scratch / store.name, None, context.progress.advance)
     version = store.look().version if instead is None else instead.record.version
     dumped = store.empty(into, scratch / _WORK / store.name, context.stack.reset.keep.get(store.name, ()), instead)
-    into.seal()
-    return StoreRecord(
-        kind=store.kind,
-        klass=dumped.klass,
-        version=version,
-        pinned=clock.now(),
-        pause_ms=0.0,
-        downtime_s=0.0,
-        seconds=round(clock.monotonic() - started, 3),
-        bytes=into.bytes,
-        counts=dict(dumped.counts),
-        digests=dict(dumped.digests),
-        artefacts=into.artefacts,
-        details=dumped.details,
-    )
+    return recorded(store, version, dumped, into, started)
 
 
 def _instead(context: Context, name: str) -> Before:
@@ -146,19 +143,6 @@ def _instead(context: Context, name: str) -> Before:
         said = "it cannot be read, and no good set holds it: nothing says what its schema is"
         raise Refused(said, store=name, next=f"storekeeper list {context.stack.stack}")
     return Before(entry.path / name, record)
-
-
-def _foresee(stores: Mapping[str, Store], emptied: Emptied, live: Live) -> dict[str, Foresight]:
-    """Ask every store, and raise what all of them say against it together."""
-    found: dict[str, Foresight] = {}
-    errors: list[StorekeeperError] = []
-    for name, store in stores.items():
-        try:
-            found[name] = store.foresee(emptied.path / name, emptied.records[name], None, raw=name in live.raw)
-        except StorekeeperError as error:
-            errors.append(error.about(name))
-    raise_all(errors)
-    return found
 
 
 def _notes(context: Context, live: Live, foreseen: Mapping[str, Foresight]) -> Iterator[Problem]:
