@@ -150,7 +150,7 @@ def test_a_set_that_is_on_its_way_out_is_waited_for_and_then_named(tmp_path: Pat
     host = Host(tmp_path / "host")
     host.make_ready_for("prune")
     with host.stopped("prune") as process:
-        oldest = host.sets.entries()[0].id
+        oldest = host.going()
         for verb in ("verify", "prove", "send"):
             run = host.type(f"{verb} demo {oldest}")
             assert run.code == ENDS[BUSY][0], run.err
@@ -164,7 +164,7 @@ def test_a_set_that_is_on_its_way_out_is_waited_for_and_then_named(tmp_path: Pat
 def test_sets_that_go_while_a_dry_run_looks_at_them_are_no_fault(tmp_path: Path) -> None:
     host = Host(tmp_path / "host")
     host.make_ready_for("prune")
-    doomed = host.sets.entries()[0].id
+    doomed = host.going()
     with host.stopped("prune --dry-run", at=rf"open /sets/demo/{doomed}', None") as dry_run:
         host.must("prune")
         assert not (host.sets.path / doomed).exists()
@@ -199,6 +199,7 @@ def test_control_without_the_lock_and_without_a_look_a_backup_keeps_a_mixture(tm
 @pytest.mark.fault("D5")
 def test_a_proof_that_makes_its_place_is_waited_for_and_a_wait_in_vain_says_nothing_of_the_set(tmp_path: Path) -> None:
     host = Host(tmp_path / "host", program_with(tmp_path, SHORT_TURNS))
+    host.must("backup")  # one that is not proven yet
     with host.stopped("prove", AS_ITS_PLACE_WAS_MADE) as process:
         second = host.run("prove")
         assert (second.code, "has been locked by another run" in second.complaints) == (3, True), second.err

@@ -153,6 +153,10 @@ class Host:
     def sets(self) -> StackSets:
         return Repository.open(self.program.repository, self.program.state).stack("demo")
 
+    def going(self) -> str:
+        """The set that `prune` removes first, once it has something to remove."""
+        return next(entry.id for entry in self.sets.entries() if entry.pinned is None)
+
     def write(self) -> None:
         """Make another word live in both stores."""
         word = f"w{next(self._numbers)}"
