@@ -202,6 +202,38 @@ def test_an_index_that_is_damaged_is_found_where_amcheck_is_installed(tmp_path: 
         hold_to(ended, 4, "warning", "index public.things_word is damaged", 'reindex index concurrently "public"."things_word"')
 
 
+def test_a_table_whose_file_is_gone_is_named_and_the_others_are_read(program: Program, server: Server) -> None:
+    server.run("create table others as select generate_series(1, 5) n", "app")
+    path = heap_of(server, "things")
+    server.stop()
+    path.rename(path.with_name("away"))
+    server.start()
+    try:
+        ended = program.answer("examine", "demo")
+        assert ("damage", "public.things") in found(ended)
+        hold_to(ended, 4, "warning", "table public.things cannot be read: could not open file", "restore demo")
+    finally:
+        server.stop()
+        path.with_name("away").rename(path)
+        server.start()
+
+
+def test_an_index_that_there_was_no_memory_for_is_not_called_damaged() -> None:
+    with start_server(major=15) as server:
+        if not server.ask("select count(*) from pg_available_extensions where name = 'amcheck'"):
+            pytest.skip("this server has no amcheck")
+        server.run("create table things (id int primary key)")
+        server.run("create extension amcheck")
+        server.run(
+            "create or replace function bt_index_check(index regclass, heapallindexed boolean) returns void language plpgsql"
+            " as $$ begin raise exception 'out of memory' using errcode = '53200'; end $$"
+        )
+        with server.connect("postgres") as asking:
+            told = examining.examine(asking, {})
+    assert [each for each in told.flaws if each.kind == "damage"] == []
+    assert "index public.things_pkey was not compared with its table: out of memory" in told.notes
+
+
 def test_a_role_that_may_not_read_is_unknown_and_never_well(program: Program, server: Server) -> None:
     server.run("do $$ begin create role weak login; exception when duplicate_object then null; end $$")
     words = f"kind: postgresql, database: app, user: weak, host: {server.socket}, port: {server.port}"

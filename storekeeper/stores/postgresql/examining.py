@@ -43,6 +43,9 @@ join pg_namespace n on n.oid = c.relnamespace
 where m.amname = 'btree' and c.relkind = 'i' and c.relpersistence = 'p' and i.indisvalid and i.indisready
 order by n.nspname, c.relname"""
 _AMCHECK = "select n.nspname from pg_extension e join pg_namespace n on n.oid = e.extnamespace where e.extname = 'amcheck'"
+# A page, or a whole file, that is not what it was (postgresql.org/docs/current/errcodes-appendix.html): XX, 58P01, 58030.
+_ROTTEN = (psycopg.InternalError, psycopg.errors.UndefinedFile, psycopg.errors.IoError)
+_WANTING = "53"  # memory, room or connections: nothing is known of the index then
 
 
 def examine(connection: Connection, indexes: Mapping[str, Sequence[object]], long_s: float = LONG_S) -> Examination:
@@ -74,7 +77,7 @@ def _counts(connection: Connection, found: Examination) -> dict[str, int] | None
             counts[table.key] = int(value(connection, sql.SQL("select count(*) from only {}").format(table.identifier)))
         except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName):
             continue  # it went away since it was listed
-        except psycopg.InternalError as error:
+        except _ROTTEN as error:
             is_whole = False
             found.add("damage", f"table {table.key} cannot be read: {sentence_of(error)}", table.key)
     return counts if is_whole else None
@@ -141,6 +144,9 @@ def _check_trees(connection: Connection, found: Examination) -> None:
         except (psycopg.InternalError, psycopg.DataError, psycopg.OperationalError) as error:
             if connection.closed:
                 raise
+            if (error.sqlstate or "").startswith(_WANTING):
+                found.notes.append(f"index {whole} was not compared with its table: {sentence_of(error)}")
+                continue
             statement = sql.SQL("reindex index concurrently {}").format(sql.Identifier(namespace, name)).as_string(connection)
             found.add("damage", f"index {whole} is damaged: {sentence_of(error)}", whole, _psql(connection, statement))
 
