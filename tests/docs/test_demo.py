@@ -46,6 +46,7 @@ def _left_running(place: str) -> list[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # the whole main job, twice
 def test_the_demo_keeps_proves_breaks_catches_and_puts_back_and_does_so_again(environment: Mapping[str, str]) -> None:
     for _ in range(2):
         demo = _begin(environment)
