@@ -18,16 +18,16 @@ $(STAMP): requirements.lock pyproject.toml
 demo: setup
 	$(BIN)/python -m demo
 
-# Real servers first, two files at once, the longest before all others: they mostly wait. Then all others in two processes that take
-# about as long: in the first what kills at a moment, fills a disk or counts seconds, one by one. What that one said is shown when both
-# have ended. It has a directory of its own, since a run that begins closes the common one to the users that servers run as.
-FIRST := tests/faults tests/stores tests/docs
+# Real servers first, two files at once, the longest before all others: they mostly wait. Then what kills at a moment, fills a disk or
+# counts seconds, one by one, and beside it all others, two files at once; what the first of them said is shown when both have ended. It
+# has a directory of its own, since a run that begins closes the common one to the users that servers run as.
+ALONE := tests/faults tests/stores
 test: setup
-	@failed=0; own=$$(mktemp -d "$${TMPDIR:-/tmp}/sk.XXXXXX"); trap 'kill $$first 2>/dev/null; rm -rf "$$own"' EXIT INT TERM; \
+	@failed=0; own=$$(mktemp -d "$${TMPDIR:-/tmp}/sk.XXXXXX"); trap 'kill $$alone 2>/dev/null; rm -rf "$$own"' EXIT INT TERM; \
 	$(BIN)/pytest tests/servers --numprocesses 2 --dist loadfile --no-loadscope-reorder $(PYTEST) || failed=1; \
-	$(BIN)/pytest $(FIRST) --basetemp="$$own/t" $(PYTEST) >"$$own/said" 2>&1 & first=$$!; \
-	$(BIN)/pytest --ignore tests/servers $(addprefix --ignore ,$(FIRST)) $(PYTEST) || failed=1; \
-	wait $$first || failed=1; first=; \
+	$(BIN)/pytest $(ALONE) --basetemp="$$own/t" $(PYTEST) >"$$own/said" 2>&1 & alone=$$!; \
+	$(BIN)/pytest --ignore tests/servers $(addprefix --ignore ,$(ALONE)) --numprocesses 2 --dist loadfile $(PYTEST) || failed=1; \
+	wait $$alone || failed=1; alone=; \
 	cat "$$own/said"; \
 	exit $$failed
 
