@@ -36,18 +36,19 @@ def authority_of(rule: Rule) -> Place:
 
 def replicas_of(rule: Rule) -> tuple[Place, ...]:
     """All places that must follow; a declaration of several collections stands for as many places."""
-    named: dict[str, Place] = {}
+    return places_of(rule)[1:]
+
+
+def places_of(rule: Rule) -> tuple[Place, ...]:
+    """The authority, then the replicas: their numbers name what is kept of them, and no two have one name."""
+    authority = authority_of(rule)
+    named = {authority.name: authority}
     declared = ((each, place) for number, each in enumerate(rule.replicas) for place in _expanded(each, number))
     for place in (replace(place, optional=each.optional) for each, place in declared):
         labels = (place.label, *(f"{place.label} {number}" for number in range(2, len(named) + 2)))  # the first that is free
         own = next(each for each in (replace(place, label=label) for label in labels) if each.name not in named)
         named[own.name] = own
     return tuple(named.values())
-
-
-def places_of(rule: Rule) -> tuple[Place, ...]:
-    """The authority, then the replicas: their numbers name what is kept of them."""
-    return (authority_of(rule), *replicas_of(rule))
 
 
 def rows_of(rule: Rule, place: Place) -> tuple[Rows, ...]:

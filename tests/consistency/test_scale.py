@@ -112,7 +112,7 @@ def test_of_very_many_documents_all_are_read_and_counted(libraries: dict[int, Li
     assert (rule["documents"], rule["findings"], rule["left_out"]) == (FEW, [], 0)
     assert rule["stats"]["owners"] == OWNERS
     assert rule["stats"]["states"] == {"done": FEW}
-    assert rule["stats"]["places"]["main/query"] == {"documents": FEW, "chunks": CHUNKS * FEW}
+    assert rule["stats"]["places"]["main/query 2"] == {"documents": FEW, "chunks": CHUNKS * FEW}
     assert rule["stats"]["places"]["files/{owner}/{id}.pdf"] == {"documents": FEW, "chunks": None}
 
 
