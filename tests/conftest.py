@@ -35,8 +35,8 @@ def pytest_configure(config: pytest.Config) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     if config.option.full:
         config.option.timeout = 4 * 3600
-    if config.option.faults_page:
-        config.pluginmanager.register(faults.Record(Path(config.option.faults_page)))
+    if config.option.faults_found:
+        config.pluginmanager.register(faults.Record(Path(config.option.faults_found)))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

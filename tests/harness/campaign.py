@@ -1,23 +1,24 @@
-"""The fault campaign: which case a test holds, how many trials it runs, what it found, and the page that says so.
+"""The fault campaign: which case a test holds, how many trials it runs, and what it found.
 
-`make test` runs each case with few trials, `make faults` (`pytest --full`) with all of them and writes docs/faults.md from that run.
+`make test` runs each case with few trials, `make faults` (tests/campaign.py) with all of them, part by part.
 """
 
 from __future__ import annotations
 
 import datetime
+import json
 import platform
 import sqlite3
 import subprocess
-from collections import defaultdict
+import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path
 
 import pytest
 
-from tests.faults.catalogue import CASES, GROUPS
+from tests.faults.catalogue import CASES
 from tests.harness.postgresql import programs_of
 
 # What travels from a test to the page stands in the report's own list of properties, which also crosses processes.
@@ -49,7 +50,7 @@ class Campaign:
 
 @dataclass
 class Case:
-    """What one run said of one case."""
+    """What was said of one case."""
 
     figures: list[str] = field(default_factory=list)
     passed: list[str] = field(default_factory=list)
@@ -59,6 +60,12 @@ class Case:
     @property
     def holds(self) -> bool:
         return bool(self.passed and self.controls) and not self.failed
+
+    def add(self, other: Case) -> None:
+        """What another part of the campaign said of it."""
+        for mine, theirs in zip(vars(self).values(), vars(other).values(), strict=True):
+            for each in theirs:
+                _once(mine, each)
 
 
 @dataclass(frozen=True)
@@ -70,95 +77,64 @@ class SwitchedOff:
     caught_by: Sequence[str]
 
 
-class Record:
-    """Gathers the reports of a run by case, and writes the page when it ends."""
+@dataclass
+class Found:
+    """What one run of a part found: how its tests ended, each case, and the guards that were switched off."""
 
-    def __init__(self, page: Path) -> None:
-        self._page = page
-        self._cases: defaultdict[str, Case] = defaultdict(Case)
-        self._guards: list[SwitchedOff] = []
-        self._began = datetime.datetime.now(datetime.UTC)
+    began: str  # to the minute, in UTC
+    seconds: int = 0
+    commit: str = ""
+    versions: list[str] = field(default_factory=list)
+    tests: dict[str, int] = field(default_factory=lambda: {"passed": 0, "failed": 0})
+    cases: dict[str, Case] = field(default_factory=dict)
+    guards: list[SwitchedOff] = field(default_factory=list)
+
+    @classmethod
+    def read(cls, path: Path) -> Found:
+        document = json.loads(path.read_bytes())
+        document["cases"] = {name: Case(**each) for name, each in document["cases"].items()}
+        document["guards"] = [SwitchedOff(**each) for each in document["guards"]]
+        return cls(**document)
+
+    def write(self, path: Path) -> None:
+        path.write_text(json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+class Record:
+    """Gathers the reports of a run by case, and writes what was found when it ends."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._began = time.monotonic()
+        self._found = Found(f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M}")
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.when != "call" and report.passed:
             return
         said = report.user_properties
         name = report.nodeid.partition("[")[0]
-        self._guards += [SwitchedOff(*found) for kind, found in said if kind == GUARD and isinstance(found, list)]
-        for kind, case in said:
-            if kind == SHOWS and report.passed:
-                _once(self._cases[str(case)].controls, name)
-            if kind in (HOLDS, SHOWS) and not report.passed:
-                _once(self._cases[str(case)].failed, name)
-            if kind == HOLDS and report.passed:
-                _once(self._cases[str(case)].passed, name)
-                for each, figure in said:
-                    if each == FIGURE:
-                        _once(self._cases[str(case)].figures, str(figure))
+        if not report.skipped:
+            self._found.tests["passed" if report.passed else "failed"] += 1
+        self._found.guards += [SwitchedOff(*found) for kind, found in said if kind == GUARD and isinstance(found, list)]
+        for kind, word in said:
+            if kind not in (HOLDS, SHOWS):
+                continue
+            case = self._found.cases.setdefault(str(word), Case())
+            if not report.passed:
+                _once(case.failed, name)
+            elif kind == SHOWS:
+                _once(case.controls, name)
+            else:
+                case.add(Case(figures=[str(figure) for each, figure in said if each == FIGURE], passed=[name]))
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        """A run that was cut off, or that only looked which tests there are, has found nothing: the page of the one before stays."""
+        """A run that was cut off, or that only looked which tests there are, has found nothing: what the one before found stays."""
         if session.config.option.collectonly or session.exitstatus not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
             return
-        took = datetime.datetime.now(datetime.UTC) - self._began
-        self._page.write_text(render(self._cases, self._began, took, self._guards), encoding="utf-8")
-        unheld = [case for case in CASES if not self._cases[case].holds]
-        if unheld and session.exitstatus == 0:
-            session.exitstatus = pytest.ExitCode.TESTS_FAILED
-        reporter = session.config.pluginmanager.get_plugin("terminalreporter")
-        if reporter is not None:
-            reporter.write_line(f"{len(CASES) - len(unheld)} of {len(CASES)} cases held; {self._page} is written")
-            if unheld:
-                reporter.write_line(f"not held: {', '.join(unheld)}", red=True)
-
-
-def render(cases: dict[str, Case], began: datetime.datetime, took: datetime.timedelta, guards: Sequence[SwitchedOff] = ()) -> str:
-    """The page of one run."""
-    held = sum(cases[case].holds for case in CASES if case in cases)
-    counts = f"{held} of {len(CASES)} cases held on {began:%Y-%m-%d}, in {round(took.total_seconds() / 60)} minutes"
-    lines = [
-        "# Faults",
-        "",
-        f"What Storekeeper was put through, and what came of it. `make faults` runs all of it and writes this page: {counts}.",
-        "",
-        f"With {', '.join(_versions())}.",
-        "",
-        "Each case has tests that inject the fault into real stores, and at least one control: the same fault without the guard, which",
-        "must do its damage. Figures are counts of that run; a case without one has no count beyond its tests. `make test` holds the",
-        "same with fewer trials.",
-    ]
-    for letter, title in GROUPS.items():
-        lines += ["", f"## {title}", "", "| case | what goes wrong | result | figures | tests | controls |", "|---|---|---|---|---|---|"]
-        for case, fault in CASES.items():
-            if case[0] == letter:
-                lines.append(_row(case, fault, cases.get(case, Case())))
-    lines += _about_guards(guards)
-    return "\n".join(lines) + "\n"
-
-
-def _row(case: str, fault: str, found: Case) -> str:
-    result = "held" if found.holds else "**not held**"
-    return f"| {case} | {fault} | {result} | {'<br>'.join(found.figures)} | {len(found.passed)} | {len(found.controls)} |"
-
-
-def _about_guards(guards: Sequence[SwitchedOff]) -> Iterator[str]:
-    """What is left of the suite's eyes: a guard whose absence nothing notices could be lost in any change."""
-    if not guards:
-        return
-    noticed = sum(bool(each.caught_by) for each in guards)
-    yield from ("", "## Guards", "")
-    yield f"Each guard was switched off in a copy of the program, one at a time, and {noticed} of {len(guards)} were noticed: a test"
-    yield from ("that passes without the change fails with it, by an assertion.", "")
-    yield from ("| guard | switched off by | caught by |", "|---|---|---|")
-    for each in guards:
-        caught = "<br>".join(name.removeprefix("test_").replace("_", " ") for name in each.caught_by) or "**nothing**"
-        yield f"| {each.guard} | {_cell(each.change)} | {caught} |"
-
-
-def _cell(text: str) -> str:
-    """A bar would end the cell, also inside of code."""
-    return text.replace("|", "\\|")
+        self._found.seconds = round(time.monotonic() - self._began)
+        self._found.commit, self._found.versions = _commit(), list(_versions())
+        self._found.write(self._path)
 
 
 def mark(items: Sequence[pytest.Item]) -> None:
@@ -175,6 +151,14 @@ def mark(items: Sequence[pytest.Item]) -> None:
 def _once(names: list[str], name: str) -> None:
     if name not in names:
         names.append(name)
+
+
+def _commit() -> str:
+    """Of which commit the program was; with a plus where something was changed since."""
+    said = subprocess.run(
+        ["git", "describe", "--always", "--dirty=+"], capture_output=True, text=True, check=False, cwd=Path(__file__).parent
+    )
+    return said.stdout.strip() or "unknown"
 
 
 def _versions() -> Iterator[str]:
@@ -202,6 +186,6 @@ def _postgresql() -> Iterator[str]:
 
 
 def options(parser: pytest.Parser) -> None:
-    """What pytest is told by `make faults`."""
+    """What pytest is told by the campaign."""
     parser.addoption("--full", action="store_true", help="run every fault with its full number of trials")
-    parser.addoption("--faults-page", metavar="FILE", help="write what the run found of each fault to this page")
+    parser.addoption("--faults-found", metavar="FILE", help="write what the run found of each fault to this file")
