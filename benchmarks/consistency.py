@@ -3,7 +3,8 @@ and where nothing has changed since the look before.
 
     python -m benchmarks.consistency [--rounds 3] [--documents 100000] [--most 1000000]
 
-A library is a database, a Chroma directory with two collections of five chunks a document each, and a folder of files. `check`
+A library is a database, a Chroma directory with two collections of five chunks a document each, and a folder of files. A chunk has the
+twelve keys that Maestro gives it (github.com/murtaza-nasir/maestro, core_rag/chunker.py and vector_store.py). `check`
 reads all of it and compares it. Paging is what an application does for the same question: `collection.get` in pages of 5,000 with the
 metadata, the ids put into a set; nothing else is read and nothing is compared. Both are processes of their own, from start to end.
 
@@ -38,8 +39,9 @@ GROWTH_GOAL = 1.25  # memory, and time for each document, over ten times the doc
 SECONDS_GOAL, MEMORY_GOAL, PAGING_GOAL = 60.0, 300.0, 20.0
 _NOTE = (
     "Chunks are put into Chroma's tables by SQLite, in a directory and collections that Chroma itself made, since adding them through the "
-    "client takes most of an hour. Its client finds all of them, and neither side reads a vector. Paging reads Chroma alone; `check` reads "
-    "the database and the folder as well, and compares them."
+    "client takes most of an hour; each has the keys that Maestro gives its chunks, an abstract of 600 characters among them. Its client "
+    "finds all of them, and neither side reads a vector. Paging reads Chroma alone; `check` reads the database and the folder as well, and "
+    "compares them."
 )
 _COUNTING = """
 import atexit
@@ -71,6 +73,26 @@ _OWNERS = f"""
 insert into embedding_metadata (id, key, int_value)
 select id, 'user_id', (id - :first) / {CHUNKS} % {OWNERS} from embeddings where segment_id = :segment
 """
+# What Maestro stores with each chunk beside these two: which chunk it is, and once more what is known of its document.
+NUMBERS = ("chunk_index", "start_paragraph_index", "end_paragraph_index")
+TEXTS = {
+    "chunk_id": 22,
+    "original_filename": 40,
+    "title": 80,
+    "authors": 60,
+    "journal_or_source": 30,
+    "publication_year": 12,
+    "abstract": 600,
+}
+_NUMBERED = f"""
+insert into embedding_metadata (id, key, int_value)
+select id, :key, (id - :first) % {CHUNKS} from embeddings where segment_id = :segment
+"""
+_DESCRIBED = f"""
+insert into embedding_metadata (id, key, string_value)
+select id, :key, substr(printf('%07d', (id - :first) / {CHUNKS}) || :words, 1, :length) from embeddings where segment_id = :segment
+"""
+_WORDS = " of which so many words are known as stand here" * 20
 _PAGING = """
 found = set()
 for name in arguments["collections"]:
@@ -226,6 +248,10 @@ def _make_chroma(directory: Path, documents: int) -> None:
             database.execute(_CHUNKS.format(count=count), words)
             database.execute(_TEXTS, words)
             database.execute(_OWNERS, words)
+            for key in NUMBERS:
+                database.execute(_NUMBERED, {**words, "key": key})
+            for key, length in TEXTS.items():
+                database.execute(_DESCRIBED, {**words, "key": key, "words": _WORDS, "length": length})
             database.execute("insert or replace into max_seq_id (segment_id, seq_id) values (?, ?)", (segment, (number + 1) * count))
         database.execute("update collections set dimension = 8")
         database.execute("commit")
