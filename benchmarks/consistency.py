@@ -111,8 +111,8 @@ def measure(rounds: int = 3, documents: int = 100_000, most: int = 1_000_000) ->
         room = Path(place)
         rows = _beside_paging(room / "whole", rounds, documents)
         durable.remove_tree(room / "whole")
-        rows += _curve(room, [size for size in (most // 100, most // 10, most) if size])
-    return {"rows": rows, "sizes": {"documents": documents, "most": most}, "notes": [_NOTE]}
+        grown, chart = _curve(room, [size for size in (most // 100, most // 10, most) if size])
+    return {"rows": rows + grown, "sizes": {"documents": documents, "most": most}, "notes": [_NOTE], "chart": chart}
 
 
 class Library:
@@ -215,9 +215,10 @@ def _paged(directory: Path, documents: int) -> float:
     return float(kilobytes / 1024)
 
 
-def _curve(room: Path, sizes: Sequence[int]) -> list[Found]:
-    """Seconds of each size, once; memory, and the time that each document takes, beside those of the size before."""
+def _curve(room: Path, sizes: Sequence[int]) -> tuple[list[Found], Found]:
+    """Seconds of each size, once; memory, and the time that each document takes, beside those of the size before. All of it drawn, too."""
     rows: list[Found] = []
+    seconds_of, peak_of = [], []
     before: tuple[int, float, float] | None = None
     for size in sizes:
         library = Library(room / str(size), size, ["raw"], chroma=False)
@@ -231,8 +232,11 @@ def _curve(room: Path, sizes: Sequence[int]) -> list[Found]:
             rows.append(weighed(f"{what}: peak memory", peak, f"{before[0]:,}", before[1], goal=GROWTH_GOAL))
             rows.append(weighed(f"{what}: time a document", each, f"{before[0]:,}", before[2], "µs", goal=GROWTH_GOAL))
         before = size, peak, each
+        seconds_of.append((size, seconds))
+        peak_of.append((size, peak))
         durable.remove_tree(room / str(size))
-    return rows
+    series = [{"name": "time", "unit": "s", "points": seconds_of}, {"name": "memory", "unit": "MB", "points": peak_of}]
+    return rows, {"title": "check: time grows with the documents, memory does not", "x": "documents, and as many files", "series": series}
 
 
 def _make_chroma(directory: Path, documents: int) -> None:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from benchmarks.chart import draw
 from benchmarks.measuring import spoken
 from tests.harness.program import CHECKOUT
 
@@ -28,6 +29,9 @@ def write(parts: Sequence[str]) -> None:
     found = [json.loads(path.read_text(encoding="utf-8")) for part in parts if (path := RESULTS / f"{part}.json").is_file()]
     if unmeasured := [part["part"] for part in found if not part.get("rows")]:
         raise ValueError(f"{unmeasured[0]} found no rows")
+    for part in found:
+        if chart := part.get("chart"):
+            PAGE.with_name(_picture(part)).write_text(draw(chart), encoding="utf-8")
     PAGE.write_text(render(found), encoding="utf-8")
 
 
@@ -58,8 +62,14 @@ def _section(part: Mapping[str, Any]) -> Iterator[str]:
     for row in part["rows"]:
         yield _line(row)
     yield ""
+    if chart := part.get("chart"):
+        yield from (f"![{chart['title']}]({_picture(part)})", "")
     for note in part.get("notes", ()):
         yield from (note, "")
+
+
+def _picture(part: Mapping[str, Any]) -> str:
+    return f"{part['part']}.svg"
 
 
 def _line(row: Mapping[str, Any]) -> str:

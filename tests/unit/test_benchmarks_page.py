@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 
 from benchmarks import page
+from benchmarks.chart import draw
 from benchmarks.measuring import Timing, compared, figure, in_turn, percentile, weighed
 
 
@@ -75,3 +77,24 @@ def test_sides_take_turns_and_each_begins_some_round() -> None:
 def test_a_percentile_is_one_of_the_values() -> None:
     assert percentile([5, 1, 4, 2, 3], 95) == 5
     assert percentile(list(range(1, 101)), 95) == 95
+
+
+def test_a_chart_is_a_picture_whose_points_say_what_they_are() -> None:
+    points = {"time": [(10, 1.0), (100, 10.0), (1000, 100.0)], "memory": [(10, 40.0), (100, 40.0), (1000, 40.0)]}
+    series = [{"name": name, "unit": "<s>", "points": each} for name, each in points.items()]
+    chart = {"title": "time & memory", "x": "documents", "series": series}
+    picture = ElementTree.fromstring(draw(chart))
+    space = "{http://www.w3.org/2000/svg}"
+    assert [each.text for each in picture.iter(f"{space}title")][:3] == ["10: 1 <s>", "100: 10 <s>", "1,000: 100 <s>"]
+    (rising, level) = (
+        [tuple(map(float, point.split(","))) for point in line.attrib["points"].split()] for line in picture.iter(f"{space}polyline")
+    )
+    assert level[0][1] == level[1][1] == level[2][1]
+    assert rising[0][1] - rising[1][1] == pytest.approx(rising[1][1] - rising[2][1], abs=0.2)  # ten times as much is as far each time
+    assert {x for x, _ in rising} == {x for x, _ in level}
+
+
+def test_the_page_shows_the_chart_of_a_part_that_has_one() -> None:
+    chart = {"title": "growth", "x": "documents", "series": []}
+    with_chart = {**part("scale", figure("start", [7.0], "ms")), "chart": chart}
+    assert "![growth](scale.svg)" in page.render([with_chart])
