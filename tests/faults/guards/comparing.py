@@ -9,6 +9,18 @@ _POSTGRESQL = "tests/stores/test_marks_postgresql.py::"
 
 COMPARING = (
     Guard(
+        name="no two places of a rule have one name",
+        protects="what is kept of a replica is not taken for the authority, nor the rows of one table for those of another",
+        cases=("F12",),
+        file="storekeeper/consistency/places.py",
+        old=" if each.name not in named)",
+        new=")",
+        tests=(
+            "tests/consistency/test_one_store.py::test_no_two_places_of_a_rule_have_one_name",
+            "tests/consistency/test_one_store.py::test_each_place_is_counted_as_its_own",
+        ),
+    ),
+    Guard(
         name="what was just changed has no mark",
         protects="two changes within one tick of the clock are both seen",
         cases=("F5",),
