@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from dataclasses import replace
@@ -15,6 +16,7 @@ from storekeeper.restore.journal import unfinished
 from storekeeper.stack.migrations import Migration
 from storekeeper.verbs.migrate import migrate
 from storekeeper.verbs.prove import prove
+from tests.harness.alembic_project import SEEN, Project
 from tests.harness.postgresql import PASSWORD, Server, programs_of, server_user
 from tests.harness.restoring import LIVE, running
 from tests.harness.stacks import Lab, make_lab, postgresql_part
@@ -71,6 +73,21 @@ def test_a_database_is_migrated_on_a_scratch_server_and_then_live(shop: Lab, ser
     assert "127.0.0.1" in told[1]
     assert PASSWORD not in seen.read_text()
     assert running(shop) == [True]
+
+
+def test_alembic_reaches_both_servers_by_the_address_and_the_password_that_it_is_told(shop: Lab, server: Server, tmp_path: Path) -> None:
+    project = Project(tmp_path / "application")
+    project.revision("0001", None, SEEN)
+    applied = {"store": "app", "query": "select version_num from alembic_version"}
+    server.run("create table alembic_version (version_num varchar(32) not null primary key)", "app")
+    shop.take(LIVE)
+    prove(shop.context)
+    declared = json.dumps({"applied": applied, "upgrade": project.command("upgrade", "head", url="{app}")})
+    found = Migration.model_validate_json(declared)
+    shop.context = replace(shop.context, stack=shop.context.stack.model_copy(update={"migration": found}))
+    report = migrate(shop.context, "upgrade", (), plan=False)
+    assert report.result["trial"]["applied"] == report.result["applied"] == {"newest": "0001", "count": 1}
+    assert "seen" in columns(server)
 
 
 def test_what_fails_on_the_scratch_server_touches_nothing_live(shop: Lab, server: Server) -> None:
