@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -222,6 +222,14 @@ class Keeping:
             return _digest_of(path) == digest
         except OSError:
             return False
+
+
+def forget_undeclared(state: Path, declared: Collection[str]) -> None:
+    """Remove what is kept of rules that the stack does not have any more. Raises OSError."""
+    with suppress(FileNotFoundError):
+        for path in sorted((state / _FOLDER).iterdir()):
+            if path.name not in declared:
+                durable.remove_tree(path)
 
 
 def _digest_of(path: Path) -> str:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
-from storekeeper.consistency import log
+from storekeeper.consistency import keeping, log
 from storekeeper.consistency.checking import Checking, Look
 from storekeeper.consistency.findings import Class, Finding
 from storekeeper.host import load
@@ -62,6 +63,8 @@ def check(context: Opened, request: CheckRequest, tell: Callable[[Mapping[str, A
             if request.stats:
                 told[name]["stats"] = _stats(look)
         stores = {name: _size(context, name, problems) for name in context.stores} if request.stats else {}
+    with suppress(OSError):  # the next look tries again
+        keeping.forget_undeclared(context.state, context.stack.consistency)
     outcomes = {each["outcome"] for each in told.values()}
     outcome = next((each for each in (Outcome.UNKNOWN, Outcome.WARNING) if each in outcomes), None)
     return Report({"rules": told, **({"stores": stores} if request.stats else {})}, problems, outcome)

@@ -260,3 +260,11 @@ def test_what_is_kept_is_believed_only_as_it_was_written(known: Program, applica
     assert {each["document"] for each in found["findings"]} == ({"doc-00004"} if "is kept" in damage else set())
     if damage != "a byte of what came out":
         assert found["unchanged"] == []
+
+
+def test_what_was_kept_of_a_rule_goes_with_the_rule(known: Program, application: Maestro, declare: Callable[..., None]) -> None:
+    kept = known.state / "maestro/kept"
+    (kept / "documents").rename(kept / "papers")  # as if it had been kept of a rule of that name
+    declare()
+    look(known)
+    assert [path.name for path in kept.iterdir()] == ["documents"]
