@@ -414,7 +414,7 @@ DOCUMENT_PLAN = record(
             {
                 **_BROUGHT,
                 "stores": by("NAME", {"type": "null"}, "none is replaced as a whole"),
-                "services": several(text("none is stopped")),
+                "services": several(text("what would be stopped meanwhile")),
             }
         )
     },

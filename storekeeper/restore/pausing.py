@@ -20,6 +20,11 @@ REPAIR = "repair"
 _ENDED = "ended"
 
 
+def stopped_for(context: Opened, stores: Iterable[str]) -> list[str]:
+    """The running services that such a repair would stop. Raises Unknown where a supervisor cannot be asked."""
+    return Stoppable.of(context, {}).running() if any(context.stores[name].mends_alone for name in set(stores)) else []
+
+
 @contextmanager
 def services_stopped_for(context: Opened, stores: Iterable[str], plan: str) -> Iterator[None]:
     """Stop the stack's services while the block runs, where one of these stores can only be mended while nobody uses it.
@@ -27,11 +32,11 @@ def services_stopped_for(context: Opened, stores: Iterable[str], plan: str) -> I
     `plan` is the repair's, for whoever finds the journal. Raises Unknown where a supervisor cannot be asked, Failed where a service does
     not stop, or does not start again: the journal stays open then, and `resume` tries again.
     """
-    stoppable = Stoppable.of(context, {})
-    running = stoppable.running() if any(context.stores[name].mends_alone for name in set(stores)) else []
+    running = stopped_for(context, stores)
     if not running:
         yield
         return
+    stoppable = Stoppable.of(context, {})
     journal = Journal.create(context.state, _facts(context, plan))
     journal.write(Step.STOPPING, running=running)
     interruption = Interruption()

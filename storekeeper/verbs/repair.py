@@ -14,7 +14,7 @@ from storekeeper.consistency.repairing import Repairing, refuse_beyond_brake
 from storekeeper.host import clock, space
 from storekeeper.outcomes import Outcome, Problem, Refused, Severity, Unknown
 from storekeeper.restore.journal import journals, refuse_unfinished
-from storekeeper.restore.pausing import services_stopped_for
+from storekeeper.restore.pausing import services_stopped_for, stopped_for
 from storekeeper.sets.context import Opened
 from storekeeper.sets.scratch import scratch_directory
 from storekeeper.verbs.check import CheckRequest, chosen, looked
@@ -201,6 +201,8 @@ def _advice(context: Opened, made: Plan) -> Sequence[Problem]:
     if made.removals:
         said = f"{sum(made.removals.values()):,} entries of {sum(made.documents.values()):,} documents would be removed"
         advice.append(Problem(said, Severity.INFO, next=f"storekeeper repair apply {stack} {made.id}"))
+        if services := stopped_for(context, made.removals):
+            advice.append(Problem(f"stopped meanwhile: {', '.join(services)}", Severity.INFO))
     if made.document["waiting"]:
         said = f"{made.document['waiting']:,} were seen for the first time less than the grace ago, and wait"
         advice.append(Problem(said, Severity.INFO))

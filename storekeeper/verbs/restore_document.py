@@ -16,7 +16,7 @@ from storekeeper.consistency.plans import Making
 from storekeeper.host import clock, space
 from storekeeper.outcomes import Failed, Problem, Refused, Severity, StorekeeperError, Unknown, naming, said_by_the_system
 from storekeeper.restore.journal import journals, refuse_unfinished
-from storekeeper.restore.pausing import services_stopped_for
+from storekeeper.restore.pausing import services_stopped_for, stopped_for
 from storekeeper.sets.context import Context
 from storekeeper.sets.copies import opened_copy
 from storekeeper.sets.manifest import Manifest
@@ -60,7 +60,7 @@ def restore_document(context: Context, request: DocumentRequest) -> Report:
             found = bringing.compared(rule, request.document, token, context.stores, open_copies, context.progress)
         told = {"set": entry.id, "document": request.document, "rule": name, "places": [_told(each) for each in found]}
         if request.plan:
-            return Report({"plan": {**told, "stores": {}, "services": []}})
+            return Report({"plan": {**told, "stores": {}, "services": stopped_for(context, open_copies)}})
         if not any(each.matched.rest or each.matched.beyond for each in found):
             same = Problem(f"document {request.document[:80]!r} is live as the set holds it: nothing was changed", Severity.INFO)
             return Report({**told, "repair": None, "back": None}, [same])

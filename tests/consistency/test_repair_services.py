@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from storekeeper.consistency.bringing import Bringing
 from storekeeper.consistency.plans import Scope
 from storekeeper.consistency.repairing import Repairing
 from storekeeper.outcomes import Failed, Refused
@@ -16,6 +18,8 @@ from storekeeper.restore.journal import unfinished
 from storekeeper.sets.context import Context
 from storekeeper.stack.loader import load_stack
 from storekeeper.verbs import repair
+from storekeeper.verbs.backup import backup
+from storekeeper.verbs.restore_document import DocumentRequest, restore_document
 from storekeeper.verbs.resume import resume
 from tests.harness.maestro import Maestro
 from tests.harness.program import Program
@@ -47,7 +51,9 @@ def planned(context: Context) -> str:
 
 
 def test_services_are_stopped_for_the_chunks_of_an_embedded_directory_and_run_again(context: Context, service: Service) -> None:
-    name, before = planned(context), service.pid
+    plan, before = repair.plan(context, Scope(at_once=True)), service.pid
+    assert "stopped meanwhile: application" in [each.message for each in plan.problems]
+    name = str(plan.result["plan"]["id"])
     done = repair.apply(context, name, None)
     assert done.result["removed"]["vectors"] > 0
     assert service.is_running()
@@ -97,6 +103,33 @@ def test_control_without_a_journal_a_kill_leaves_services_stopped(context: Conte
     assert in_child(naive) == -signal.SIGKILL
     assert "no restore of maestro is open" in resume(context).problems[0].message
     assert not service.is_running()
+
+
+@pytest.mark.fault("F15")
+def test_services_are_stopped_while_a_document_comes_back_and_run_again_whatever_happens(
+    context: Context, service: Service, application: Maestro, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backup(context)
+    for lost in (application.delete_chunks, application.delete_metadata):
+        lost("doc-00004")
+    request = DocumentRequest("latest", "doc-00004")
+
+    plan = restore_document(context, replace(request, plan=True)).result["plan"]
+    assert (plan["services"], service.is_running()) == (["application"], True)
+
+    def fail(_: Bringing) -> None:
+        assert not service.is_running()
+        raise Failed("the disk is full")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Bringing, "apply", fail)
+        with pytest.raises(Failed, match="the disk is full"):
+            restore_document(context, request)
+    assert service.is_running()
+    before = service.pid
+    told = {each["place"]: each["change"] for each in restore_document(context, request).result["places"]}
+    assert told["vectors/research_papers_dense"] == "put back"
+    assert (service.is_running(), service.pid != before) == (True, True)
 
 
 def test_while_an_undeclared_program_uses_the_directory_nothing_is_removed(context: Context, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import pytest
 
 from storekeeper.cli.progress import LineProgress, PlainProgress
 from storekeeper.cli.render.layout import Cell, Paint, pasteable, printable, size, span, table, wrapped
+from storekeeper.cli.render.restore import plan as restore_plan
 from storekeeper.cli.render.sets import listing, prune
 from storekeeper.cli.render.status import status
 from tests.harness.program import CHECKOUT, Program
@@ -257,3 +258,12 @@ def test_progress_on_a_terminal_is_one_line_redrawn():
     assert text.endswith("\n")
     assert all(len(part) <= 79 for part in text.replace("\x1b[K", "").replace("\n", "").split("\r"))
     assert "100 B of 100 B" in text
+
+
+def test_the_plan_of_a_document_says_which_services_are_stopped_meanwhile() -> None:
+    place = {"place": "main/query", "store": "main", "now": 0, "after": 1, "change": "put back", "differs": []}
+    found = {"set": "20260101T000000Z-000001", "document": "d", "rule": "r", "places": [place], "stores": {}}
+    document = {"stack": "demo", "host": "prod", "verb": "restore", "problems": []}
+    for services, said in (([], []), (["backend", "worker"], ["  stopped meanwhile: backend, worker"])):
+        lines = restore_plan({**document, "result": {"plan": {**found, "services": services}}}, Paint(on=False))
+        assert [line for line in lines if "stopped" in line] == said

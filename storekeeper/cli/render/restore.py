@@ -29,7 +29,8 @@ def plan(document: Document, paint: Paint) -> list[str]:
     found, where = document["result"]["plan"], f"{document['stack']} on {document['host']}"
     if "places" in found:
         headline = f"{where}: document {short(found['document'])} out of set {found['set']}, nothing was changed yet"
-        return [paint(headline, "bold"), "", *_places(found, paint)]
+        stopped = ["", f"  stopped meanwhile: {joined(found['services'])}"] if found["services"] else []
+        return [paint(headline, "bold"), "", *_places(found, paint), *stopped]
     return foreseen(found, where, paint, is_reset=document["verb"] == "reset")
 
 
