@@ -105,6 +105,21 @@ def test_a_session_that_holds_locks_for_long_is_named(server: Server) -> None:
         assert [each for each in examining.examine(asking, {}, long_s=600).flaws if each.kind == "session"] == []
 
 
+@pytest.mark.usefixtures("database")
+@pytest.mark.parametrize("granted", [False, True])
+def test_a_role_that_is_not_told_of_others_transactions_says_so(server: Server, granted: bool) -> None:
+    server.run("drop role if exists looker")
+    server.run("create role looker login; grant pg_read_all_data to looker" + ("; grant pg_read_all_stats to looker" if granted else ""))
+    with server.connect("app", application_name="old report") as holder, server.connect("app", user="looker") as asking:
+        holder.execute("begin")
+        holder.execute("select count(*) from things")
+        time.sleep(1.2)
+        found = examining.examine(asking, {}, long_s=1.0)
+        asking.rollback()
+    unseen = [each for each in found.notes if "since when cannot be seen: grant this role pg_read_all_stats" in each]
+    assert (len(unseen), len([each for each in found.flaws if each.kind == "session"])) == ((0, 1) if granted else (1, 0))
+
+
 def heap_of(server: Server, relation: str) -> Path:
     return server.data / str(server.ask(f"select pg_relation_filepath('{relation}')", "app"))
 

@@ -37,6 +37,11 @@ from pg_stat_activity a
 where a.datname = current_database() and a.pid <> pg_backend_pid() and a.xact_start < now() - make_interval(secs => %s)
     and exists (select from pg_locks l where l.pid = a.pid and l.granted and l.locktype = 'relation')
 order by a.xact_start"""
+# Whose transactions began when, a role without pg_read_all_stats is not told (postgresql.org/docs/current/monitoring-stats.html).
+_UNSEEN = """
+select count(distinct a.pid) from pg_stat_activity a join pg_locks l on l.pid = a.pid and l.granted and l.locktype = 'relation'
+where a.datname = current_database() and a.xact_start is null and not pg_has_role('pg_read_all_stats', 'usage')
+    and not pg_has_role(a.usesysid, 'usage')"""
 _TREES = """
 select c.oid, n.nspname, c.relname from pg_index i join pg_class c on c.oid = i.indexrelid join pg_am m on m.oid = c.relam
 join pg_namespace n on n.oid = c.relnamespace
@@ -63,6 +68,9 @@ def examine(connection: Connection, indexes: Mapping[str, Sequence[object]], lon
             found.add("index", problem, table, _psql(connection, _made(connection, table, columns)))
     for each in _sessions(connection, long_s):
         found.add("session", each)
+    if unseen := int(value(connection, _UNSEEN)):
+        said = f"{unseen:,} sessions of other roles hold locks, and since when cannot be seen: grant this role pg_read_all_stats"
+        found.notes.append(said)
     _check_trees(connection, found)
     return found
 
