@@ -35,6 +35,14 @@ class Tally:
     chunks: Counter[str] = field(default_factory=Counter)  # by place, where it counts any
     unknown_states: set[str] = field(default_factory=set)
 
+    def add(self, other: Tally) -> None:
+        """What was counted of other documents."""
+        self.documents += other.documents
+        self.in_flight += other.in_flight
+        self.held += other.held
+        self.chunks += other.chunks
+        self.unknown_states |= other.unknown_states
+
 
 @dataclass(frozen=True)
 class Stream:

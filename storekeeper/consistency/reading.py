@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from datetime import datetime
 from pathlib import Path
 
+from storekeeper.consistency.clearing import Clearing
 from storekeeper.consistency.comparison import Comparison, Tally
 from storekeeper.consistency.findings import Finding
 from storekeeper.consistency.keeping import Compared, Figures, Keeping, Read
@@ -141,7 +142,9 @@ class Reading:
 
     def _compared(self, rule: Rule, authority: Read, replicas: Sequence[Read]) -> Iterator[Finding]:
         comparison = Comparison(rule.states, rule.grace, self.at)
-        yield from comparison.findings(authority, replicas)
+        clearing = Clearing(self._work / f"{self._name}.odd", rule.states, authority, replicas)
+        yield from comparison.findings(*clearing.doubtful())
+        comparison.tally.add(clearing.tally)
         self.tally, self._until = comparison.tally, comparison.until
         self.figures = _figures(authority, comparison.tally, replicas)
         if comparison.tally.unknown_states:

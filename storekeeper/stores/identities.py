@@ -13,6 +13,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,8 +21,11 @@ from storekeeper.outcomes import Failed, Refused, Unknown
 
 LONGEST_ID = 64_000  # bytes
 _CACHE_KB = 8_192
-_GIVEN = b"="  # before an owner, so that none and an empty one differ in a key, which knows no null
+GIVEN = b"="  # before an owner, so that none and an empty one differ in a key, which knows no null
 _IN_ORDER = "select key, owner, state, at, chunks from found order by key, owner, number"
+_AMONG = (
+    "select found.key, owner, state, at, chunks from some.{} some cross join found on found.key = some.key order by some.key, owner, number"
+)
 _MOST_STATES = 50
 _MOST_CHUNKS = 1 << 40
 _LATEST_SECOND = 100_000_000_000  # a number beyond counts milliseconds (the year 5138 in seconds)
@@ -105,18 +109,24 @@ class Remarks:
     ends: tuple[str, ...] = ()
 
 
-def identity(columns: tuple[str, ...], values: Iterable[object]) -> Identity | None:
-    """A row of a source as an identity; None where its id is null. Raises Unknown for an id that is no text or number."""
-    found = dict(zip(columns, values, strict=False))
-    if found["id"] is None:
-        return None
-    return Identity(
-        text_of(found["id"]),
-        _optional(found.get("owner")),
-        _optional(found.get("state")),
-        moment_of(found.get("at")),
-        count_of(found.get("chunks")),
-    )
+def identities(columns: Sequence[str], rows: Iterable[Sequence[object]], remarks: Remarks) -> Iterator[Identity]:
+    """The rows of a source, whose columns are these, the id first. One whose id is null is nameless, and told in the remarks.
+
+    Raises Unknown for an id that is no text or number.
+    """
+    there = {column: number for number, column in enumerate(columns)}
+    owner, state, at, chunks = (there.get(column) for column in ("owner", "state", "at", "chunks"))
+    for row in rows:
+        if row[0] is None:
+            remarks.nameless += 1
+            continue
+        yield Identity(
+            text_of(row[0]),
+            None if owner is None else owner_of(row[owner]),
+            None if state is None else owner_of(row[state]),
+            None if at is None else moment_of(row[at]),
+            None if chunks is None else count_of(row[chunks]),
+        )
 
 
 def text_of(value: object) -> str:
@@ -131,24 +141,41 @@ def text_of(value: object) -> str:
     return text
 
 
-def _optional(value: object) -> str | None:
+def owner_of(value: object) -> str | None:
+    """The same of an owner or a state, which may be null, and is mostly one of a few."""
+    if type(value) is int:
+        return _digits(value)
     return None if value is None else text_of(value)
+
+
+@lru_cache(maxsize=10_000)
+def _digits(number: int) -> str:
+    return text_of(number)
 
 
 def moment_of(value: object) -> datetime | None:
     """A time as applications keep it: ISO 8601 text, in UTC where it names no zone; seconds or milliseconds since 1970. None for null
     and for what is no time.
     """
+    if type(value) is str and value[4:5] == "-":  # as in 2026-01-01: no number
+        try:
+            return _in_utc(datetime.fromisoformat(value.strip()))
+        except (ValueError, OverflowError):
+            return None
     if isinstance(value, datetime):
-        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+        return _in_utc(value)
     with contextlib.suppress(ValueError, OverflowError, OSError):
         if isinstance(value, str):
             with contextlib.suppress(ValueError):
                 return moment_of(float(value))
-            return moment_of(datetime.fromisoformat(value.strip()))
+            return _in_utc(datetime.fromisoformat(value.strip()))
         if isinstance(value, int | float) and not isinstance(value, bool):
             return datetime.fromtimestamp(value / 1000 if abs(value) > _LATEST_SECOND else value, UTC)
     return None
+
+
+def _in_utc(moment: datetime) -> datetime:
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 
 def count_of(value: object) -> int | None:
@@ -198,9 +225,11 @@ class Sorted:
     def __enter__(self) -> Sorted:
         self._path.unlink(missing_ok=True)
         try:
-            with _with_room(self._path):
+            with with_room(self._path):
                 self._connection = _scratch(self._path)
                 _fill(self._connection, self._found)
+                self._connection.execute("commit")
+                self._connection.execute("pragma shrink_memory")  # several are open at once, and each is read from the file
         except BaseException:
             self.__exit__()
             raise
@@ -213,18 +242,31 @@ class Sorted:
         self._path.unlink(missing_ok=True)
 
     def keep(self, path: Path) -> None:
-        """Keep them beyond the block, in a file that is not there yet; `Kept` reads it. Raises OSError, or Failed without room."""
-        with _with_room(self._path):
-            if self._open.in_transaction:
-                self._open.execute("commit")
+        """Keep them beyond the block, in a file that is not there yet; `Kept` reads it. Raises OSError."""
         try:
             os.link(self._path, path)
         except OSError:  # another file system
             shutil.copyfile(self._path, path)
 
+    @property
+    def path(self) -> Path:
+        """The file that they are in: a table `found` with what is compared, of which a key is an id's bytes."""
+        return self._path
+
     def __iter__(self) -> Iterator[Identity]:
-        with _with_room(self._path):
-            for key, owner, state, at, chunks in self._open.execute(_IN_ORDER):
+        return self._read(_IN_ORDER)
+
+    def among(self, path: Path, table: str) -> Iterator[Identity]:
+        """In order, those whose ids stand in the column `key` of a table in another file."""
+        self._open.execute("attach ? as some", (str(path),))
+        try:
+            yield from self._read(_AMONG.format(table))
+        finally:
+            self._open.execute("detach some")
+
+    def _read(self, query: str) -> Iterator[Identity]:
+        with with_room(self._path):
+            for key, owner, state, at, chunks in self._open.execute(query):
                 moment = None if at is None else datetime.fromisoformat(at)
                 yield Identity(
                     _decoded(key), _decoded(owner[1:]) if owner else None, None if state is None else _decoded(state), moment, chunks
@@ -253,7 +295,7 @@ class Kept(Sorted):
         super().__init__((), path.parent, path.stem)
 
     def __enter__(self) -> Kept:
-        with _with_room(self._path):
+        with with_room(self._path):
             self._connection = sqlite3.connect(f"{self._path.as_uri()}?mode=ro&immutable=1", uri=True)
         return self
 
@@ -264,7 +306,7 @@ class Kept(Sorted):
 
 
 @contextlib.contextmanager
-def _with_room(path: Path) -> Iterator[None]:
+def with_room(path: Path) -> Iterator[None]:
     try:
         yield
     except sqlite3.Error as error:
@@ -284,12 +326,13 @@ def _scratch(path: Path) -> sqlite3.Connection:
 
 
 def _fill(connection: sqlite3.Connection, found: Iterable[Identity]) -> None:
+    encoded, utf8, how = str.encode, "utf-8", "surrogateescape"  # as key_of, without a call for each
     rows = (
         (
-            key_of(document),
-            b"" if owner is None else _GIVEN + key_of(owner),
+            encoded(document, utf8, how),
+            b"" if owner is None else GIVEN + encoded(owner, utf8, how),
             number,
-            None if state is None else key_of(state),
+            None if state is None else encoded(state, utf8, how),
             None if at is None else at.isoformat(),
             chunks,
         )

@@ -14,7 +14,7 @@ from typing import Any
 from storekeeper.outcomes import Unknown
 from storekeeper.stores.chroma.catalogue import Catalogue, Collection, open_catalogue
 from storekeeper.stores.chroma.rows import Metadata, metadata_after
-from storekeeper.stores.identities import CollectionSource, Identity, Remarks, text_of
+from storekeeper.stores.identities import CollectionSource, Identity, Remarks, owner_of, text_of
 
 _VALUE = (
     "coalesce({0}.string_value, {0}.int_value, {0}.float_value, {0}.bool_value), {0}.float_value is not null or {0}.bool_value is not null"
@@ -52,14 +52,14 @@ def read(catalogue: Catalogue, source: CollectionSource, remarks: Remarks) -> It
     collection = collection_of(catalogue, source.collection)
     if collection.metadata is None:
         return
-    words = {"key": source.key, "owner": source.owner or "", "segment": collection.metadata.id}
+    words = {"key": source.key, "owner": source.owner, "segment": collection.metadata.id}
     for value, is_no_id, owner, count in catalogue.connection.execute(_STORED, words):
         if value is None:
             remarks.nameless += count
             continue
         if is_no_id:
             raise Unknown(f"collection {collection.key} holds {value!r} as {source.key}, which is no text or whole number")
-        yield Identity(text_of(value), _owner(source, owner), chunks=count)
+        yield Identity(text_of(value), owner_of(owner), chunks=count)
     for document, changes in catalogue.changes(collection, collection.metadata):
         before = _stored(catalogue.connection, {**words, "id": document})
         yield from _moved(before, metadata_after(before, changes), source, remarks)
@@ -87,8 +87,4 @@ def _moved(before: Metadata | None, after: Metadata | None, source: CollectionSo
         if value is None:
             remarks.nameless += count
         else:
-            yield Identity(text_of(value), _owner(source, metadata.get(source.owner or "")), chunks=count)
-
-
-def _owner(source: CollectionSource, value: object) -> str | None:
-    return None if source.owner is None or value is None else text_of(value)
+            yield Identity(text_of(value), owner_of(None if source.owner is None else metadata.get(source.owner)), chunks=count)

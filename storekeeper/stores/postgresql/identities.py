@@ -8,7 +8,7 @@ import psycopg
 from psycopg import sql
 
 from storekeeper.outcomes import Failed, Refused
-from storekeeper.stores.identities import Identity, Remarks, RowsSource, SqlSource, identity
+from storekeeper.stores.identities import Identity, Remarks, RowsSource, SqlSource, identities
 from storekeeper.stores.postgresql.connection import Connection, sentence_of
 
 _AT_ONCE = 2000
@@ -38,14 +38,10 @@ def read(connection: Connection, source: SqlSource | RowsSource, remarks: Remark
             connection.execute("set local search_path to default")
             cursor.itersize = _AT_ONCE
             cursor.execute(query)
+            found = [each.name for each in cursor.description or ()]
             if isinstance(source, SqlSource):
-                source.refuse_other_columns([each.name for each in cursor.description or ()])
-            for row in cursor:
-                each = identity(columns, row)
-                if each is None:
-                    remarks.nameless += 1
-                else:
-                    yield each
+                source.refuse_other_columns(found)
+            yield from identities(columns[: len(found)], cursor, remarks)
     except WRONG as error:
         raise Refused(f"the query does not run: {sentence_of(error)}") from None
     except psycopg.Error as error:

@@ -10,7 +10,7 @@ from pathlib import Path
 from storekeeper.outcomes import Refused, Unknown
 from storekeeper.stores import databases
 from storekeeper.stores.databases import quoted
-from storekeeper.stores.identities import Identity, Remarks, RowsSource, SqlSource, identity
+from storekeeper.stores.identities import Identity, Remarks, RowsSource, SqlSource, identities
 from storekeeper.stores.sqlite.contents import column_of
 
 # What a query may ask SQLite for; it may change nothing, attach nothing and set nothing (sqlite.org/c3ref/c_alter_table.html).
@@ -49,12 +49,7 @@ def read(connection: sqlite3.Connection, source: SqlSource | RowsSource, remarks
     found = [each[0] for each in cursor.description]
     if isinstance(source, SqlSource):
         source.refuse_other_columns(found)
-    for row in cursor:
-        each = identity(columns, row)
-        if each is None:
-            remarks.nameless += 1
-        else:
-            yield each
+    yield from identities(columns[: len(found)], cursor, remarks)
 
 
 def only_reads(action: int, first: str | None, second: str | None, database: str | None, trigger: str | None) -> int:  # noqa: ARG001 - SQLite's

@@ -6,8 +6,42 @@ from tests.harness.mutation import Guard
 
 _UNCHANGED = "tests/consistency/test_unchanged.py::"
 _POSTGRESQL = "tests/stores/test_marks_postgresql.py::"
+_CLEARING = "tests/unit/test_clearing.py::"
 
 COMPARING = (
+    Guard(
+        name="what has another number of chunks is looked at by itself",
+        protects="a document that lost chunks is not counted as one that agrees",
+        cases=("F12",),
+        file="storekeeper/consistency/clearing.py",
+        old="        and (not :counts or m.chunks is null or sum(t.chunks) is m.chunks) end\n",
+        new="        end\n",
+        tests=(
+            _CLEARING + "test_every_kind_of_disagreement_is_left_to_the_comparison[too few]",
+            _CLEARING + "test_the_same_comes_out_as_of_all_documents",
+        ),
+    ),
+    Guard(
+        name="what stands under another owner is looked at by itself",
+        protects="what belongs to somebody else is not counted as agreement",
+        cases=("F4",),
+        file="storekeeper/consistency/clearing.py",
+        old="        min(t.owner) = max(t.owner) and (min(t.owner) in (x'', m.owner) or m.owner = x'')\n",
+        new="        1\n",
+        tests=(
+            _CLEARING + "test_every_kind_of_disagreement_is_left_to_the_comparison[another owner]",
+            _CLEARING + "test_every_kind_of_disagreement_is_left_to_the_comparison[a second owner]",
+        ),
+    ),
+    Guard(
+        name="what the authority does not name is looked at by itself",
+        protects="an orphan is not passed over",
+        cases=("F14",),
+        file="storekeeper/consistency/clearing.py",
+        old="        connection.execute(_UNNAMED)\n",
+        new="",
+        tests=(_CLEARING + "test_every_kind_of_disagreement_is_left_to_the_comparison[nobody's]",),
+    ),
     Guard(
         name="no two places of a rule have one name",
         protects="what is kept of a replica is not taken for the authority, nor the rows of one table for those of another",
