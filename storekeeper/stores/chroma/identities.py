@@ -59,7 +59,7 @@ def read(catalogue: Catalogue, source: CollectionSource, remarks: Remarks) -> It
             continue
         if is_no_id:
             raise Unknown(f"collection {collection.key} holds {value!r} as {source.key}, which is no text or whole number")
-        yield Identity(text_of(value), owner_of(owner), chunks=count)
+        yield Identity(text_of(value), owner_of(owner), None, None, count)
     for document, changes in catalogue.changes(collection, collection.metadata):
         before = _stored(catalogue.connection, {**words, "id": document})
         yield from _moved(before, metadata_after(before, changes), source, remarks)

@@ -84,17 +84,18 @@ class Pattern:
     def _below(self, tree: Tree, scope: Scope, directory: str, depth: int, known: dict[str, str]) -> Iterator[tuple[str, str, str | None]]:
         name, is_last = self.names[depth], depth == len(self.names) - 1
         matching, is_covered = _compiled(name), directory != "" and scope.covers(directory)  # and all that is in it
+        named = matching.groupindex
         for each in _matching(tree, directory, name, is_last=is_last):
             if (found := matching.fullmatch(each)) is None:
                 continue
             path = joined(directory, each)
             if scope.leaves_out(path) or not (is_covered or _leads_into(scope, path, is_last=is_last)):
                 continue
-            words = {**known, **found.groupdict()}
             if is_last:
-                yield path, words["id"], words.get("owner")
+                document = found["id"] if "id" in named else known["id"]
+                yield path, document, found["owner"] if "owner" in named else known.get("owner")
             else:
-                yield from self._below(tree, scope, path, depth + 1, words)
+                yield from self._below(tree, scope, path, depth + 1, {**known, **found.groupdict()})
 
 
 def _leads_into(scope: Scope, path: str, *, is_last: bool) -> bool:
