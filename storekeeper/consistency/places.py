@@ -68,7 +68,8 @@ def _expanded(declared: Authority | Replica, replica: int | None) -> Iterator[Pl
     elif declared.query is not None:
         exact = "columns" in declared.model_fields_set
         source = SqlSource(declared.query, tuple(declared.columns), exact)
-        yield _place(declared.store, source, replica, counts="chunks" in declared.columns)
+        place = _place(declared.store, source, replica, counts="chunks" in declared.columns)
+        yield replace(place, label=declared.rows[0].table) if declared.rows else place
     elif declared.rows:
         yield _place(declared.store, RowsSource(declared.rows[0].table, declared.rows[0].key), replica, counts=False)
     for collection in declared.collections:

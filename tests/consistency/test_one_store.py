@@ -45,7 +45,7 @@ consistency:
         columns: [id]
         rows: [{{table: notes, key: document}}]
 """
-NAMES = ["main/query", "main/query 2", "main/query 3"]
+NAMES = ["main/documents", "main/chunks", "main/notes"]
 
 
 @pytest.fixture
@@ -82,6 +82,12 @@ def test_no_two_places_of_a_rule_have_one_name() -> None:
     declared = {"authority": {**query, "columns": ["id"]}, "replicas": [query, {**query, "store": "other"}, query]}
     rule = Rule.model_validate_json(json.dumps(declared))
     assert [place.name for place in places_of(rule)] == ["main/query", "main/query 2", "other/query", "main/query 3"]
+
+
+def test_a_place_whose_rows_are_declared_is_named_by_their_table() -> None:
+    rows = {"store": "main", "query": "select id from documents", "rows": [{"table": "documents", "key": "id"}]}
+    rule = Rule.model_validate_json(json.dumps({"authority": {**rows, "columns": ["id"]}, "replicas": [rows]}))
+    assert [place.name for place in places_of(rule)] == ["main/documents", "main/documents 2"]
 
 
 def test_each_place_is_counted_as_its_own(program: Program) -> None:

@@ -26,7 +26,8 @@ from tests.harness.postgresql import Server, start_server
 from tests.harness.program import CHECKOUT, Ended, Program, hold_to
 
 STACK_FILE = Path(__file__).parents[2] / "inventories/stacks/rag.yml"
-RECORDS, UPLOADS = "records/query", "uploads/{owner}/{id}.pdf"
+DOCUMENTS, PIECES, UPLOADS = "records/documents", "records/chunks", "uploads/{owner}/{id}.pdf"
+CITATIONS = "records/query 2"
 CHUNKS = 3
 SCHEMA = """
 create table {schema}.documents (id {id} primary key, account text not null, status text not null, updated_at {at}, chunk_count int);
@@ -199,7 +200,7 @@ def test_an_application_whose_stores_agree_has_no_finding(program: Program) -> N
     assert (rule["documents"], rule["counts"]["in_flight"], rule["findings"]) == (14, 2, [])
     assert rule["stats"]["owners"] == 3
     assert rule["stats"]["states"] == {"ready": 12, "indexing": 1, "uploaded": 1}
-    assert rule["stats"]["places"][RECORDS] == {"documents": 12, "chunks": 12 * CHUNKS}
+    assert rule["stats"]["places"][PIECES] == {"documents": 12, "chunks": 12 * CHUNKS}
     assert rule["stats"]["places"][UPLOADS] == {"documents": 13, "chunks": None}
 
 
@@ -220,16 +221,16 @@ def test_each_kind_of_disagreement_is_found_and_nothing_else(program: Program, a
     ended = check(program)
     assert findings(ended) == sorted(
         [
-            ("orphan", RECORDS, named(1)),
+            ("orphan", PIECES, named(1)),
             ("orphan", UPLOADS, named(1)),
-            ("missing", RECORDS, named(2)),
+            ("missing", PIECES, named(2)),
             ("missing", UPLOADS, named(3)),
-            ("partial", RECORDS, named(4)),
-            ("foreign", RECORDS, named(5)),
+            ("partial", PIECES, named(4)),
+            ("foreign", PIECES, named(5)),
             ("foreign", UPLOADS, named(6)),
-            ("leftover", RECORDS, named(20)),
+            ("leftover", PIECES, named(20)),
             ("leftover", UPLOADS, named(20)),
-            ("orphan", RECORDS, named(22)),
+            ("orphan", PIECES, named(22)),
         ]
     )
     assert ended.code == 4
@@ -241,7 +242,7 @@ def test_chunks_of_two_accounts_are_those_of_the_owner_and_foreign_ones(program:
     application.run(
         f"update chunks set account = 'account 9' where id in (select id from chunks where document_id = '{document}' order by id limit 2)"
     )
-    assert findings(check(program)) == [("foreign", RECORDS, document), ("partial", RECORDS, document)]
+    assert findings(check(program)) == [("foreign", PIECES, document), ("partial", PIECES, document)]
 
 
 @every_shape
@@ -254,17 +255,17 @@ def test_an_answer_that_cites_a_document_that_is_gone_is_an_orphan(program: Prog
     hold_to(program.answer("check", "rag", "--rule", "citations"), 0, "ok")
     application.run(f"delete from documents where id = '{application.shape.named(1)}'")
     ended = program.answer("check", "rag", "--rule", "citations")
-    assert findings(ended, "citations") == [("orphan", RECORDS, application.shape.named(1))]
+    assert findings(ended, "citations") == [("orphan", CITATIONS, application.shape.named(1))]
 
 
 def test_a_document_that_no_answer_cites_is_none_that_is_missing(program: Program, application: Rag) -> None:
     application.run(f"insert into answers (sources) values ('{json.dumps({'documents': [application.shape.named(2), 'gone']})}')")
-    assert findings(program.answer("check", "rag", "--rule", "citations"), "citations") == [("orphan", RECORDS, "gone")]
+    assert findings(program.answer("check", "rag", "--rule", "citations"), "citations") == [("orphan", CITATIONS, "gone")]
     stack = yaml.safe_load(application.stack_file())
     del stack["consistency"]["citations"]["replicas"][0]["optional"]
     program.declare(yaml.safe_dump(stack), "rag")
     found = findings(program.answer("check", "rag", "--rule", "citations"), "citations")
-    assert ("missing", RECORDS, application.shape.named(1)) in found  # the control
+    assert ("missing", PIECES, application.shape.named(1)) in found  # the control
     assert len(found) == 14  # thirteen that no answer cites, and the orphan
 
 
@@ -326,7 +327,7 @@ def test_a_query_that_writes_or_is_wrong_is_unknown_with_a_sentence_and_changes_
     authority = {"store": "records", "query": query, **({} if case in THAT_WRITE else {"columns": COLUMNS})}
     program.declare(application.stack_file(authority=authority), "rag")
     ended = check(program)
-    hold_to(ended, 3, "unknown", f"{RECORDS} cannot be read, so nothing is known of it: ", sentence)
+    hold_to(ended, 3, "unknown", "records/query cannot be read, so nothing is known of it: ", sentence)
     assert "cut off" not in ended.err
     assert findings(ended) == []
     assert [application.ask(each) for each in (COUNT, LAST)] == before
@@ -383,13 +384,13 @@ def locked(application: Rag, table: str) -> Iterator[None]:
 
 
 @pytest.mark.fault("F1", "A14")
-@pytest.mark.parametrize("table", ["documents", "chunks"])
-def test_a_locked_table_is_unknown_within_its_bound_and_never_empty(program: Program, application: Rag, table: str) -> None:
+@pytest.mark.parametrize(("table", "place"), [("documents", DOCUMENTS), ("chunks", PIECES)], ids=["documents", "chunks"])
+def test_a_locked_table_is_unknown_within_its_bound_and_never_empty(program: Program, application: Rag, table: str, place: str) -> None:
     application.file_of(3).unlink()
     with locked(application, table):
         ended, seconds = hurried(program, "check", "rag", "--rule", "documents")
     document = hold_to(ended, 3, "unknown", "lock timeout")
-    assert document["result"]["rules"]["documents"]["unread"] == [RECORDS]
+    assert document["result"]["rules"]["documents"]["unread"] == [place]
     # What can be compared is: the authority and the files, where the chunks alone are locked.
     assert findings(ended) == ([] if table == "documents" else [("missing", UPLOADS, application.shape.named(3))])
     assert seconds < 15
@@ -466,4 +467,4 @@ def test_a_table_that_is_gone_is_unknown_and_an_empty_one_is_empty(program: Prog
     application.run("alter table chunks rename to former")
     hold_to(check(program), 3, "unknown", 'the query does not run: relation "chunks" does not exist')
     application.run("alter table former rename to chunks; delete from chunks")
-    assert [each[:2] for each in findings(check(program))] == [("missing", RECORDS)] * 12
+    assert [each[:2] for each in findings(check(program))] == [("missing", PIECES)] * 12

@@ -72,7 +72,7 @@ def test_a_document_that_is_gone_comes_back_whole_and_can_be_taken_away_again(
     result = hold_to(program.answer(*RESTORE, "--yes"), 0, "ok")["result"]
     assert set(places(result).values()) == {"put back"}
     assert {each["place"]: each["after"] for each in result["places"]} == {
-        "main/query": 2,
+        "main/documents": 2,
         "metadata/processed_documents": 1,
         "vectors/research_papers_dense": 3,
         "vectors/research_papers_sparse": 3,
@@ -95,7 +95,7 @@ def test_a_document_that_is_live_and_different_is_shown_replaced_and_brought_bac
     bytes_before = application.vectors.joinpath("chroma.sqlite3").read_bytes()
     plan = hold_to(program.answer(*RESTORE, "--plan"), 0, "ok")["result"]["plan"]
     assert places(plan) == {
-        "main/query": "replaced",
+        "main/documents": "replaced",
         "metadata/processed_documents": "replaced",
         "vectors/research_papers_dense": "replaced",
         "vectors/research_papers_sparse": "same",
@@ -104,7 +104,7 @@ def test_a_document_that_is_live_and_different_is_shown_replaced_and_brought_bac
         "papers/processed/metadata/{id}.json": "same",
     }
     told = {each["place"]: each["differs"] for each in plan["places"]}
-    assert told["main/query"] == [
+    assert told["main/documents"] == [
         "documents: another processing_status, title",
         "document_group_association: not in the set",
     ]

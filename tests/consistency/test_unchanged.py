@@ -25,7 +25,7 @@ from tests.harness.program import Program, hold_to
 
 MARKDOWN = "papers/processed/markdown/{id}.md"
 ALL = {
-    "main/query",
+    "main/documents",
     "metadata/processed_documents",
     *(f"vectors/{each}" for each in COLLECTIONS),
     "papers/raw_pdfs/{id}_*",
@@ -231,7 +231,7 @@ def test_a_query_that_asks_the_time_is_asked_each_time(program: Program, declare
     declare(authority={"store": "main", "query": query})
     settle()
     look(program)
-    assert set(look(program)["unchanged"]) == ALL - {"main/query"}
+    assert set(look(program)["unchanged"]) == ALL - {"main/documents"}
 
 
 @pytest.mark.parametrize(
