@@ -651,13 +651,23 @@ MIGRATION_TOLD = record(
     "of `current` and `history`",
 )
 
+_MADE = {
+    "stores": several(text("a store"), "the databases that are left without any table"),
+    "command": text("the declared `upgrade`, which makes the schema"),
+}
+_LIVE_SCHEMA = "every store keeps its own schema"
+RESET = record({**RESTORED, "schema": or_null(record({**_MADE, "applied": _APPLIED}), _LIVE_SCHEMA)})
+RESET_PLAN = record(
+    {"plan": record({**PLAN["properties"]["plan"]["properties"], "schema": or_null(record(_MADE), _LIVE_SCHEMA)})}, "with `--plan` only"
+)
+
 RESULTS: dict[str, list[Schema]] = {
     "backup": [record({"set": SET, "retention": or_null(record(PRUNED, "what retention did afterwards"), "it could not end")})],
     "list": [record({"sets": several(SET, "oldest first")})],
     "verify": [LOOKED_AT],
     "prove": [PROVED],
     "restore": [record(RESTORED), PLAN, DOCUMENT_RESTORED, DOCUMENT_PLAN],
-    "reset": [record(RESTORED), PLAN],
+    "reset": [RESET, RESET_PLAN],
     "recover": [record({**RESTORED, "rescued": RESCUED}), RECOVERY_PLAN],
     "migrate": [MIGRATED, MIGRATION_PLAN, MIGRATION_TOLD],
     "resume": [

@@ -27,7 +27,7 @@ Owners = dict[str, tuple[int, int]]  # by path
 
 def refuse_unless_there(stack: Stack) -> None:
     """Raises Refused for the first declared command that could not even be started. Runs nothing."""
-    for command in stack.after_reset:
+    for command in stack.once_emptied:
         commands.refuse_unless_there(command)
 
 
@@ -127,7 +127,7 @@ def _below(path: str) -> Iterator[tuple[str, os.stat_result]]:
 
 def recorded(stack: Stack) -> Sequence[dict[str, object]]:
     """As a journal keeps them: what was declared when the reset began is what is done."""
-    return [command.model_dump(mode="json") for command in stack.after_reset]
+    return [command.model_dump(mode="json", exclude={"arguments"}) for command in stack.once_emptied]
 
 
 def read(facts: Sequence[Mapping[str, object]]) -> list[DeclaredCommand]:

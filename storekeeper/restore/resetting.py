@@ -1,4 +1,4 @@
-"""A reset: all stores of a stack switched to their own schema with nothing in it, or none of them.
+"""A reset: all stores of a stack switched to their own schema with nothing in it, or to one that migrations make, or none of them.
 
 It is the walk of a restore. What it switches to is made from the live stores, which are only read for that, in the form of a set.
 """
@@ -14,7 +14,8 @@ from typing import Any
 from storekeeper.host import clock, durable, space
 from storekeeper.host.space import FileSystem
 from storekeeper.outcomes import Problem, Refused, Severity, naming
-from storekeeper.restore import commands
+from storekeeper.restore import bare, commands
+from storekeeper.restore.bare import Bare
 from storekeeper.restore.interruption import Interruption
 from storekeeper.restore.made import recorded
 from storekeeper.restore.plan import (
@@ -54,6 +55,7 @@ class ResetPlan:
 
     foreseen: Mapping[str, Foresight]
     live: Live
+    bare: Bare | None
     stops: tuple[str, ...]
     file_systems: tuple[FileSystem, ...]
     problems: tuple[Problem, ...]
@@ -61,13 +63,21 @@ class ResetPlan:
     def to_json(self) -> dict[str, Any]:
         stores = told_stores(self.live, self.foreseen)
         space_by_mount = told_space(self.file_systems)
-        return {"set": None, "stores": stores, "services": list(self.stops), "space": space_by_mount, "disagreements": {}}
+        return {
+            "set": None,
+            "stores": stores,
+            "services": list(self.stops),
+            "space": space_by_mount,
+            "disagreements": {},
+            "schema": self.bare and self.bare.to_json(),
+        }
 
 
 def reset_stores(context: Context, request: RestoreRequest) -> Restored:
     """Empty all stores that are there, or say what that would do (`request.plan`).
 
-    Raises everything that a restore raises, and Refused where a declared command could not be run, or no store is there.
+    Raises everything that a restore raises, and Refused where a declared command could not be run, no store is there, or one is absent
+    whose schema the migrations were to make.
     """
     commands.refuse_unless_there(context.stack)
     live = look_at_live(context, request)
@@ -80,6 +90,7 @@ def reset_stores(context: Context, request: RestoreRequest) -> Restored:
     with _emptied(context, stores, live) as emptied:  # after the safety set: what it holds is what the schema is taken from
         foresee_all(stores, emptied.path, emptied.records, live)
         facts = {"set": None, "stores": list(stores), "undoes": None, "after": list(commands.recorded(context.stack))}
+        facts |= {"bare": list(context.stack.left_bare)}
         journal = begin(context, RESET, safety, live, facts)
         walk = Walk(context, journal, Interruption())
         try:
@@ -88,20 +99,29 @@ def reset_stores(context: Context, request: RestoreRequest) -> Restored:
             raise walk.undo(error) from error
     walk.finish()
     late = [note for note in raw_notes(live) if note not in plan.problems]
-    return Restored(ended(context, journal, walk), (*plan.problems, *late, *old_side_notes(journal)))
+    schema, moved = _made(plan.bare, walk)
+    return Restored({**ended(context, journal, walk), "schema": schema}, (*plan.problems, *late, *moved, *old_side_notes(journal)))
+
+
+def _made(foreseen: Bare | None, walk: Walk) -> tuple[dict[str, Any] | None, Sequence[Problem]]:
+    """What the result says of a schema that migrations have made, and what to say beside it."""
+    if foreseen is None:
+        return None, ()
+    return {**foreseen.to_json(), "applied": walk.applied and walk.applied.to_json()}, tuple(foreseen.changed(walk.applied))
 
 
 def _plan(context: Context, live: Live) -> ResetPlan:
-    stores = _present(context, live)
+    stores, left_bare = _present(context, live), bare.foreseen(context, live)
     with _emptied(context, stores, live) as emptied:
         foreseen = foresee_all(stores, emptied.path, emptied.records, live)
     needs = add_up([safety_need(context, live), *(each.bytes_needed for each in foreseen.values())])
     return ResetPlan(
         foreseen=foreseen,
         live=live,
+        bare=left_bare,
         stops=tuple(Stoppable.of(context, stores).running()),
         file_systems=tuple(space.check(needs, purpose=RESET, next=f"storekeeper prune {context.stack.stack}")),
-        problems=tuple(_notes(context, live, foreseen)),
+        problems=(*_notes(context, live, foreseen), *(left_bare.notes() if left_bare else ())),
     )
 
 
@@ -131,7 +151,8 @@ def _empty(context: Context, store: Store, scratch: Path, instead: Before | None
         durable.ensure_directory(path)
     into = StoreFolder(scratch / store.name, None, context.progress.advance)
     version = store.look().version if instead is None else instead.record.version
-    dumped = store.empty(into, scratch / _WORK / store.name, context.stack.reset.keep.get(store.name, ()), instead)
+    keep = None if store.name in context.stack.left_bare else context.stack.reset.keep.get(store.name, ())
+    dumped = store.empty(into, scratch / _WORK / store.name, keep, instead)
     return recorded(store, version, dumped, into, started)
 
 
@@ -152,11 +173,12 @@ def _notes(context: Context, live: Live, foreseen: Mapping[str, Foresight]) -> I
     yield from raw_notes(live)
     for name in live.raw:
         entry = context.sets.newest_usable()
-        yield Problem(f"its schema is taken from set {entry.id if entry else ''}", Severity.WARNING, name)
+        what = "page size and encoding are" if name in context.stack.left_bare else "schema is"
+        yield Problem(f"its {what} taken from set {entry.id if entry else ''}", Severity.WARNING, name)
     for name, tables in context.stack.reset.keep.items():
         if name in foreseen and tables:
             yield Problem(f"the rows of {_joined(tables)} stay", Severity.INFO, name)
-    for command in context.stack.after_reset:
+    for command in context.stack.once_emptied:
         yield Problem(f"once all stores are empty, and before services start: {command.spoken}", Severity.INFO)
     for name, each in foreseen.items():
         yield from (problem if problem.store else replace(problem, store=name) for problem in each.problems)

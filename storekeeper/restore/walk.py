@@ -13,11 +13,12 @@ from typing import Any
 
 from storekeeper.host import clock
 from storekeeper.outcomes import Failed, Refused, StorekeeperError, naming, said_by_the_system
-from storekeeper.restore import commands
+from storekeeper.restore import bare, commands
 from storekeeper.restore.interruption import Interruption
 from storekeeper.restore.journal import Journal, Step, StoreLog, journal_of
 from storekeeper.restore.reserve import Reserve
 from storekeeper.restore.services import Stoppable
+from storekeeper.restore.trial import Applied
 from storekeeper.sets.comparison import refuse_difference
 from storekeeper.sets.context import Context
 from storekeeper.stores.protocol import Facts, Store, SwitchRoom
@@ -55,6 +56,7 @@ class Walk:
         self._undoes = journal_of(context.state, str(journal.begun["undoes"])) if journal.purpose == BACK else None
         self._stores = declared(context, journal.begun["stores"])
         self._stoppable = Stoppable.of(context, self._stores)
+        self.applied: Applied | None = None  # by the command that has just made the schema of what was left bare
 
     def stop_first(self) -> None:
         """Stop what a switch needs stopped before anything is staged: for what is made from the live files themselves, which nobody may
@@ -210,6 +212,8 @@ class Walk:
             self._context.progress.step(None, f"running {command.spoken}")
             self._journal.write(Step.COMMAND, number=number, ended=False)
             commands.carry_out(self._context, command)
+            if number == 0 and self._journal.begun.get("bare"):
+                self.applied = bare.refuse_unmade(self._context, self._journal.begun["bare"], command.spoken)
             self._journal.write(Step.COMMAND, number=number, ended=True)
             self._interruption.check()
         if wanted:

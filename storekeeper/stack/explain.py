@@ -12,6 +12,7 @@ from storekeeper.stack.document import Document
 from storekeeper.stack.mistakes import Mistake, Path, did_you_mean, quoted, suggestion
 from storekeeper.stack.model import CONTRADICTIONS, MISSING, Stack
 from storekeeper.stack.schedule import VERBS
+from storekeeper.stack.types import fields_of
 
 KINDS = ("postgresql", "sqlite", "chroma", "files")
 LATER_KINDS = ("neo4j",)
@@ -216,11 +217,11 @@ def known_keys(document: Document, path: Path) -> tuple[str, ...]:
         if named or isinstance(step, int):
             named = False
             continue
-        annotations = [model.model_fields[step].annotation for model in models if step in model.model_fields]
+        annotations = [field.annotation for model in models if (field := fields_of(model).get(step)) is not None]
         named = any(get_origin(annotation) is dict for annotation in annotations)
         models = [model for annotation in annotations for model in _models(annotation)]
     chosen = _of_kind(models, _value(document, (*path, "kind")))
-    return tuple(dict.fromkeys(name for model in chosen for name in model.model_fields))
+    return tuple(dict.fromkeys(name for model in chosen for name in fields_of(model)))
 
 
 def _of_kind(models: list[type[BaseModel]], kind: object) -> list[type[BaseModel]]:

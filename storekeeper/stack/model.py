@@ -186,8 +186,16 @@ class RestoreModel(Declared):
 
 
 class ResetModel(Declared):
-    """What a reset leaves in the stores beside their schema."""
+    """Where the schema comes from that a reset leaves in the stores, and which rows stay."""
 
+    made_by: Annotated[
+        Literal["live", "migration"],
+        Field(
+            alias="schema",
+            description="`live`: each store keeps the schema that it has; `migration`: the databases that `migration: {upgrade: ...}` "
+            "is told of are left without any table, and that command makes the schema",
+        ),
+    ] = "live"
     keep: Annotated[
         dict[StoreName, tuple[TableName, ...]],
         Field(description="tables by store whose rows stay, such as those that say which migrations the schema has had"),
@@ -204,7 +212,7 @@ class Stack(Declared):
     ] = ()
     backup: Annotated[BackupModel, Field(description="how sets are taken and kept")] = BackupModel()
     restore: Annotated[RestoreModel, Field(description="how long the way back stays open")] = RestoreModel()
-    reset: Annotated[ResetModel, Field(description="what a reset leaves beside the schema")] = ResetModel()
+    reset: Annotated[ResetModel, Field(description="what a reset leaves")] = ResetModel()
     after_reset: Annotated[
         tuple[DeclaredCommand, ...],
         Field(description="commands run when a reset has switched the stores, before services start; one that fails takes it back"),
@@ -236,7 +244,20 @@ class Stack(Declared):
             raise PydanticCustomError(CONTRADICTIONS, "{text}", {"text": text, "found": found})
         return self
 
+    @property
+    def left_bare(self) -> tuple[StoreName, ...]:
+        """The databases that a reset leaves without any table, for the migrations to make; none where the live schema stays."""
+        told = self.migration.upgrade.names() if self.migration is not None and self.migration.upgrade is not None else []
+        return tuple(name for name in told if self.stores[name].kind in _WITH_TABLES) if self.reset.made_by == "migration" else ()
 
+    @property
+    def once_emptied(self) -> tuple[DeclaredCommand, ...]:
+        """What a reset runs when it has switched the stores, in this order."""
+        made = [self.migration.upgrade] if self.left_bare and self.migration is not None and self.migration.upgrade is not None else []
+        return (*made, *self.after_reset)
+
+
+_WITH_TABLES = ("postgresql", "sqlite")  # the kinds whose schema is an application's own
 CONTRADICTIONS = "contradictions"  # the type of the error whose context lists, under `found`, each path with its sentence
 Contradiction = tuple[tuple[str | int, ...], str]
 
@@ -287,14 +308,29 @@ def _rules_that_cannot_be(stack: Stack) -> Iterator[Contradiction]:
 
 
 def _resets_that_cannot_be(stack: Stack) -> Iterator[Contradiction]:
+    if stack.reset.made_by == "migration":
+        yield from _schemas_that_no_migration_makes(stack)
     for name in stack.reset.keep:
         if name not in stack.stores:
             yield ("reset", "keep", name), f"there is no store {name}; there are {', '.join(stack.stores)}"
-        elif stack.stores[name].kind not in ("postgresql", "sqlite"):
+        elif stack.stores[name].kind not in _WITH_TABLES:
             yield ("reset", "keep", name), f"a {stack.stores[name].kind} store has no tables whose rows could stay"
     for index, command in enumerate(stack.after_reset):
         for path, sentence in commands.mistakes(command, stack.stores):
             yield ("after_reset", index, *path), sentence
+
+
+def _schemas_that_no_migration_makes(stack: Stack) -> Iterator[Contradiction]:
+    upgrade = stack.migration.upgrade if stack.migration is not None else None
+    place = ("reset", "schema")
+    if upgrade is None:
+        yield place, "nothing is declared that makes the schema: it needs `migration: {upgrade: ...}`"
+    elif upgrade.arguments:
+        yield place, f"`migration.upgrade` takes words that are typed ({', '.join(upgrade.arguments)}), and a reset has none to give it"
+    elif all(name in stack.stores and stack.stores[name].kind not in _WITH_TABLES for name in upgrade.names()):
+        yield place, "`migration.upgrade` is told of no PostgreSQL or SQLite store, so there is no schema that it could make"
+    if any(stack.reset.keep.values()):
+        yield ("reset", "keep"), "rows cannot stay in tables that the migrations make anew: leave `keep` out, or take the live schema"
 
 
 def covered_paths(store: PostgresqlModel | SqliteModel | ChromaModel | FilesModel) -> tuple[Path, ...]:

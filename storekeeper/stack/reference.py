@@ -64,6 +64,7 @@ _SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("`backup.keep`", model.Keep),
     ("`backup.load`", model.Load),
     ("`restore`", model.RestoreModel),
+    ("`reset`", model.ResetModel),
     ("A rule of `consistency`", rules.Rule),
     ("`authority` of a rule", rules.Authority),
     ("Each of `replicas` of a rule", rules.Replica),
@@ -90,7 +91,7 @@ def _section(title: str, declared: type[BaseModel]) -> str:
 
 
 def _rows(declared: type[BaseModel]) -> Iterator[tuple[str, str, str]]:
-    for name, field in declared.model_fields.items():
+    for name, field in types.fields_of(declared).items():
         yield name, "required" if field.is_required() else _shown(field.default), field.description or ""
 
 

@@ -52,6 +52,17 @@ def make(source: sqlite3.Connection, target: Path, keep: Collection[str]) -> Non
         source.execute("rollback")
 
 
+def make_bare(source: sqlite3.Connection, target: Path) -> None:
+    """Make the file `target` with the shape of what `source` reads and no table. The numbers in its header are 0: they are the
+    application's, as the tables are.
+    """
+    with closing(databases.make(target)) as made:
+        take_shape(made, source)
+        made.execute("begin")
+        _make_and_drop(made)  # the encoding is written with the first table, and stays
+        made.execute("commit")
+
+
 def take_shape(made: sqlite3.Connection, source: sqlite3.Connection) -> None:
     """What has to be said of a file before its first table is made."""
     for name in _SHAPE:
@@ -85,12 +96,17 @@ def _make_schema(made: sqlite3.Connection, source: sqlite3.Connection, wanted: l
 def make_tables(made: sqlite3.Connection, found: Statements, *, has_sequence: bool) -> None:
     """All tables, and nothing else. Raises Refused where a module of a virtual table is missing."""
     if has_sequence:  # it stays where the last table that needed it is gone
-        made.execute(f"create table {_OURS}sequence (id integer primary key autoincrement)")
-        made.execute(f"drop table {_OURS}sequence")
+        _make_and_drop(made, "integer primary key autoincrement")
     for kind in ("virtual", "table"):  # modules make tables of their own, which then are there
         for name, statement in found[kind]:
             if not _is_there(made, name):
                 execute(made, name, statement)
+
+
+def _make_and_drop(made: sqlite3.Connection, kind: str = "") -> None:
+    """What the first table of its kind leaves in a file."""
+    made.execute(f"create table {_OURS}first (id {kind})")
+    made.execute(f"drop table {_OURS}first")
 
 
 def statements(source: sqlite3.Connection) -> Statements:

@@ -274,9 +274,10 @@ class Store(Protocol):
     def dump(self, hold: Any, into: StoreFolder) -> Dumped:
         """Write the artefacts of the pinned moment into the set's folder. `begin_dump` was called with the same before."""
 
-    def empty(self, into: StoreFolder, work: Path, keep: Sequence[str], instead: Before | None) -> Dumped:
+    def empty(self, into: StoreFolder, work: Path, keep: Sequence[str] | None, instead: Before | None) -> Dumped:
         """Write artefacts as `dump` does, of this store with its schema and nothing in it: what `stage` makes of them answers as the live
-        one does, and holds no row but those of the tables in `keep`. The live store is read, and not changed.
+        one does, and holds no row but those of the tables in `keep`. Where that is None, nothing of the application's is left in a
+        database, no table either; what it was given from outside stays. The live store is read, and not changed.
 
         `work` is an empty private directory beside `into`. `instead` is the store in a good set, where the live one cannot be read: the
         schema is taken from there. Raises Refused for a table in `keep` that is not there, and where nothing empty can be made.

@@ -14,14 +14,19 @@ import pytest
 from storekeeper.outcomes import Failed
 from storekeeper.restore.journal import unfinished
 from storekeeper.stack.migrations import Migration
+from storekeeper.stack.model import ResetModel
 from storekeeper.verbs.migrate import migrate
 from storekeeper.verbs.prove import prove
+from storekeeper.verbs.reset import reset
+from storekeeper.verbs.restore import RestoreRequest, restore
 from tests.harness.alembic_project import SEEN, Project
 from tests.harness.postgresql import PASSWORD, Server, programs_of, server_user
 from tests.harness.restoring import LIVE, running
-from tests.harness.stacks import Lab, make_lab, postgresql_part
+from tests.harness.stacks import EMPTY, Lab, make_lab, postgresql_part
 
 PSQL = f"{programs_of(18)}/psql -w -X -q -v ON_ERROR_STOP=1"
+THINGS = "create table things (id serial primary key, word text)"
+MAKE = f"{THINGS}; create table migrations (version text); insert into migrations values ('0003')"
 UP = "alter table things add column seen text; insert into migrations values ('0002')"
 
 
@@ -105,5 +110,43 @@ def test_a_migration_that_fails_live_takes_the_database_and_all_others_back(shop
         migrate(shop.context, "upgrade", (), plan=False)
     assert shop.all_hold(LIVE)
     assert "seen" not in columns(server)
+    assert running(shop) == [True]
+    assert unfinished(shop.context.state) is None
+
+
+def left_to_migrations(lab: Lab) -> Lab:
+    stack = lab.context.stack.model_copy(update={"reset": ResetModel.model_validate({"schema": "migration"})})
+    lab.context = replace(lab.context, stack=stack)
+    return lab
+
+
+def test_a_reset_leaves_the_database_bare_and_the_migrations_make_its_schema_from_nothing(shop: Lab, server: Server) -> None:
+    server.run("create schema of_the_application; create type mood as enum ('good')", "app")
+    before = server.ask("select concat_ws(' ', datdba::regrole, encoding, datcollate) from pg_database where datname = 'app'")
+    left_to_migrations(declaring(shop, f'{PSQL} -c "{MAKE}" "$1"'))
+    report = reset(shop.context, plan=False)
+    assert report.result["schema"]["applied"] == {"newest": "0003", "count": 1}
+    assert report.result["stores"]["app"]["counts"] == {"public.migrations": 1, "public.things": 0}
+    assert shop.all_hold(EMPTY)
+    assert server.ask("select concat(to_regnamespace('of_the_application'), to_regtype('mood'))", "app") == ""
+    assert server.ask("select concat_ws(' ', datdba::regrole, encoding, datcollate) from pg_database where datname = 'app'") == before
+    assert running(shop) == [True]
+    restore(shop.context, RestoreRequest(back=True))
+    assert shop.all_hold(LIVE)
+    assert server.ask("select to_regnamespace('of_the_application')::text", "app") == "of_the_application"
+
+
+@pytest.mark.fault("E-25")
+@pytest.mark.parametrize(
+    ("script", "why"),
+    [(f'{PSQL} -c "{MAKE}" "$1"; exit 3', "ended with 3"), (f"{PSQL} -c 'create type mood as enum ()' \"$1\"", "has made no table in it")],
+    ids=["fails", "makes no table"],
+)
+def test_a_reset_of_a_database_whose_migrations_fail_takes_every_store_back(shop: Lab, script: str, why: str) -> None:
+    left_to_migrations(declaring(shop, script))
+    with pytest.raises(Failed, match=why) as failed:
+        reset(shop.context, plan=False)
+    assert "all stores are back as they were before" in failed.value.message
+    assert shop.all_hold(LIVE)
     assert running(shop) == [True]
     assert unfinished(shop.context.state) is None

@@ -61,7 +61,7 @@ def database(server: Server) -> Iterator[str]:
     server.run("drop role if exists reader")
 
 
-def switched(server: Server, database: str, around: Surroundings, room: Path, *keep: str) -> Any:
+def switched(server: Server, database: str, around: Surroundings, room: Path, *keep: str | None) -> Any:
     store = opened(server, database, around)
     folder, record = empty(store, room / "reset", *keep)
     place, log = place_of(store), Journal()
@@ -112,3 +112,65 @@ def test_the_configuration_of_an_extension_stays(server: Server, database: str, 
 def test_a_kept_table_that_is_not_there_is_refused(server: Server, database: str, around: Surroundings, tmp_path: Path, keep: str) -> None:
     with pytest.raises(Refused, match=f"the rows of {keep} are to be kept, and there is no such table with rows of its own"):
         empty(opened(server, database, around), tmp_path / "reset", keep)
+
+
+IN_A_SCHEMA = SCHEMA.replace(
+    "create extension vector;",
+    "create schema extensions; create extension vector schema extensions; set search_path = public, extensions;",
+)
+OUTSIDE = """
+create role writer;
+revoke all on schema public from public;
+grant usage on schema public to reader;
+grant usage on schema extensions to reader;
+comment on schema public is 'kept';
+alter default privileges in schema public grant select on tables to reader;
+alter default privileges in schema "odd.name" grant select on tables to reader;
+create table extensions.of_the_application (a int);
+create function seen() returns event_trigger language plpgsql as $$ begin end $$;
+create event trigger every on ddl_command_end execute function seen();
+"""
+
+
+@pytest.fixture
+def provisioned(server: Server) -> Iterator[str]:
+    """A database with what is given to it from outside: rights, settings, an extension in a schema of its own."""
+    name = fresh(server, IN_A_SCHEMA)
+    server.run(OUTSIDE, name)
+    server.run(f"alter database {name} set work_mem = '9MB'; grant create on database {name} to writer")
+    yield name
+    server.run(f"drop database {name} with (force)")
+    server.run("drop role reader; drop role writer")
+
+
+def test_a_database_that_is_left_bare_has_what_it_was_given_and_nothing_of_the_application(
+    server: Server, provisioned: str, around: Surroundings, tmp_path: Path
+) -> None:
+    database = provisioned
+    ask = lambda query: server.ask(query, database)  # noqa: E731
+    given = {
+        "extensions": "select string_agg(concat_ws(' ', extname, extversion, extnamespace::regnamespace), ',') from pg_extension",
+        "rights on public": "select nspacl::text from pg_namespace where nspname = 'public'",
+        "rights on that of an extension": "select nspacl::text from pg_namespace where nspname = 'extensions'",
+        "comment": "select obj_description('public'::regnamespace, 'pg_namespace')",
+        "rights of what comes": "select string_agg(defaclacl::text, ',') from pg_default_acl where defaclnamespace = 2200",
+        "encoding and locale": "select concat_ws(' ', encoding, datcollate, datctype) from pg_database where datname = current_database()",
+        "owner and rights": "select concat_ws(' ', datdba::regrole, datacl) from pg_database where datname = current_database()",
+        "settings": "show work_mem",
+    }
+    before = {what: ask(query) for what, query in given.items()}
+    go_back = switched(server, database, around, tmp_path, None)
+    assert {what: ask(query) for what, query in given.items()} == before
+    assert ask("select has_schema_privilege('public', 'public', 'usage')") is False
+    for catalogue, name, schema in (("pg_class", "relname", "relnamespace"), ("pg_proc", "proname", "pronamespace")):
+        of_extension = "exists (select from pg_depend d where d.objid = c.oid and deptype = 'e')"
+        ours = f"{schema} in (2200, 'extensions'::regnamespace) and not {of_extension}"
+        assert ask(f"select string_agg({name}, ',') from {catalogue} c where {ours}") is None
+    assert ask("select to_regtype('state')") is None
+    assert ask("select string_agg(nspname, ',') from pg_namespace where nspname = 'odd.name'") is None
+    assert ask("select count(*) from pg_event_trigger") == 0
+    assert ask("select count(*) from pg_largeobject_metadata") == 0
+    server.run("create table users (id int, v extensions.vector(2))", database)
+    assert ask("select has_table_privilege('reader', 'users', 'select')") is True
+    go_back()
+    assert ask("select count(*) from users") == 200

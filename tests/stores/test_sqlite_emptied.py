@@ -17,7 +17,7 @@ from storekeeper.stores import databases, emptied
 from storekeeper.stores.record import StoreRecord
 from storekeeper.stores.sqlite import contents
 from tests.stores.kinds import _open
-from tests.stores.walk import empty
+from tests.stores.walk import Journal, empty
 
 SCHEMA = """
 create table users (id integer primary key autoincrement, name text not null unique, age int check (age > 0));
@@ -138,3 +138,41 @@ def test_a_schema_that_comes_out_otherwise_is_a_failure(tmp_path: Path, monkeypa
     monkeypatch.setattr(emptied, "execute", lambda made, name, statement: made.execute(statement.replace("not null", "null")))
     with pytest.raises(Exception, match="came out otherwise"):
         emptied_of(make(tmp_path / "live.db"), tmp_path)
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [(), ("page_size=1024", "encoding='UTF-16le'"), ("page_size=8192", "auto_vacuum=2"), ("journal_mode=wal",)],
+    ids=["plain", "small pages in UTF-16", "incremental vacuum", "wal"],
+)
+def test_a_database_that_is_left_bare_has_the_shape_of_the_live_one_and_nothing_of_the_application(
+    tmp_path: Path, shape: tuple[str, ...]
+) -> None:
+    live = make(tmp_path / "live.db", shape)
+    before = live.read_bytes()
+    store = _open("main", SqliteModel(kind="sqlite", path=live), tmp_path)
+    folder, record = empty(store, tmp_path / "reset", None)
+    assert live.read_bytes() == before
+    with closing(databases.open_sealed(folder / "database.sqlite")) as made, closing(databases.open_read_only(live)) as other:
+        assert made.execute("select * from sqlite_master").fetchall() == []
+        for name in ("page_size", "encoding", "auto_vacuum"):
+            assert made.execute(f"pragma {name}").fetchone() == other.execute(f"pragma {name}").fetchone(), name
+        assert [made.execute(f"pragma {name}").fetchone() for name in ("application_id", "user_version")] == [(0,), (0,)]
+    assert record.counts == {}
+    assert record.details["journal_mode"] == ("wal" if "journal_mode=wal" in shape else "delete")
+    place, log = store.place("0123abcd", None), Journal()
+    store.foresee(folder, record, None)
+    refuse_difference(store.stage(folder, record, place), record, "the stage")
+    store.switch(place, log)
+    store.probe(place, record)
+    with closing(sqlite3.connect(live)) as connection:
+        assert connection.execute("select count(*) from sqlite_master").fetchone() == (0,)
+        assert connection.execute("pragma journal_mode").fetchone() == (record.details["journal_mode"],)
+        connection.execute("create table users (id integer primary key)")
+    store.switch_back(place, log)
+    assert schema(live) == schema_of(before, tmp_path)
+
+
+def schema_of(contents: bytes, room: Path) -> list[Any]:
+    (room / "as-it-was.db").write_bytes(contents)
+    return schema(room / "as-it-was.db")

@@ -130,14 +130,14 @@ def entries(folder: Path) -> dict[str, dict]:
     return {entry["path"]: entry for entry in read_lines(folder / "tree.jsonl")}
 
 
-def empty(store: Store, directory: Path, *keep: str) -> tuple[Path, StoreRecord]:
-    """What a reset would switch the store to, as a set has it."""
+def empty(store: Store, directory: Path, *keep: str | None) -> tuple[Path, StoreRecord]:
+    """What a reset would switch the store to, as a set has it; None leaves it bare."""
     folder, work = directory / "emptied", directory / "work"
     for path in (folder, work):
         path.mkdir(mode=0o700, parents=True)
     into = StoreFolder(folder, None, lambda _: None)
     version = store.look().version
-    dumped = store.empty(into, work, keep, None)
+    dumped = store.empty(into, work, None if None in keep else [name for name in keep if name], None)
     into.seal()
     assert list(work.iterdir()) == []
     return folder, StoreRecord(

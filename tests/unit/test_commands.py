@@ -102,6 +102,23 @@ def test_only_root_runs_a_command_as_somebody_else(monkeypatch: pytest.MonkeyPat
         ("reset: {keep: [main]}", "a mapping such as {main: [alembic_version]}"),
         ("reset: {keep: {mian: [x]}}", "there is no store mian"),
         ("reset: {keep: {papers: [x]}}", "a files store has no tables whose rows could stay"),
+        ("reset: {schema: migration}", "nothing is declared that makes the schema: it needs `migration: {upgrade: ...}`"),
+        ("reset: {schema: migration}\nmigration: {current: {run: [x]}}", "nothing is declared that makes the schema"),
+        (
+            "reset: {schema: migration}\nmigration: {upgrade: {run: [x, '{main}', '{to}'], arguments: [to]}}",
+            "`migration.upgrade` takes words that are typed (to), and a reset has none to give it",
+        ),
+        (
+            "reset: {schema: migration}\nmigration: {upgrade: {run: [x, '{papers}']}}",
+            "`migration.upgrade` is told of no PostgreSQL or SQLite store, so there is no schema that it could make",
+        ),
+        (
+            "reset: {schema: migration, keep: {main: [versions]}}\nmigration: {upgrade: {run: [x, '{main}']}}",
+            "rows cannot stay in tables that the migrations make anew: leave `keep` out, or take the live schema",
+        ),
+        ("reset: {schema: migrations}", "live"),
+        ("reset: {made_by: migration}", "made_by"),
+        ("reset: {shema: migration}", "schema"),
     ],
 )
 def test_a_declaration_that_cannot_be_is_refused_where_it_stands(more: str, said: str) -> None:
@@ -121,3 +138,11 @@ def test_a_declaration_is_read_with_its_defaults() -> None:
         ["main"],
     )
     assert stack.reset.keep == {"main": ("alembic_version",)}
+    assert (stack.reset.made_by, stack.left_bare, stack.once_emptied) == ("live", (), (found,))
+
+
+def test_migrations_that_make_the_schema_come_first_and_only_the_databases_that_they_are_told_of_are_left_bare() -> None:
+    upgrade = "migration: {upgrade: {run: [alembic, upgrade, head], environment: {DB: '{main}', PAPERS: '{papers}'}}}\n"
+    stack = check_text(STORES + upgrade + "reset: {schema: migration}\nafter_reset: [{run: [x]}]\n", "demo.yml")
+    assert stack.left_bare == ("main",)
+    assert [command.run[0] for command in stack.once_emptied] == ["alembic", "x"]

@@ -21,7 +21,9 @@ def restore(document: Document, paint: Paint) -> list[str]:
 
 
 def reset(document: Document, paint: Paint) -> list[str]:
-    return plan(document, paint) if "plan" in document["result"] else done(document, paint, "all stores are empty")
+    if "plan" in document["result"]:
+        return plan(document, paint)
+    return done(document, paint, "all stores are empty", _schema(document["result"]["schema"]))
 
 
 def plan(document: Document, paint: Paint) -> list[str]:
@@ -44,6 +46,15 @@ def foreseen(found: Mapping[str, Any], where: str, paint: Paint, *, is_reset: bo
     lines += table([["store", "object", "now", "after"], *rows], paint, "  ")
     lines += ["", *costs(found)]
     return lines
+
+
+def _schema(made: Mapping[str, Any] | None) -> list[str]:
+    """Who made it, where the stores did not keep their own."""
+    if made is None:
+        return []
+    applied = made["applied"]
+    newest = f": {applied['newest']}, the last of {applied['count']}" if applied and applied["newest"] else ""
+    return [f"  the schema of {joined(made['stores'])} was made by {made['command']}{newest}"]
 
 
 def _brought(document: Document, paint: Paint) -> list[str]:

@@ -190,7 +190,7 @@ class ChromaStore:
         self._running[dumped.digests[content.DIGEST]] = running
         return dumped
 
-    def empty(self, into: StoreFolder, work: Path, keep: Sequence[str], instead: Before | None) -> Dumped:  # noqa: ARG002 - no tables
+    def empty(self, into: StoreFolder, work: Path, keep: Sequence[str] | None, instead: Before | None) -> Dumped:  # noqa: ARG002 - no tables
         live = self._directory()
         source = live if instead is None else instead.folder / dumping.CONTENT
         return emptying.empty(live, source, into, work, sealed=instead is not None)

@@ -173,7 +173,7 @@ class FilesStore:
         }
         return Dumped(_KLASS, content.counts, content.digests, details, tuple(copying.remarks.problems(self._name)))
 
-    def empty(self, into: StoreFolder, work: Path, keep: Sequence[str], instead: Before | None) -> Dumped:  # noqa: ARG002 - no tables
+    def empty(self, into: StoreFolder, work: Path, keep: Sequence[str] | None, instead: Before | None) -> Dumped:  # noqa: ARG002 - no tables
         look_at_root(self._root)
         with opened({"": self._root}) as tree:
             into.write(checking.ABOVE, [directories_above(tree, self._scope)])

@@ -13,6 +13,7 @@ from storekeeper.stores.lines import to_line
 from storekeeper.stores.postgresql import catalogue, digests, properties, roles
 from storekeeper.stores.postgresql.archive import Archive, best_compression
 from storekeeper.stores.postgresql.archiving import SILENCE_SECONDS, Archiving
+from storekeeper.stores.postgresql.bare import BARE, schemas_outside, shape_of_bare
 from storekeeper.stores.postgresql.connection import Access, asking, bounded, server_version, value
 from storekeeper.stores.postgresql.hold import SnapshotHold
 from storekeeper.stores.postgresql.programs import find_for_backup, zstd_program
@@ -61,11 +62,15 @@ def read_lines_of(path: Path) -> Iterator[Any]:
             yield json.loads(line)
 
 
-def write_surroundings(hold: SnapshotHold, counts: dict[str, int] | Any, into: StoreFolder) -> Facts:
-    recorded = properties.read(hold.connection)
+def write_surroundings(hold: SnapshotHold, counts: dict[str, int] | Any, into: StoreFolder, *, bare: bool = False) -> Facts:
+    """`bare` says that nothing of the application's is to be loaded."""
+    recorded, shape = properties.read(hold.connection), catalogue.shape(hold.connection)
+    if bare:
+        recorded |= {BARE: schemas_outside(hold.connection, recorded)}
+        shape = shape_of_bare(recorded, shape)
     into.write(DATABASE, [(json.dumps(recorded, indent=2, sort_keys=True) + "\n").encode()])
     into.write(ROLES, (to_line(role) for role in roles.referred(hold.connection)))
-    into.write(SHAPE, (_line(words) for words in catalogue.shape(hold.connection)))
+    into.write(SHAPE, (_line(words) for words in shape))
     return {
         "database_bytes": value(hold.connection, "select pg_database_size(current_database())"),
         "index_memory": catalogue.index_memory(hold.connection, counts),

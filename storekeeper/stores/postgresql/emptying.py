@@ -31,12 +31,14 @@ select (select coalesce(max(pg_database_size(oid)), 0) from pg_database where da
     + (select coalesce(sum(pg_total_relation_size(oid)), 0) from pg_class where oid = any (%s))"""
 
 
-def empty(access: Access, database: str, programs: Path | None, into: StoreFolder, keep: Collection[str]) -> Dumped:
-    """Write the artefacts, of one moment. Raises Refused for a table in `keep` that is not there."""
+def empty(access: Access, database: str, programs: Path | None, into: StoreFolder, keep: Collection[str] | None) -> Dumped:
+    """Write the artefacts, of one moment. Raises Refused for a table in `keep` that is not there; None leaves no table (`bare.py`)."""
     hold = SnapshotHold(access, database)
     try:
         hold.prepare()
         hold.pin()
+        if keep is None:
+            return _bare(hold, access, database, programs, into)
         return _empty(hold, access, database, programs, into, keep)
     finally:
         hold.close()
@@ -62,6 +64,25 @@ def _empty(hold: SnapshotHold, access: Access, database: str, declared: Path | N
             hold.require_alive()
     details |= {"archive_version": programs.version, "compression": hold.archiving.compression.label}
     return Dumped(EMPTIED, counts, sums, details)
+
+
+def _bare(hold: SnapshotHold, access: Access, database: str, declared: Path | None, into: StoreFolder) -> Dumped:
+    """The archive holds the schema, of which only what is no application's is ever loaded."""
+    connection = hold.connection
+    with asking("the pinned database could not be read"):
+        programs = find_for_backup(declared, server_version(connection))
+        compression = best_compression(programs)
+        configured = [table.oid for table in hold.tables if table.of_extension]
+        words = _without([(table.schema, table.name) for table in hold.tables if not table.of_extension])
+        hold.archiving = Archiving(access, database, hold.snapshot, programs, compression, into, words)
+        hold.archiving.finish(into)
+        with bounded(connection, SILENCE_SECONDS):
+            into.write(SEQUENCES, ())
+            details = write_surroundings(hold, {}, into, bare=True)
+            details["database_bytes"] = int(value(connection, _SIZE, (_OF_A_RELATION, configured)))
+            hold.require_alive()
+    details |= {"archive_version": programs.version, "compression": compression.label}
+    return Dumped(EMPTIED, {}, {}, details)
 
 
 class _Sequences:

@@ -19,6 +19,7 @@ from storekeeper.host.processes import Command
 from storekeeper.outcomes import Failed
 from storekeeper.stores.postgresql import extensions, properties, rights, roles
 from storekeeper.stores.postgresql.archive import Archive
+from storekeeper.stores.postgresql.bare import entries_of_bare
 from storekeeper.stores.postgresql.connection import Access, Connection, rows, value
 from storekeeper.stores.postgresql.recorded import Recorded
 from storekeeper.stores.postgresql.rights import Become
@@ -46,7 +47,7 @@ class Loading:
             properties.create_database(connection, name, recorded.database, tablespace=tablespaces)
         with admin.session(name) as connection:
             ours = _prepare(connection, recorded.database)
-            entries = _entries(recorded.archive.list(), ours)
+            entries = _entries(recorded, ours)
             at_once = _fits_one_transaction(connection, entries)
         words = [*(["--single-transaction"] if at_once else []), *([] if tablespaces else ["--no-tablespaces"])]
         options = _options(recorded.record, at_once)
@@ -97,7 +98,7 @@ def _command(session: rights.Session, name: str, archive: Archive, words: Sequen
 
 def beyond(admin: Access, recorded: Recorded, become: Become) -> tuple[list[str], list[str]]:
     """The roles whose functions would run with the administrator's rights while a set is loaded, and the event triggers that come along."""
-    entries = _entries(recorded.archive.list(), [])
+    entries = _entries(recorded, [])
     owners = rights.beyond(entries, recorded.roles, str(recorded.database["owner"]), admin, become)
     return owners, rights.event_triggers(entries)
 
@@ -146,8 +147,9 @@ def _create_extension(connection: Connection, extension: Facts) -> list[str]:
     return [f" SCHEMA - {schema} {extension['schema_owner']}"] if made else []
 
 
-def _entries(listed: Sequence[str], made: Sequence[str]) -> list[str]:
+def _entries(recorded: Recorded, made: Sequence[str]) -> list[str]:
     """The lines of an archive's table of contents that are still to be restored."""
+    listed = entries_of_bare(recorded.database, recorded.archive.list())
     unwanted = tuple(" ".join(ending.splitlines()) for ending in made)
     return [
         line for line in listed if line and not line.startswith(";") and not _EXTENSION_ENTRY.match(line) and not line.endswith(unwanted)

@@ -186,7 +186,7 @@ class PostgresqlStore:
     def dump(self, hold: SnapshotHold, into: StoreFolder) -> Dumped:
         return dump.finish(hold, into, sql=self._declared.sql)
 
-    def empty(self, into: StoreFolder, work: Path, keep: Sequence[str], instead: Before | None) -> Dumped:  # noqa: ARG002 - the protocol's
+    def empty(self, into: StoreFolder, work: Path, keep: Sequence[str] | None, instead: Before | None) -> Dumped:  # noqa: ARG002 - the protocol's
         """What cannot be read has no raw copy either, so there is never another schema to take."""
         return emptying.empty(self._access, self._database, self._declared.programs, into, keep)
 

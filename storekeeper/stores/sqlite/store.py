@@ -203,13 +203,16 @@ class SqliteStore:
         details = {**facts, "journal_mode": mode, "dangling": dangling, **foresight.ownership(live)}
         return Dumped(hold.klass, found.counts, found.digests, details, _warnings(live, dangling))
 
-    def empty(self, into: StoreFolder, work: Path, keep: Sequence[str], instead: Before | None) -> Dumped:
+    def empty(self, into: StoreFolder, work: Path, keep: Sequence[str] | None, instead: Before | None) -> Dumped:
         live, made = self._live, work / COPY
         source = live if instead is None else instead.folder / COPY
         with databases.explained(source):
             with closing(databases.open_read_only(source) if instead is None else databases.open_sealed(source)) as connection:
                 mode = contents.journal_mode(connection) if instead is None else str(instead.record.details["journal_mode"])
-                emptied.make(connection, made, keep)
+                if keep is None:
+                    emptied.make_bare(connection, made)
+                else:
+                    emptied.make(connection, made, keep)
             with closing(databases.open_sealed(made)) as connection:
                 contents.refuse_damage(connection, str(made))
                 found, facts, dangling = contents.read(connection), contents.header(connection), contents.dangling(connection)

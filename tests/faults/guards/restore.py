@@ -10,6 +10,7 @@ _GUARDED_RESTORE = "tests/faults/test_guarded_restore.py::"
 _JOURNAL = "tests/unit/test_journal.py::"
 _RECORDING = "tests/consistency/test_recording.py::"
 _MIGRATE = "tests/migrations/test_migrate.py::"
+_RESET_BY_MIGRATIONS = "tests/migrations/test_reset.py::"
 _RESTORE_HOLDERS = "tests/stores/test_restore_holders.py::"
 _RESTORE_ROOM = "tests/stores/test_restore_room.py::"
 _RESTORE_UNREADABLE = "tests/faults/test_restore_unreadable.py::"
@@ -232,6 +233,24 @@ RESTORE = (
         old='            if number == last["number"]:\n',
         new="            if False:\n",
         tests=(_FAULTS_RESET + "test_a_command_that_was_cut_off_is_not_begun_again",),
+    ),
+    Guard(
+        name="a database in which migrations made no table is not called done",
+        protects="a reset never ends with a database that no service can run on",
+        cases=("E-25",),
+        file="storekeeper/restore/bare.py",
+        old="            if not context.stores[name].inspect().counts:\n",
+        new="            if False:\n",
+        tests=(_RESET_BY_MIGRATIONS + "test_migrations_that_make_no_table_take_every_store_back",),
+    ),
+    Guard(
+        name="migrations make nothing in a database that was absent",
+        protects="what a reset made can be taken back",
+        cases=("E-25",),
+        file="storekeeper/restore/bare.py",
+        old="        if name in live.absent:\n",
+        new="        if False:\n",
+        tests=(_RESET_BY_MIGRATIONS + "test_a_database_that_is_absent_is_refused_since_what_is_made_in_it_could_not_be_taken_back",),
     ),
     Guard(
         name="secrets are taken out of what a command said",
