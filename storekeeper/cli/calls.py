@@ -78,14 +78,14 @@ class Desk:
         return "\n".join([*plans.plan(document, self.console.paint_err), *said])
 
     @contextmanager
-    def context(self, *, lock: bool, may_create: bool = False, in_background: bool = False) -> Iterator[Context]:
+    def context(self, *, lock: bool, may_create: bool = False, foresees: bool = False, in_background: bool = False) -> Iterator[Context]:
         """All that the verb works with, and its progress on standard error while the block runs; `in_background` within the load
         that the stack file declares."""
         from storekeeper.verbs import opening  # noqa: PLC0415
 
         purpose = self.words.verb.name if lock else None
         with self.opened(in_background=in_background, lock=purpose) as opened:
-            yield opening.with_sets(opened, self.places, may_create=may_create)
+            yield opening.with_sets(opened, self.places, may_create=may_create, foresees=foresees)
 
     @contextmanager
     def opened(self, *, in_background: bool = False, lock: str | None = None) -> Iterator[Opened]:
@@ -251,7 +251,7 @@ def _reset(desk: Desk) -> Report:
     from storekeeper.verbs.reset import reset  # noqa: PLC0415
 
     words = desk.words
-    with desk.context(lock=not words.plan) as context:
+    with desk.context(lock=not words.plan, may_create=True, foresees=words.plan) as context:  # its safety set may be the first
         return reset(context, plan=words.plan, accept_unreadable=frozenset(words.accept_unreadable))
 
 

@@ -47,6 +47,11 @@ class Repository:
         return cls._open(path, state, stack, may_create=True)
 
     @classmethod
+    def open_or_foresee(cls, path: Path, state: Path, stack: str | None = None) -> Repository:
+        """`open_or_create` for a plan: where one would be made, there is none in which any set is, and nothing is written."""
+        return cls._open(path, state, stack, may_create=True, leaves_no_trace=True)
+
+    @classmethod
     def create(cls, path: Path, state: Path) -> Repository:
         """Make a new repository. Raises Refused where there is one, or where this host knows one."""
         known = _remembered(state)
@@ -59,18 +64,18 @@ class Repository:
         return cls._create(path, state)
 
     @classmethod
-    def _open(cls, path: Path, state: Path, stack: str | None, *, may_create: bool) -> Repository:
+    def _open(cls, path: Path, state: Path, stack: str | None, *, may_create: bool, leaves_no_trace: bool = False) -> Repository:
         known = _remembered(state)
         if not os.path.lexists(path):
             if known is not None or not may_create:
                 raise _absent(path, state, known, stack)
-            return cls._create(path, state)
+            return cls(path, state, "") if leaves_no_trace else cls._create(path, state)
         _refuse_untrusted(path)
         found = _marked(path)
         if found is None:
             if known is not None or not may_create:
                 raise _absent(path, state, known, stack)
-            return cls._create(path, state)
+            return cls(path, state, "") if leaves_no_trace else cls._create(path, state)
         if known is None:
             _remember(state, found)
         elif found != known:

@@ -96,12 +96,13 @@ def opened(places: Places, stack: Stack, progress: Progress, *, lock: str | None
         )
 
 
-def with_sets(opened: Opened, places: Places, *, may_create: bool = False) -> Context:
+def with_sets(opened: Opened, places: Places, *, may_create: bool = False, foresees: bool = False) -> Context:
     """The same with the stack's sets. Raises Refused for a repository that is not to be trusted, and for one that is not there unless it
-    `may_create` the first one.
+    `may_create` the first one, or `foresees` that.
     """
     stack = opened.stack.stack
-    repository = (Repository.open_or_create if may_create else Repository.open)(places.repository, places.state, stack)
+    open_it = Repository.open_or_foresee if foresees else Repository.open_or_create if may_create else Repository.open
+    repository = open_it(places.repository, places.state, stack)
     return Context(**vars(opened), sets=repository.stack(stack))
 
 

@@ -108,6 +108,21 @@ def test_a_plan_says_what_would_be_empty_and_changes_nothing(program: Program, a
     assert "reset of all stores, nothing was changed yet" in shown.out
 
 
+def test_on_a_host_without_any_set_the_safety_set_is_the_first_and_a_plan_leaves_no_trace(program: Program) -> None:
+    program.declare_small("small")
+    words = ("reset", "small", "--nobody-uses", "main", "--nobody-uses", "papers")
+    plan = hold_to(program.answer(*words, "--plan"), 0, "ok")["result"]["plan"]
+    assert plan["stores"]["main"]["counts_after"] == {"documents": 0}
+    assert not program.repository.exists()
+    assert not list(program.state.rglob("journals"))
+    result = hold_to(program.answer(*words, "--yes"), 0, "ok")["result"]
+    assert program.rows("small") == 0
+    sets = program.answer("list", "small").document["result"]["sets"]
+    assert [each["id"] for each in sets] == [result["safety_set"]]
+    assert program.answer("restore", "small", "--back", "--yes", *words[2:]).code in (0, 4)
+    assert program.rows("small") == 40
+
+
 def test_an_unresolved_target_is_refused_and_nothing_is_touched(program: Program, application: Maestro, stack: Callable[..., None]) -> None:
     before, sets = contents(application), program.answer("list", "maestro").document["result"]["sets"]
     host = os.uname().nodename
