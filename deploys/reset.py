@@ -1,4 +1,4 @@
-"""Empty all stores of one stack together, or none; the schema stays. Without a confirmation only the plan is shown.
+"""Empty all stores of one stack together, or none: what is left is their schema. Without a confirmation only the plan is shown.
 
 pyinfra INVENTORY deploys/reset.py --data stack=maestro
 pyinfra INVENTORY deploys/reset.py --data stack=maestro --data confirm=maestro@prod-ai-1

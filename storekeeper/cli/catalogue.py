@@ -195,7 +195,7 @@ VERBS = (
     ),
     Verb(
         "reset",
-        "Empty all stores of a stack together, or none; the schema stays.",
+        "Empty all stores of a stack together, or none: what is left is their schema.",
         (STACK,),
         (
             Option(("--plan",), "say what would be done and change nothing"),
