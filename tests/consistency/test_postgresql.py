@@ -265,7 +265,7 @@ def test_a_document_that_no_answer_cites_is_none_that_is_missing(program: Progra
     del stack["consistency"]["citations"]["replicas"][0]["optional"]
     program.declare(yaml.safe_dump(stack), "rag")
     found = findings(program.answer("check", "rag", "--rule", "citations"), "citations")
-    assert ("missing", PIECES, application.shape.named(1)) in found  # the control
+    assert ("missing", CITATIONS, application.shape.named(1)) in found  # the control
     assert len(found) == 14  # thirteen that no answer cites, and the orphan
 
 
