@@ -21,7 +21,7 @@ from storekeeper.outcomes import Failed, Refused, Unknown
 
 LONGEST_ID = 64_000  # bytes
 _CACHE_KB = 8_192
-GIVEN = b"="  # before an owner, so that none and an empty one differ in a key, which knows no null
+_GIVEN = b"="  # before an owner, so that none and an empty one differ in a key, which knows no null
 _IN_ORDER = "select key, owner, state, at, chunks from found order by key, owner, number"
 _AMONG = (
     "select found.key, owner, state, at, chunks from some.{} some cross join found on found.key = some.key order by some.key, owner, number"
@@ -307,6 +307,7 @@ class Kept(Sorted):
 
 @contextlib.contextmanager
 def with_room(path: Path) -> Iterator[None]:
+    """What SQLite says of a scratch file is told as what it mostly is: Failed, for want of room."""
     try:
         yield
     except sqlite3.Error as error:
@@ -330,7 +331,7 @@ def _fill(connection: sqlite3.Connection, found: Iterable[Identity]) -> None:
     rows = (
         (
             encoded(document, utf8, how),
-            b"" if owner is None else GIVEN + encoded(owner, utf8, how),
+            b"" if owner is None else _GIVEN + encoded(owner, utf8, how),
             number,
             None if state is None else encoded(state, utf8, how),
             None if at is None else at.isoformat(),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from storekeeper.consistency import log, plans
@@ -201,8 +201,7 @@ def _advice(context: Opened, made: Plan) -> Sequence[Problem]:
     if made.removals:
         said = f"{sum(made.removals.values()):,} entries of {sum(made.documents.values()):,} documents would be removed"
         advice.append(Problem(said, Severity.INFO, next=f"storekeeper repair apply {stack} {made.id}"))
-        if services := stopped_for(context, made.removals):
-            advice.append(Problem(f"stopped meanwhile: {', '.join(services)}", Severity.INFO))
+        advice += _stopped(context, made)
     if made.document["waiting"]:
         said = f"{made.document['waiting']:,} were seen for the first time less than the grace ago, and wait"
         advice.append(Problem(said, Severity.INFO))
@@ -213,6 +212,16 @@ def _advice(context: Opened, made: Plan) -> Sequence[Problem]:
         said = f"{made.document['by_hand']:,} are for a person to look into: no repair can tell what is right"
         advice.append(Problem(said, Severity.INFO, next=f"storekeeper check {stack}"))
     return advice
+
+
+def _stopped(context: Opened, made: Plan) -> Iterator[Problem]:
+    """What would be stopped; the plan is written down by now, whether or not that can be told."""
+    try:
+        if services := stopped_for(context, made.removals):
+            yield Problem(f"stopped meanwhile: {', '.join(services)}", Severity.INFO)
+    except Unknown as error:
+        said = f"which services would be stopped cannot be told: {error.message}"
+        yield Problem(said, Severity.WARNING, error.store, error.next)
 
 
 def _told(

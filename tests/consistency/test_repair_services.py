@@ -13,7 +13,7 @@ import pytest
 from storekeeper.consistency.bringing import Bringing
 from storekeeper.consistency.plans import Scope
 from storekeeper.consistency.repairing import Repairing
-from storekeeper.outcomes import Failed, Refused
+from storekeeper.outcomes import Failed, Refused, Unknown
 from storekeeper.restore.journal import unfinished
 from storekeeper.sets.context import Context
 from storekeeper.stack.loader import load_stack
@@ -103,6 +103,17 @@ def test_control_without_a_journal_a_kill_leaves_services_stopped(context: Conte
     assert in_child(naive) == -signal.SIGKILL
     assert "no restore of maestro is open" in resume(context).problems[0].message
     assert not service.is_running()
+
+
+def test_a_plan_is_told_also_where_no_supervisor_can_be_asked(context: Context, service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    def silent(_: Service) -> bool:
+        raise Unknown("systemd does not answer")
+
+    monkeypatch.setattr(type(service), "is_running", silent)
+    report = repair.plan(context, Scope(at_once=True))
+    assert "which services would be stopped cannot be told: systemd does not answer" in [each.message for each in report.problems]
+    with pytest.raises(Unknown, match="systemd does not answer"):
+        repair.apply(context, str(report.result["plan"]["id"]), None)
 
 
 @pytest.mark.fault("F15")

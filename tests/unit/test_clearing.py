@@ -129,3 +129,14 @@ def test_every_kind_of_disagreement_is_left_to_the_comparison(tmp_path: Path, re
     agreeing = [done("a", "ann", 1), *([record] if record else [])]
     left, tally = doubtful(tmp_path, (AUTHORITY, agreeing), (DENSE, [Identity("a", "ann", chunks=1), *chunks]))
     assert (left, tally.documents) == (["x"], 1)
+
+
+def test_what_nobody_could_say_anything_of_is_left_to_the_comparison(tmp_path: Path) -> None:
+    """A document that the authority names twice, and one whose id holds what ends an id in a pattern."""
+    twice, _ = doubtful(tmp_path, (AUTHORITY, [done("a"), done("x", "ann"), done("x", "bob")]), (ROWS, [Identity("a"), Identity("x")]))
+    assert twice == ["x"]
+    with ExitStack() as stack:
+        authority, files = opened(stack, tmp_path, [(AUTHORITY, [done("a"), done("x_")]), (FILES, [Identity("a"), Identity("x_")])], "_")
+        Clearing(tmp_path / "odd", STATES, authority, [files])
+        with closing(sqlite3.connect(tmp_path / "odd")) as connection:
+            assert connection.execute("select key from odd").fetchall() == [(b"x_",)]
