@@ -1,8 +1,10 @@
-"""Plan what may be removed of what the stores disagree about; with a plan's id, apply it. Look at the plan first.
+"""Plan what may be removed of what the stores disagree about; with a plan's id, apply it, or have what is missing taken in again. Look at
+the plan first.
 
 pyinfra INVENTORY deploys/repair.py --data stack=maestro
 pyinfra INVENTORY deploys/repair.py --data stack=maestro --data document=4711 --data at_once=yes
 pyinfra INVENTORY deploys/repair.py --data stack=maestro --data plan=PLAN --data confirm=maestro@prod-ai-1
+pyinfra INVENTORY deploys/repair.py --data stack=maestro --data plan=PLAN --data reingest=yes --data confirm=maestro@prod-ai-1
 """
 
 from pyinfra import host
@@ -20,4 +22,7 @@ if plan is None:
 else:
     stack, confirm = declared.confirmed(host, stacks)
     limit = declared.number(host, "limit")
-    consistency.apply(name=f"Repair {stack}", stack=stack, plan=plan, confirm=confirm, limit=limit, _sudo=sudo)
+    if declared.flag(host, "reingest"):
+        consistency.reingest(name=f"Take in again in {stack}", stack=stack, plan=plan, confirm=confirm, limit=limit, _sudo=sudo)
+    else:
+        consistency.apply(name=f"Repair {stack}", stack=stack, plan=plan, confirm=confirm, limit=limit, _sudo=sudo)

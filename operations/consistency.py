@@ -105,6 +105,28 @@ def apply(stack: str, plan: str, confirm: str, limit: int | None = None) -> Gene
 
 
 @operation(is_idempotent=False)
+def reingest(stack: str, plan: str, confirm: str, limit: int | None = None) -> Generator[JobVerb, None, None]:
+    """
+    Have the application take in again what a plan says is missing, by the command that the rule declares for that.
+
+    What is missing still when the command has ended is a warning; the host fails where the command does.
+
+    + stack: the stack's name
+    + plan: the plan's id, which ends with digits of its sha256: no other plan can be meant
+    + confirm: ``STACK@HOST``
+    + limit: so many documents of a rule, where its brake lets fewer through
+
+    **Example:**
+
+    .. code:: python
+
+        consistency.reingest(name="Take in again", stack="maestro", plan="20260101T030000Z-0123456789ab", confirm="maestro@prod-ai-1")
+    """
+    words = ["--confirm", value("confirm", confirm), *(["--limit", str(limit)] if limit is not None else [])]
+    yield JobVerb("repair", "reingest", value("stack", stack), value("plan", plan), *words)
+
+
+@operation(is_idempotent=False)
 def undo(stack: str, plan: str, confirm: str) -> Generator[JobVerb, None, None]:
     """
     Put back all that a plan has removed, but for what the application has made anew meanwhile.

@@ -186,6 +186,10 @@ def _repair(desk: Desk) -> Report:
         with desk.opened() as context:
             return repair.show(context, name)
     with desk.opened(lock="repair") as context:
+        if words.action == "reingest":
+            from storekeeper.verbs.reingest import reingest  # noqa: PLC0415
+
+            return reingest(context, name, words.limit)
         return repair.apply(context, name, words.limit) if words.action == "apply" else repair.undo(context, name)
 
 

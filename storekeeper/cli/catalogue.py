@@ -326,29 +326,32 @@ VERBS = (
     ),
     Verb(
         "repair",
-        "Plan what may be removed of what disagrees, apply it with everything kept, or undo it.",
+        "Plan what may be removed of what disagrees, apply it with everything kept, undo it, or have what is missing taken in again.",
         (
             Argument(
-                "action", "plan: write down what may be removed; apply: remove it; undo: put it back", choices=("plan", "apply", "undo")
+                "action",
+                "plan: write down what may be removed; apply: remove it; undo: put it back; reingest: have the application take in again "
+                "what is missing, by its declared command",
+                choices=("plan", "apply", "undo", "reingest"),
             ),
             STACK,
-            Argument("repair", "the plan's id, which apply and undo need", optional=True),
+            Argument("repair", "the plan's id, which all but plan need", optional=True),
         ),
         (
             Option(("--rule",), "plan only this rule", Takes.TEXT, "NAME"),
             Option(("--document",), "plan only the document with this id", Takes.TEXT, "ID"),
             Option(("--owner",), "plan only documents of the owner with this id", Takes.TEXT, "ID"),
             Option(("--at-once",), "plan also what was seen for the first time less than the grace ago"),
-            Option(("--limit",), "apply beyond the brake, up to so many documents of each rule", Takes.NUMBER, "N"),
+            Option(("--limit",), "apply or reingest beyond the brake, up to so many documents of each rule", Takes.NUMBER, "N"),
             _YES,
             _CONFIRM,
         ),
         {
-            0: "planned, repaired, or undone",
+            0: "planned, repaired, undone, or whole again",
             1: "failed; what was removed by then can be undone",
             2: _DONE[2],
             3: "a place could not be read: nothing is planned",
-            4: "done, but what changed meanwhile was left as it is",
+            4: "done, but what changed meanwhile was left as it is, or not all is whole again",
             75: _DONE[75],
         },
         (

@@ -188,6 +188,23 @@ PLANNED = record(
         "space": record({"needed": whole("bytes that are kept for undo, about"), "free": whole("bytes")}),
     }
 )
+_COUNTS_AFTER = {
+    "asked": whole("documents that the application was asked for"),
+    "whole": whole("of them whole in every place afterwards"),
+    "in_flight": whole("being worked on"),
+    "failed": whole("failed, by the authority's word"),
+    "gone": whole("not known to the authority any more"),
+    "missing": whole("missing still, or not whole"),
+}
+REINGESTED = record(
+    {
+        "plan": text("the plan's id"),
+        "rules": by("RULE", record(_COUNTS_AFTER)),
+        "skipped": several(record({"document": text("the document"), "why": text("why it was not asked for")}), "at most 1,000"),
+        "left_out": whole("skipped and not listed here"),
+    },
+    "of `repair reingest`",
+)
 REPAIRED = record(
     {
         "plan": text("the plan's id"),
@@ -691,7 +708,7 @@ RESULTS: dict[str, list[Schema]] = {
         ),
     ],
     "history": [HISTORY],
-    "repair": [record({"plan": PLANNED}, "of `repair plan`"), REPAIRED],
+    "repair": [record({"plan": PLANNED}, "of `repair plan`"), REPAIRED, REINGESTED],
     "query": [QUERIES, ANSWERED],
     "examine": [EXAMINED],
     "evict": [EVICTED],

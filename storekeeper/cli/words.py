@@ -233,8 +233,8 @@ def _check_repair(words: Words) -> None:
     planned = [name for name in ("rule", "document", "owner", "at_once") if getattr(words, name)]
     if words.action != "plan" and planned:
         raise Usage(f"--{planned[0].replace('_', '-')} is said when the plan is made", next="storekeeper repair --help")
-    if words.limit is not None and words.action != "apply":
-        raise Usage("--limit is for apply", next="storekeeper repair --help")
+    if words.limit is not None and words.action not in ("apply", "reingest"):
+        raise Usage("--limit is for apply and reingest", next="storekeeper repair --help")
 
 
 def _check_migrate(words: Words) -> None:

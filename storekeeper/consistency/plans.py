@@ -15,6 +15,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -141,6 +142,11 @@ class Plan:
     @property
     def reingest_file(self) -> Path:
         return self.path / _REINGEST
+
+    def missing(self, rule: str) -> Generator[dict[str, Any], None, None]:
+        """What of a rule has to be taken in again, a document each, in order."""
+        with closing(read_lines(self.reingest_file)) as lines:
+            yield from (line for line in lines if line["rule"] == rule)
 
     @property
     def kept_folder(self) -> Path:

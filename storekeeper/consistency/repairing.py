@@ -276,12 +276,19 @@ def _why_not(rule: Rule, finding: Finding, now: Identity | None) -> str | None:
 
 def refuse_beyond_brake(plan: Plan, rules: Mapping[str, Rule], limit: int | None) -> None:
     """Raises Refused where a plan removes more documents than the brake of a rule lets through, unless `limit` allows so many."""
-    for name, count in plan.documents.items():
+    refuse_so_many(plan, plan.documents, rules, limit, "the plan removes {} documents of {}", plan.path / "entries.jsonl")
+
+
+def refuse_so_many(
+    plan: Plan, documents: Mapping[str, int], rules: Mapping[str, Rule], limit: int | None, said: str, list_of: Path
+) -> None:
+    """The same of any counts of documents by rule; `said` has a place for the count and one for the rule."""
+    for name, count in documents.items():
         brake, total = rules[name].brake, plan.document["authority"][name]
         allowed = max(limit or 0, min(brake.documents, int(total * brake.percent / 100)))
         if count > allowed:
             share = f"{brake.percent:g}% of {total:,} documents, at most {brake.documents:,}"
             raise Refused(
-                f"the plan removes {count:,} documents of {name}, the brake lets {allowed:,} through ({share}): nothing was changed",
-                next=f"look at {plan.path / 'entries.jsonl'}, then say --limit {count}",
+                f"{said.format(f'{count:,}', name)}, the brake lets {allowed:,} through ({share}): nothing was changed",
+                next=f"look at {list_of}, then say --limit {count}",
             )

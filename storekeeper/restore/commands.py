@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import MappingProxyType
+from typing import IO
 
 from storekeeper.host import durable
 from storekeeper.outcomes import Refused
@@ -31,23 +32,27 @@ def refuse_unless_there(stack: Stack) -> None:
         commands.refuse_unless_there(command)
 
 
-def carry_out(context: Opened, command: DeclaredCommand, typed: Mapping[str, str] = MappingProxyType({})) -> str:
-    """Run one command; returns what it said. Raises Failed where it fails; what it made in the stores belongs to whom the stores belong
-    to, in any case.
+def carry_out(
+    context: Opened, command: DeclaredCommand, typed: Mapping[str, str] = MappingProxyType({}), stdin: IO[bytes] | None = None
+) -> str:
+    """Run one command, which reads an open file or nothing; returns what it said. Raises Failed where it fails; what it made in the stores
+    belongs to whom the stores belong to, in any case.
     """
     before = _owners(context.stack)
     try:
-        return carry_out_on(context, command, context.stores, typed)
+        return carry_out_on(context, command, context.stores, typed, stdin)
     finally:
         _give_back(context.stack, before)
 
 
-def carry_out_on(context: Opened, command: DeclaredCommand, stores: Mapping[str, Store], typed: Mapping[str, str]) -> str:
+def carry_out_on(
+    context: Opened, command: DeclaredCommand, stores: Mapping[str, Store], typed: Mapping[str, str], stdin: IO[bytes] | None = None
+) -> str:
     """The same on these stores, which may be copies, and with nothing given back to anybody."""
     told = {name: stores[name] for name in command.names()}
     addresses = {name: store.address for name, store in told.items()}
     with _passfile(context, command, told.values()) as variables:
-        return commands.carry_out(command, {**addresses, **typed}, variables, secrets_of(context.stack))
+        return commands.carry_out(command, {**addresses, **typed}, variables, secrets_of(context.stack), stdin)
 
 
 def secrets_of(stack: Stack) -> list[str] | None:

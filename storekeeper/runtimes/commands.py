@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import IO
 from urllib.parse import quote
 
 from storekeeper.host.processes import SEARCH_PATH, Command, User, run
@@ -57,9 +58,15 @@ def program_of(command: DeclaredCommand) -> Path:
     return Path(found)
 
 
-def carry_out(command: DeclaredCommand, addresses: Mapping[str, str], more: Mapping[str, str], secrets: Sequence[str] | None) -> str:
+def carry_out(
+    command: DeclaredCommand,
+    addresses: Mapping[str, str],
+    more: Mapping[str, str],
+    secrets: Sequence[str] | None,
+    stdin: IO[bytes] | None = None,
+) -> str:
     """Run it to its end, and return the end of what it said. `addresses` are the places of stores, and the words that were typed, by name;
-    `more` are variables of ours.
+    `more` are variables of ours. It reads an open file, or nothing.
 
     Raises Failed, with the last that it said, unless it ends with 0 within its time. Whatever is in `secrets` is taken out of that;
     where it is None nobody knows what to take out, and nothing of it is said.
@@ -69,7 +76,7 @@ def carry_out(command: DeclaredCommand, addresses: Mapping[str, str], more: Mapp
     environment = {name: filled(text, addresses) for name, text in command.environment.items()}
     bounded = [_TIMEOUT, f"--kill-after={_PATIENCE_S}", str(seconds), str(program_of(command)), *words]
     started = Command(bounded, {**environment, **more}, user=user_of(command), directory=command.directory)
-    ended = run(started, timeout=seconds + 3.0 * _PATIENCE_S, accept=_ANY)
+    ended = run(started, stdin=stdin, timeout=seconds + 3.0 * _PATIENCE_S, accept=_ANY)
     if ended.code == 0:
         return _SILENCED if secrets is None else _without(ended.stdout.decode(errors="replace"), secrets)[-_MOST_TOLD:]
     how = f"did not end within {seconds} s" if ended.code in _TIMED_OUT and ended.seconds >= seconds else _ending(ended.code)

@@ -71,6 +71,7 @@ _SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("Each of `rows` of a place", rules.Rows),
     ("`states` of a rule", rules.States),
     ("`brake` of a rule", rules.Brake),
+    ("`reingest` of a rule", rules.Reingest),
     ("Each of `queries`", queries.NamedQuery),
     ("`migration`", migrations.Migration),
     ("`applied` of `migration`", migrations.AppliedMigrations),

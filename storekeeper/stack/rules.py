@@ -14,6 +14,8 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import AfterValidator, Field, model_validator
 
+from storekeeper.stack import commands
+from storekeeper.stack.commands import DeclaredCommand
 from storekeeper.stack.mistakes import quoted
 from storekeeper.stack.types import Declared, Duration, InnerPath, Matching, StoreName, expected
 
@@ -134,6 +136,15 @@ class Brake(Declared):
     documents: Annotated[int, Field(ge=0, le=1_000_000_000, description="documents")] = 100
 
 
+class Reingest(DeclaredCommand):
+    """A command by which the application takes documents in again. Which, it reads from its standard input."""
+
+    input: Annotated[
+        Literal["lines", "ids"],
+        Field(description="what it reads: `lines`, one of JSON for each document as in `reingest.jsonl`, or `ids`, one a line"),
+    ] = "lines"
+
+
 class Rule(Declared):
     """One kind of document, the place that says which there are, and those that must follow."""
 
@@ -144,6 +155,9 @@ class Rule(Declared):
         hours=24
     )
     brake: Annotated[Brake, Field(description="beyond which a repair asks first")] = Brake()
+    reingest: Annotated[
+        Reingest | None, Field(description="has the application take in again what is missing: `repair reingest` runs it")
+    ] = None
     automatic: Annotated[
         tuple[Removable, ...],
         Field(description="what `check --repair-declared` removes without being asked, within grace and brake; nothing when left out"),
@@ -152,7 +166,7 @@ class Rule(Declared):
     @property
     def digest(self) -> str:
         """What it says of stores, as one word: what was seen under another rule of the same name tells nothing of this one."""
-        return hashlib.sha256(self.model_dump_json(exclude_defaults=True, exclude={"automatic"}).encode()).hexdigest()
+        return hashlib.sha256(self.model_dump_json(exclude_defaults=True, exclude={"automatic", "reingest"}).encode()).hexdigest()
 
     @property
     def stores(self) -> tuple[str, ...]:
@@ -186,6 +200,8 @@ def contradictions(rules: Mapping[str, Rule], kinds: Mapping[str, str]) -> Itera
             for where, sentence in _of_place(place, kinds):
                 yield (name, *path, *where), sentence
         yield from (((name, *where), sentence) for where, sentence in _of_states(rule))
+        if rule.reingest is not None:
+            yield from (((name, "reingest", *where), sentence) for where, sentence in commands.mistakes(rule.reingest, list(kinds)))
 
 
 def _of_place(place: Authority | Replica, kinds: Mapping[str, str]) -> Iterator[Mistaken]:

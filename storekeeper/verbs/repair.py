@@ -44,7 +44,7 @@ def plan(context: Opened, scope: Scope) -> Report:
         checking = Checking(context.stores, context.state, work, context.progress)
         for name, rule in rules.items():
             look = looked(context, checking, name, rule)
-            _refuse_unread(context, name, look)
+            refuse_unread(context, name, look, "nothing is planned")
             if request.is_whole:
                 checking.remember(name, rule, look)
                 log.tell(context.state, name, look)
@@ -110,7 +110,7 @@ def apply(context: Opened, name: str, limit: int | None) -> Report:
 
     Raises Refused for a plan of other rules, one that was undone, and one beyond the brake; nothing is removed then.
     """
-    made = _ready(context, name)
+    made = ready(context, name)
     if (state := made.state()) in ("applied", "undoing", "undone"):
         raise Refused(f"the plan {name} {_OPEN[state]}", next=f"storekeeper repair plan {context.stack.stack}")
     if made.restores is not None:
@@ -132,7 +132,7 @@ def apply(context: Opened, name: str, limit: int | None) -> Report:
 
 def undo(context: Opened, name: str) -> Report:
     """Put back all that a plan has removed. It may be run again; what the application has made anew meanwhile is left as it is."""
-    made = _ready(context, name)
+    made = ready(context, name)
     if made.state() is None:
         raise Refused(f"the plan {name} was never applied: there is nothing to undo", next=None)
     if made.state() == "undone":
@@ -159,13 +159,14 @@ def _finished(context: Opened, made: Plan) -> Report:
     return Report({**_told(made, bringing.removed, {}, [], 0), "undo": undo})
 
 
-def _refuse_unread(context: Opened, name: str, look: Look) -> None:
+def refuse_unread(context: Opened, name: str, look: Look, therefore: str) -> None:
+    """Raises Unknown where a look could not read everything."""
     if look.outcome is Outcome.UNKNOWN:
         said = next((problem.message for problem in look.problems if problem.severity is Severity.ERROR), f"{name}: not all could be read")
-        raise Unknown(f"{said}: nothing is planned", next=f"storekeeper check {context.stack.stack}")
+        raise Unknown(f"{said}: {therefore}", next=f"storekeeper check {context.stack.stack}")
 
 
-def _ready(context: Opened, name: str) -> Plan:
+def ready(context: Opened, name: str) -> Plan:
     """A plan that is as it was written, of this stack as it is declared now, with no restore under way."""
     refuse_unfinished(journals(context.state))
     made = plans.opened(context.state, name)
@@ -207,7 +208,8 @@ def _advice(context: Opened, made: Plan) -> Sequence[Problem]:
         advice.append(Problem(said, Severity.INFO))
     if made.document["reingest"]:
         said = f"{made.document['reingest']:,} documents have to be taken in again by the application"
-        advice.append(Problem(said, Severity.INFO, next=f"cat {made.reingest_file}"))
+        following = f"storekeeper repair reingest {stack} {made.id}" if _can_reingest(context, made) else f"cat {made.reingest_file}"
+        advice.append(Problem(said, Severity.INFO, next=following))
     if made.document["by_hand"]:
         said = f"{made.document['by_hand']:,} are for a person to look into: no repair can tell what is right"
         advice.append(Problem(said, Severity.INFO, next=f"storekeeper check {stack}"))
@@ -222,6 +224,11 @@ def _stopped(context: Opened, made: Plan) -> Iterator[Problem]:
     except Unknown as error:
         said = f"which services would be stopped cannot be told: {error.message}"
         yield Problem(said, Severity.WARNING, error.store, error.next)
+
+
+def _can_reingest(context: Opened, made: Plan) -> bool:
+    """Whether a rule of the plan declares a command that takes documents in again."""
+    return any(rule.reingest is not None and any(made.missing(name)) for name, rule in context.stack.consistency.items())
 
 
 def _told(

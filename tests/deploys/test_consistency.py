@@ -63,6 +63,8 @@ def test_a_repair_is_planned_applied_and_undone_with_each_value_as_one_word():
         assert planned == [f"{TYPED} repair plan demo --document 'a b' --at-once"]
         applied = fake.commands(consistency.apply, stack="demo", plan=PLAN, confirm=CONFIRM, limit=7)
         assert applied == [followed(f"repair apply demo {PLAN} --confirm {CONFIRM} --limit 7")]
+        again = fake.commands(consistency.reingest, stack="demo", plan=PLAN, confirm=CONFIRM, limit=7)
+        assert again == [followed(f"repair reingest demo {PLAN} --confirm {CONFIRM} --limit 7")]
         assert fake.commands(consistency.undo, stack="demo", plan=PLAN, confirm=CONFIRM) == [
             followed(f"repair undo demo {PLAN} --confirm {CONFIRM}")
         ]
@@ -71,7 +73,7 @@ def test_a_repair_is_planned_applied_and_undone_with_each_value_as_one_word():
 
 @pytest.mark.parametrize("value", HOSTILE, ids=repr)
 @pytest.mark.parametrize("field", ["stack", "plan", "confirm"])
-@pytest.mark.parametrize("operation", ["apply", "undo"])
+@pytest.mark.parametrize("operation", ["apply", "reingest", "undo"])
 def test_a_plan_that_could_be_an_option_or_no_word_is_refused_before_anything_is_typed(operation, field, value):
     with fake_host() as fake:
         with pytest.raises(OperationValueError, match=field):

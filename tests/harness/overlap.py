@@ -36,6 +36,8 @@ consistency:
   notes:
     authority: {{store: main, rows: [{{table: notes, key: id}}]}}
     replicas: [{{store: papers, pattern: "raw/note_{{id}}.txt"}}]
+    brake: {{percent: 100, documents: 100}}
+    reingest: {{run: [ls, "{{main}}"]}}
 queries: {{words: {{store: main, query: "select distinct word from things"}}}}
 migration: {{upgrade: {{run: [ls, "{{main}}"]}}, test: {{run: [ls, "{{main}}"]}}, current: {{run: [ls, "{{main}}"]}}}}
 """
@@ -77,6 +79,7 @@ VERBS = {
     "unpin": Verb("unpin demo latest", r"os.remove pin\.json"),
     "repair apply": Verb(f"repair apply demo {PLAN} --yes", r"os.rename \.storekeeper-\w+-taken"),
     "repair undo": Verb(f"repair undo demo {PLAN} --yes", r"os.rename \.storekeeper-\w+-taken"),
+    "repair reingest": Verb(f"repair reingest demo {PLAN} --yes", IN_THE_COMMAND),
     "restore": Verb("restore demo latest --yes --nobody-uses papers", BETWEEN_THE_SWITCHES),
     "restore --document": Verb("restore demo latest --document one --yes", BETWEEN_THE_PLACES),
     "restore --back": Verb("restore demo --back --yes --nobody-uses papers", BETWEEN_THE_SWITCHES),
@@ -245,7 +248,9 @@ class Host:
             self.must("restore")
         if verb.startswith("repair"):
             (self._live / f"papers/raw/extra_x{next(self._numbers)}.txt").touch()
-        if verb in ("repair apply", "repair undo"):
+        if verb == "repair reingest":
+            self.spoil_note()
+        if verb in ("repair apply", "repair undo", "repair reingest"):
             self.must("repair plan")
         if verb == "repair undo":
             self.must("repair apply")

@@ -14,7 +14,9 @@ _SHOWN = 20
 
 def repair(document: Document, paint: Paint) -> list[str]:
     result = document["result"]
-    return _plan(document, result["plan"], paint) if isinstance(result["plan"], dict) else _done(document, result, paint)
+    if isinstance(result["plan"], dict):
+        return _plan(document, result["plan"], paint)
+    return _reingested(document, result, paint) if "rules" in result else _done(document, result, paint)
 
 
 def _plan(document: Document, plan: Mapping[str, Any], paint: Paint) -> list[str]:
@@ -43,3 +45,19 @@ def _done(document: Document, result: Mapping[str, Any], paint: Paint) -> list[s
     lines += [f"  {store}: {count:,}" for store, count in counts.items()]
     lines += [f"  skipped {short(each['document'])} in {short(each['place'])}: {short(each['why'])}" for each in result["skipped"][:_SHOWN]]
     return [*lines, *([f"  to take it back: {paint.command(result['undo'])}"] if result["undo"] else [])]
+
+
+def _reingested(document: Document, result: Mapping[str, Any], paint: Paint) -> list[str]:
+    whole, asked = (sum(each[key] for each in result["rules"].values()) for key in ("whole", "asked"))
+    what = f"{whole:,} of {counted(asked, 'document')} whole again after {span(document['seconds'])}"
+    columns = ("asked", "whole", "in_flight", "failed", "gone", "missing")
+    rows: list[list[Cell | str]] = [
+        [rule, *(Cell(f"{each[column]:,}", right=True) for column in columns)] for rule, each in result["rules"].items()
+    ]
+    head: list[Cell | str] = ["rule", *(Cell(column.replace("_", " "), right=True) for column in columns)]
+    lines = [
+        f"{paint.state(document['outcome'])}  {document['stack']}: plan {result['plan']}: {what}",
+        "",
+        *table([head, *rows], paint, "  "),
+    ]
+    return [*lines, *(f"  not asked for {short(each['document'])}: {short(each['why'])}" for each in result["skipped"][:_SHOWN])]

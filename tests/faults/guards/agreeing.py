@@ -10,7 +10,27 @@ _INGESTION = "tests/consistency/test_ingestion.py::"
 _REPAIR = "tests/consistency/test_repair.py::"
 _DOCUMENT = "tests/consistency/test_restore_document.py::"
 
+_REINGEST = "tests/consistency/test_reingest.py::"
+
 AGREEING = (
+    Guard(
+        name="what has come back is not asked for again",
+        protects="the application does not take in twice what it has taken in since the plan",
+        cases=("F7",),
+        file="storekeeper/consistency/reingesting.py",
+        old='        if missing.has(line["document"]):\n',
+        new="        if line:\n",
+        tests=(_REINGEST + "test_what_has_come_back_since_the_plan_is_not_asked_for",),
+    ),
+    Guard(
+        name="a command that ended well is not believed",
+        protects="what is missing still is not called whole",
+        cases=("F12",),
+        file="storekeeper/consistency/reingesting.py",
+        old="            elif is_missing:\n",
+        new="            elif result.asked < 0:\n",
+        tests=(_REINGEST + "test_a_command_that_says_it_went_well_and_did_nothing_is_found_out",),
+    ),
     Guard(
         name="a place that cannot be read is not empty",
         protects="a store that is gone makes no document missing",
