@@ -22,6 +22,11 @@ _GLANCE = 0.2  # seconds: `is_held` takes a lock for an instant, and that must n
 _held: list[int] = []
 
 
+def lock_in(state: Path) -> Path:
+    """The file in a stack's own state directory that the stack's lock is held on."""
+    return state / "lock"
+
+
 def inheritable() -> tuple[int, ...]:
     """The descriptors of all locks this process holds, for `pass_fds` of a program that works under them."""
     return tuple(_held)
@@ -86,6 +91,11 @@ def is_held(path: Path) -> bool:
         return not _try(descriptor, fcntl.LOCK_SH)
     finally:
         os.close(descriptor)
+
+
+def is_held_elsewhere(path: Path) -> bool:
+    """Whether another run holds the lock on this file now: one that this process holds, or works under, is not meant."""
+    return is_held(path) and not any(os.path.samestat(os.fstat(mine), os.stat(path)) for mine in _held)
 
 
 def refuse_network_file_system(directory: Path) -> None:

@@ -18,7 +18,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from storekeeper.host import clock, durable, formats, space
+from storekeeper.host import clock, durable, formats, locks, space
 from storekeeper.outcomes import Failed, Refused
 from storekeeper.stores.protocol import Facts
 
@@ -117,6 +117,11 @@ class Journal:
     @property
     def token(self) -> str:
         return self.path.stem
+
+    @property
+    def state(self) -> Path:
+        """The stack's own state directory."""
+        return self.path.parent.parent
 
     @property
     def begun(self) -> Facts:
@@ -241,11 +246,13 @@ def journal_of(state: Path, token: str) -> Journal:
 
 
 def refuse_unfinished(known: Iterable[Journal]) -> None:
-    """Raises Refused when one of these is unfinished."""
+    """Raises Refused when one of these is unfinished: another run is at work on it, or it was interrupted."""
     for journal in known:
         if not journal.is_closed:
-            said = f"a {journal.purpose} begun at {spoken_time(journal.begun_at)} is unfinished, nothing else can be done before it ends"
-            raise Refused(said, next=f"storekeeper resume {journal.begun['stack']}")
+            stack, is_at_work = journal.begun["stack"], locks.is_held_elsewhere(locks.lock_in(journal.state))
+            how, following = ("at work", f"storekeeper jobs {stack}") if is_at_work else ("unfinished", f"storekeeper resume {stack}")
+            said = f"a {journal.purpose} begun at {spoken_time(journal.begun_at)} is {how}, nothing else can be done before it ends"
+            raise Refused(said, next=following)
 
 
 def spoken_time(moment: datetime) -> str:

@@ -14,7 +14,6 @@ from storekeeper.sets.repository import MARKER, REMEMBERED, Repository, StackSet
 from storekeeper.stack.config import Places, stack_names
 from storekeeper.stack.mistakes import suggestion
 
-_LOCK = "lock"
 _PRIVATE = "private"
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
@@ -72,7 +71,7 @@ def private_of(places: Places, name: str) -> Path:
 
 def lock_of(places: Places, name: str) -> Path:
     """The file that a stack's lock is held on."""
-    return places.state_of(name) / _LOCK
+    return locks.lock_in(places.state_of(name))
 
 
 def known_sets(places: Places, name: str) -> StackSets | None:

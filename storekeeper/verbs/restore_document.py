@@ -13,7 +13,7 @@ from storekeeper.consistency import bringing, log, plans
 from storekeeper.consistency.bringing import Bringing, Found
 from storekeeper.consistency.places import authority_of, can_mend, places_of
 from storekeeper.consistency.plans import Making
-from storekeeper.host import clock, space
+from storekeeper.host import clock, locks, space
 from storekeeper.outcomes import Failed, Problem, Refused, Severity, StorekeeperError, Unknown, naming, said_by_the_system
 from storekeeper.restore.journal import journals, refuse_unfinished
 from storekeeper.restore.pausing import services_stopped_for, stopped_for
@@ -116,13 +116,14 @@ class _Copies:
 
 
 def _refuse_interrupted(context: Context) -> None:
-    """Raises Refused while a document is half brought back, by a run that is at work or was interrupted."""
+    """Raises Refused while a document is half brought back: another run is at work on it, or it was interrupted."""
+    stack, is_at_work = context.stack.stack, locks.is_held_elsewhere(locks.lock_in(context.state))
     for name in plans.all_of(context.state):
         made = plans.opened(context.state, name)
         if made.restores is not None and made.state() in (bringing.APPLYING, bringing.LAID, bringing.UNDOING):
             raise Refused(
                 f"document {made.restores['document'][:80]!r} is being brought back by a run that has not ended",
-                next=f"storekeeper repair undo {context.stack.stack} {name}",
+                next=f"storekeeper jobs {stack}" if is_at_work else f"storekeeper repair undo {stack} {name}",
             )
 
 

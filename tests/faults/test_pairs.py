@@ -112,6 +112,7 @@ def otherwise(host: Host, first: str, seconds: Sequence[str]) -> list[str]:
                 known = {"VERB": first.split(maxsplit=1)[0], "PID": process.pid} if outcome == BUSY else {}
                 sentence = sentence_of(outcome, known, int(outcome == REFUSED and first == "restore --document"))
                 wrong += [] if re.search(sentence, run.complaints) else ["did not say why"]
+                wrong += [] if re.search(r"next: storekeeper .*\bjobs\b", run.err) else ["did not say where to look"]
             if not is_mixed and len(host.words()) > 1:
                 wrong.append(f"left a mix of {host.words()}")
             found += [f"{second} beside {first} {each}: {run.complaints}" for each in wrong]

@@ -6,14 +6,26 @@ import json
 import os
 import signal
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from storekeeper.host import locks
 from storekeeper.outcomes import Failed, Refused
-from storekeeper.restore.journal import Journal, Step, StoreLog, journals, unfinished
+from storekeeper.restore.journal import Journal, Step, StoreLog, journals, refuse_unfinished, unfinished
 
 FACTS = {"purpose": "restore", "stack": "demo", "stores": ["main"]}
+HOLDS = """
+import sys
+from pathlib import Path
+from storekeeper.host import locks
+
+with locks.hold(Path(sys.argv[1]), "restore of demo"):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
 
 
 def begin(state: Path) -> Journal:
@@ -105,6 +117,22 @@ def test_a_second_walk_cannot_begin_while_one_is_unfinished(tmp_path: Path) -> N
     assert refused.value.next == "storekeeper resume demo"
     journal.write(Step.CLOSED, result="done")
     begin(tmp_path)
+
+
+def test_a_walk_that_another_run_is_at_work_on_is_not_to_be_resumed(tmp_path: Path) -> None:
+    begin(tmp_path)
+    with locks.hold(locks.lock_in(tmp_path), "restore of demo"), pytest.raises(Refused, match="is unfinished"):
+        begin(tmp_path)  # this run has the lock: nobody else is at work
+    holder = subprocess.Popen([sys.executable, "-c", HOLDS, locks.lock_in(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    with holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"held\n"
+        with pytest.raises(Refused, match="is at work, nothing else can be done before it ends") as refused:
+            refuse_unfinished(journals(tmp_path))
+        assert refused.value.next == "storekeeper jobs demo"
+        holder.communicate()
+    with pytest.raises(Refused, match="is unfinished"):
+        refuse_unfinished(journals(tmp_path))
 
 
 def test_two_unfinished_journals_are_damage(tmp_path: Path) -> None:
