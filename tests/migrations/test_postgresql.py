@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,17 +13,19 @@ from typing import Any
 import pytest
 
 from storekeeper.outcomes import Failed
-from storekeeper.restore.journal import unfinished
+from storekeeper.restore.journal import Journal, unfinished
 from storekeeper.stack.migrations import Migration
 from storekeeper.stack.model import ResetModel
 from storekeeper.verbs.migrate import migrate
 from storekeeper.verbs.prove import prove
 from storekeeper.verbs.reset import reset
 from storekeeper.verbs.restore import RestoreRequest, restore
+from storekeeper.verbs.resume import resume
 from tests.harness.alembic_project import SEEN, Project
+from tests.harness.campaign import Campaign
 from tests.harness.postgresql import PASSWORD, Server, programs_of, server_user
-from tests.harness.restoring import LIVE, running
-from tests.harness.stacks import EMPTY, Lab, make_lab, postgresql_part
+from tests.harness.restoring import LIVE, lines_of, running
+from tests.harness.stacks import EMPTY, Lab, in_child, killing, make_lab, postgresql_part
 
 PSQL = f"{programs_of(18)}/psql -w -X -q -v ON_ERROR_STOP=1"
 THINGS = "create table things (id serial primary key, word text)"
@@ -112,6 +115,43 @@ def test_a_migration_that_fails_live_takes_the_database_and_all_others_back(shop
     assert "seen" not in columns(server)
     assert running(shop) == [True]
     assert unfinished(shop.context.state) is None
+
+
+def lines_to_kill_at(lab: Lab, campaign: Campaign) -> list[int]:
+    """All lines of the newest journal, or those around the command on what is live."""
+    commands = lines_of(lab, b'"step":"command"')
+    return list(range(1, len(lines_of(lab)) + 1)) if campaign.full else [commands[0] - 1, *commands, commands[-1] + 1]
+
+
+def killed(lab: Lab, number: int) -> int:
+    def walk() -> None:
+        Journal.write = killing(number, after=True)  # type: ignore[method-assign]
+        migrate(lab.context, "upgrade", (), plan=False)
+
+    return in_child(walk)
+
+
+@pytest.mark.fault("E-25")
+@pytest.mark.slow
+def test_kill_9_at_a_line_of_the_journal_leaves_the_database_migrated_or_all_as_it_was(
+    shop: Lab, server: Server, campaign: Campaign
+) -> None:
+    declaring(shop, f'{PSQL} -c "{UP}" "$1"')
+    migrate(shop.context, "upgrade", (), plan=False)
+    numbers, ended = lines_to_kill_at(shop, campaign), set()
+    for number in numbers:
+        server.run("alter table things drop column if exists seen; delete from migrations where version = '0002'", "app")
+        assert killed(shop, number) == -signal.SIGKILL
+        how = str(resume(shop.context).result["ended"])
+        is_done = how == "done" or (how == "None" and number == numbers[-1])  # after the last line nothing is open
+        assert ("seen" in columns(server)) == is_done, f"{how} after line {number}"
+        assert server.ask("select count(*) from migrations where version = '0002'", "app") == int(is_done)
+        assert shop.all_hold(LIVE), f"{how} after line {number}"
+        assert running(shop) == [True], f"{how} after line {number}"
+        assert unfinished(shop.context.state) is None
+        ended.add(how)
+    campaign.found(len(numbers), "kills in a migration of a PostgreSQL database", "0 states but migrated and as it was, after `resume`")
+    assert {"went back", "done"} <= ended
 
 
 def left_to_migrations(lab: Lab) -> Lab:
