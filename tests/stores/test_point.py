@@ -86,6 +86,7 @@ def application(tmp_path: Path) -> Iterator[Application]:
             writer.wait()
             assert writer.stdout is not None
             writer.stdout.close()
+    pg.rmdir()
 
 
 def _documents(database: Path) -> dict[str, str]:
@@ -144,7 +145,10 @@ def test_the_rows_of_postgresql_are_of_the_same_moment_as_the_vectors(applicatio
     assert manifest.stores["vectors"].pause_ms > 0
     assert manifest.stores["server"].pause_ms == 0
     scratch = reachable_directory()
-    restored = content_of_copy(application.context.stores["server"], entry.path / "server", manifest.stores["server"], scratch)
+    try:
+        restored = content_of_copy(application.context.stores["server"], entry.path / "server", manifest.stores["server"], scratch)
+    finally:
+        scratch.rmdir()
     assert restored.digests == manifest.stores["server"].digests
     vectors = len(_vectors(entry.path / "vectors/directory/chroma.sqlite3"))
     assert restored.counts["public.documents"] in (vectors, vectors + 1), "at most the one document that was under way"
