@@ -80,7 +80,7 @@ def without_times(text: str) -> list[str]:
 
 
 def test_every_command_of_the_page_works_in_its_order(tutorial: list[str]) -> None:
-    schema, states, chroma, files, first, second, whole, closer, told, mended, sets = tutorial
+    schema, states, chroma, files, first, second, whole, closer, told, mended, again, sets = tutorial
     assert "CREATE TABLE documents" in schema
     assert "CREATE TABLE processed_documents" in schema
     assert {"completed|30", "failed|1", "pending|1"} <= set(states.splitlines())
@@ -98,6 +98,8 @@ def test_every_command_of_the_page_works_in_its_order(tutorial: list[str]) -> No
     assert "12 entries removed" in mended
     assert "12 entries put back" in mended
     assert "1 missing, 1 partial" in mended
+    assert "0 of 2 documents whole again" in again
+    assert again.splitlines()[-3:] == ["ended with 4", "doc-00004", "doc-00005"]
     assert "holes" in sets
     assert re.search(r"documents +whole", sets)
 

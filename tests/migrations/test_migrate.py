@@ -42,9 +42,9 @@ def rows(application: Application) -> tuple[list[Any], list[str]]:
 def test_an_upgrade_is_tried_on_a_copy_and_then_carried_out_live(application: Application, monkeypatch: pytest.MonkeyPatch) -> None:
     real, seen = commands.carry_out_on, []
 
-    def watched(context: Any, command: Any, stores: Any, typed: Any) -> str:
+    def watched(context: Any, command: Any, stores: Any, *more: Any) -> str:
         seen.append((stores["main"].address == str(application.main), running(application.lab)))
-        return real(context, command, stores, typed)
+        return real(context, command, stores, *more)
 
     monkeypatch.setattr(commands, "carry_out_on", watched)
     report = application.migrate()
