@@ -59,6 +59,7 @@ sys.addaudithook(stop)
 BETWEEN_THE_SWITCHES = r"os.rename papers-0/plan\.jsonl"  # one store is switched, the other is not
 BEFORE_ITS_NAME = r"os.rename \.partial',"
 BETWEEN_THE_PLACES = r"os.rename kept/000002\.jsonl"  # the row is exchanged, the file is not
+MOVES_A_FILE = r"os.rename /extra_\w+\.txt'"  # out of its place, or back
 IN_THE_COMMAND = r"subprocess.Popen live/main\.db"  # of the application, on what is live
 IN_A_SET = r"open /sets/demo/\w+-\d+/main/database\.sqlite"
 
@@ -77,8 +78,8 @@ VERBS = {
     "prune": Verb("prune demo --yes", r"os.rename /\.trash/"),
     "pin": Verb("pin demo latest", r"os.rename pin\.json"),
     "unpin": Verb("unpin demo latest", r"os.remove pin\.json"),
-    "repair apply": Verb(f"repair apply demo {PLAN} --yes", r"os.rename \.storekeeper-\w+-taken"),
-    "repair undo": Verb(f"repair undo demo {PLAN} --yes", r"os.rename \.storekeeper-\w+-taken"),
+    "repair apply": Verb(f"repair apply demo {PLAN} --yes", MOVES_A_FILE),
+    "repair undo": Verb(f"repair undo demo {PLAN} --yes", MOVES_A_FILE),
     "repair reingest": Verb(f"repair reingest demo {PLAN} --yes", IN_THE_COMMAND),
     "restore": Verb("restore demo latest --yes --nobody-uses papers", BETWEEN_THE_SWITCHES),
     "restore --document": Verb("restore demo latest --document one --yes", BETWEEN_THE_PLACES),
