@@ -34,7 +34,7 @@ RECOVERING = (
         cases=("E-28",),
         file="storekeeper/stores/sqlite/store.py",
         old="        if not damages:\n",
-        new="        if False:\n",
+        new="        damages = damages or ['nothing at all']\n        if not damages:\n",
         tests=(_RECOVER + "test_a_database_that_is_whole_or_has_no_beginning_is_refused_and_no_service_is_stopped",),
     ),
     Guard(
