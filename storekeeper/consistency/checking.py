@@ -18,7 +18,7 @@ from pathlib import Path
 from storekeeper.consistency import looks
 from storekeeper.consistency.comparison import Tally
 from storekeeper.consistency.findings import Finding
-from storekeeper.consistency.keeping import Figures, Keeping
+from storekeeper.consistency.keeping import Figures, kept_of
 from storekeeper.consistency.looks import Counted
 from storekeeper.consistency.places import authority_of, replicas_of
 from storekeeper.consistency.reading import Reading
@@ -73,15 +73,15 @@ class Checking:
     def look(self, name: str, rule: Rule) -> Look:
         """Look at one rule; nothing is remembered before `remember`. What cannot be read is in `unread`, with its problem."""
         digest = rule.digest
-        keeping = Keeping(self._state, name, rule)
-        first = Reading(self._stores, self._work, self._progress, name, rule, keeping=keeping)
-        if first.findings.count and self._any_new(name, digest, first.findings):
-            time.sleep(self._pause_s)
-            second = Reading(self._stores, self._work, self._progress, name, rule, twice=True, keeping=keeping)
-            found = Spool(self._work / f"{name}.both", in_both(first.findings, second.findings))
-            last, problems = second, _once([*first.problems, *second.problems])
-        else:
-            found, last, problems = first.findings, first, first.problems
+        with kept_of(self._state, name, rule) as keeping:
+            first = Reading(self._stores, self._work, self._progress, name, rule, keeping=keeping)
+            if first.findings.count and self._any_new(name, digest, first.findings):
+                time.sleep(self._pause_s)
+                second = Reading(self._stores, self._work, self._progress, name, rule, twice=True, keeping=keeping)
+                found = Spool(self._work / f"{name}.both", in_both(first.findings, second.findings))
+                last, problems = second, _once([*first.problems, *second.problems])
+            else:
+                found, last, problems = first.findings, first, first.problems
         unchanged = tuple(place for place in first.unchanged if place in last.unchanged)
         unread = frozenset(first.unread) | frozenset(last.unread)
         counted, changes = Counted(), Changes()
@@ -103,10 +103,11 @@ class Checking:
         unread, problems = tuple(sorted(set(reading.unread))), tuple(reading.problems)
         return Look(at, outcome, reading.findings, counted, reading.tally, reading.figures, unread, Changes(), problems)
 
-    def remember(self, name: str, rule: Rule, look: Look) -> None:
-        """Keep what a look found for the next; durable when this returns.
+    def remember(self, name: str, rule: Rule, look: Look) -> bool:
+        """Keep what a look found for the next; durable when this returns. False, and nothing is kept, where another run has looked since.
 
-        What was found before in a place that could not be read is kept too, and in all places where the authority could not be.
+        What was found before in a place that could not be read is kept too, and in all places where the authority could not be. Raises
+        OSError where it cannot be written, Unknown while another run writes for longer than a minute.
         """
         digest, tally = rule.digest, look.tally
         unread = frozenset(look.unread if tally is not None else [place.name for place in replicas_of(rule)])
@@ -114,9 +115,14 @@ class Checking:
         head = looks.Head(
             look.at, digest, documents, flying, look.counted.by_class, look.unread or (authority_of(rule).name,) * (tally is None)
         )
-        with looks.opened(self._state, name, digest) as before:
-            kept = [each for each, how in looks.joined(before, look.findings, look.at, unread) if how == "kept"] if unread else []
-        looks.write(self._state, name, head, _in_order(kept, look.findings))
+        with looks.turn(self._state):
+            known = looks.newest(self._state, name)
+            if known is not None and look.at < known.at <= clock.now():
+                return False
+            with looks.opened(self._state, name, digest) as before:
+                kept = [each for each, how in looks.joined(before, look.findings, look.at, unread) if how == "kept"] if unread else []
+            looks.write(self._state, name, head, _in_order(kept, look.findings))
+        return True
 
     def _any_new(self, name: str, digest: str, found: Spool) -> bool:
         with looks.opened(self._state, name, digest) as before:

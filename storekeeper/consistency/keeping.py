@@ -12,7 +12,7 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -23,7 +23,7 @@ from storekeeper.consistency.comparison import Stream, Tally
 from storekeeper.consistency.findings import Finding
 from storekeeper.consistency.places import Place
 from storekeeper.consistency.spool import Spool
-from storekeeper.host import clock, durable
+from storekeeper.host import clock, durable, locks
 from storekeeper.host.stamps import Clock
 from storekeeper.outcomes import Problem, Severity, StorekeeperError
 from storekeeper.stack.rules import Rule
@@ -119,11 +119,24 @@ class Compared:
         return cls(folder / _FINDINGS, tally, Figures(int(document["owners"]), document["states"], held), problems, until)
 
 
+@contextmanager
+def kept_of(state: Path, name: str, rule: Rule) -> Iterator[Keeping | None]:
+    """What is kept of a rule, for one look; None while another run looks: what that one has read and this one has must not be mixed."""
+    folder = state / _FOLDER
+    with ExitStack() as held:
+        try:
+            durable.ensure_directory(folder)
+            is_ours = held.enter_context(locks.hold_directory(folder))
+        except OSError:  # no room: then nothing could be kept
+            is_ours = False
+        yield Keeping(folder / name, rule) if is_ours else None
+
+
 class Keeping:
     """What is kept of one rule. Asked before a look reads, and told afterwards what it has read."""
 
-    def __init__(self, state: Path, name: str, rule: Rule) -> None:
-        self._folder = state / _FOLDER / name
+    def __init__(self, folder: Path, rule: Rule) -> None:
+        self._folder = folder
         self._digest = rule.digest
         self._places: dict[str, KeptPlace] = {}
         self._compared: Compared | None = None
@@ -225,9 +238,9 @@ class Keeping:
 
 
 def forget_undeclared(state: Path, declared: Collection[str]) -> None:
-    """Remove what is kept of rules that the stack does not have any more. Raises OSError."""
-    with suppress(FileNotFoundError):
-        for path in sorted((state / _FOLDER).iterdir()):
+    """Remove what is kept of rules that the stack does not have any more, unless another run looks. Raises OSError."""
+    with suppress(FileNotFoundError), locks.hold_directory(state / _FOLDER) as is_ours:
+        for path in sorted((state / _FOLDER).iterdir()) if is_ours else ():
             if path.name not in declared:
                 durable.remove_tree(path)
 

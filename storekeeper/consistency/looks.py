@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from storekeeper.consistency.findings import Finding
-from storekeeper.host import clock, durable, formats
+from storekeeper.host import clock, durable, formats, locks
 from storekeeper.outcomes import Failed
 from storekeeper.stores.lines import to_line
 
@@ -111,10 +111,17 @@ def opened(state: Path, rule: str, digest: str) -> Iterator[Iterator[Finding]]:
             yield found
 
 
+@contextmanager
+def turn(state: Path) -> Iterator[None]:
+    """While the block runs, no other run replaces a look. Raises Unknown where one takes longer than a minute."""
+    durable.ensure_directory(state / _FOLDER)
+    with locks.turn(state / _FOLDER):
+        yield
+
+
 def write(state: Path, rule: str, head: Head, found: Iterable[Finding]) -> None:
-    """Replace a rule's look; durable when this returns."""
+    """Replace a rule's look, within a turn; durable when this returns."""
     path = file_of(state, rule)
-    durable.ensure_directory(path.parent)
     new = path.with_suffix(".new")
     new.unlink(missing_ok=True)
     with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, durable.PRIVATE_FILE), "wb") as file:

@@ -13,22 +13,24 @@ import hashlib
 import json
 import os
 import re
+import secrets
 from collections import Counter
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from storekeeper.consistency.findings import Class, Finding
-from storekeeper.host import clock, durable, formats
+from storekeeper.host import clock, durable, formats, locks
 from storekeeper.outcomes import Failed, Refused
 from storekeeper.stack.rules import Rule
 from storekeeper.stores.lines import read_lines, to_line
 
 FORMAT = 1
 _FOLDER, _PLAN, _ENTRIES, _REINGEST, _JOURNAL, _KEPT = "repairs", "plan.json", "entries.jsonl", "reingest.jsonl", "journal.jsonl", "kept"
+_MAKING = ".making-"  # before a name of its own, of a plan that is being made
 _GONE = ".gone-"  # before the name of a plan that is being removed
 _NAME = re.compile(r"[0-9]{8}T[0-9]{6}Z-[0-9a-f]{12}")
 _SAMPLES = 10
@@ -208,15 +210,34 @@ class Plan:
         durable.sync_directory(self.path)
 
 
-class Making:
-    """A plan in the making, in a directory that gets its name when it is whole."""
+@contextmanager
+def making(state: Path) -> Iterator[Making]:
+    """A plan in the making, in a directory of its own: others may be made at the same time. It is gone afterwards unless it was published.
 
-    def __init__(self, state: Path) -> None:
-        self._folder = state / _FOLDER
-        durable.ensure_directory(self._folder)
-        self._path = self._folder / ".making"
-        durable.remove_tree(self._path)
-        durable.make_directory(self._path)
+    What a killed run left is removed first. Raises Unknown while another run does that for longer than a minute.
+    """
+    folder = state / _FOLDER
+    path = folder / f"{_MAKING}{secrets.token_hex(4)}"
+    durable.ensure_directory(folder)
+    with ExitStack() as held:
+        with locks.turn(folder):  # so that nobody sees one between its making and its lock
+            for left in folder.glob(f"{_MAKING}*"):
+                with suppress(FileNotFoundError), locks.hold_directory(left) as is_dead:
+                    if is_dead:
+                        durable.remove_tree(left)
+            durable.make_directory(path)
+            held.enter_context(locks.hold_directory(path))
+        try:
+            yield Making(path)
+        finally:
+            durable.remove_tree(path)
+
+
+class Making:
+    """What `making` gives: it gets the name of a plan when it is whole."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
         self._digests = {name: hashlib.sha256() for name in (_ENTRIES, _REINGEST)}
 
     def add(self, entries: Iterable[bytes], reingest: Iterable[bytes]) -> None:
@@ -233,8 +254,8 @@ class Making:
         document = {"format": FORMAT, **facts, **{name: digest.hexdigest() for name, digest in self._digests.items()}}
         durable.write_json(self._path / _PLAN, document)
         name = f"{now:%Y%m%dT%H%M%SZ}-{_seal(document)}"
-        durable.rename(self._path, self._folder / name)
-        return Plan(self._folder / name, document)
+        durable.rename(self._path, self._path.with_name(name))
+        return Plan(self._path.with_name(name), document)
 
 
 def opened(state: Path, name: str) -> Plan:

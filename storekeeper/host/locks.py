@@ -15,9 +15,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from storekeeper.host import clock
-from storekeeper.outcomes import Busy, Refused
+from storekeeper.outcomes import Busy, Refused, Unknown
 
 _NETWORK_FILE_SYSTEMS = {"nfs", "nfs4", "cifs", "smb3", "9p", "ceph", "fuse.sshfs", "fuse.glusterfs", "afs", "lustre"}
+_TURN = 60.0  # seconds; a turn is taken for moments, or for as long as it takes to remove what a killed run left
 _GLANCE = 0.2  # seconds: `is_held` takes a lock for an instant, and that must not look like a run
 _held: list[int] = []
 
@@ -79,6 +80,15 @@ def hold_directory(path: Path, *, shared: bool = False, within: float = 0.0) -> 
             yield True
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def turn(path: Path) -> Iterator[None]:
+    """Hold a directory for something short that other runs do there too. Raises Unknown where one of them takes longer than a minute."""
+    with hold_directory(path, within=_TURN) as is_ours:
+        if not is_ours:
+            raise Unknown(f"{path} has been locked by another run for {_TURN:g} s", next="storekeeper jobs")
+        yield
 
 
 def is_held(path: Path) -> bool:

@@ -16,7 +16,6 @@ from storekeeper.host import durable, locks
 from storekeeper.outcomes import Refused, Unknown
 from storekeeper.sets.context import Opened
 
-_TURN = 60.0  # seconds; a turn is taken for moments, or for as long as it takes to remove what a killed run left
 _NOTED = "scratch"  # in the stack's state: one empty file for each directory
 
 
@@ -31,9 +30,7 @@ def scratch_directory(context: Opened) -> Iterator[Path]:
     name = f"storekeeper-{context.stack.stack}-{secrets.token_hex(4)}"
     path = context.scratch / name
     with ExitStack() as held:
-        with locks.hold_directory(noted, within=_TURN) as turn:  # so no sweep ever sees one between its making and its lock
-            if not turn:
-                raise Unknown(f"{noted} has been locked by another run for {_TURN:g} s", next="storekeeper jobs")
+        with locks.turn(noted):  # so no sweep ever sees one between its making and its lock
             sweep(context)
             durable.write_file(noted / name, b"")
             try:

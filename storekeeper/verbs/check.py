@@ -12,7 +12,7 @@ from storekeeper.consistency import keeping, log
 from storekeeper.consistency.checking import Checking, Look
 from storekeeper.consistency.findings import Class, Finding
 from storekeeper.host import load
-from storekeeper.outcomes import Busy, Outcome, Problem, Refused, Severity, StorekeeperError, said_by_the_system
+from storekeeper.outcomes import Busy, Outcome, Problem, Refused, Severity, StorekeeperError, Unknown, said_by_the_system
 from storekeeper.restore.journal import journals, refuse_unfinished
 from storekeeper.sets.context import Opened
 from storekeeper.sets.scratch import scratch_directory
@@ -125,13 +125,19 @@ def looked(context: Opened, checking: Checking, name: str, rule: Rule) -> Look:
     raise Busy("stores were restored while they were compared, again and again", next=f"storekeeper check {context.stack.stack}")
 
 
+def remember(context: Opened, checking: Checking, name: str, rule: Rule, look: Look) -> None:
+    """Keep the look for the next, and log it; nothing of both where another run has looked since. Raises as `Checking.remember`."""
+    if checking.remember(name, rule, look):
+        log.tell(context.state, name, look)
+
+
 def _remembered(context: Opened, checking: Checking, name: str, rule: Rule, look: Look) -> Iterator[Problem]:
     """Keep the look; a warning where that failed: what was found is told all the same."""
     try:
-        checking.remember(name, rule, look)
-        log.tell(context.state, name, look)
-    except OSError as error:
-        yield Problem(f"{name}: what was found could not be kept for the next look: {said_by_the_system(error)}", Severity.WARNING)
+        remember(context, checking, name, rule, look)
+    except (OSError, Unknown) as error:
+        said = error.message if isinstance(error, Unknown) else said_by_the_system(error)
+        yield Problem(f"{name}: what was found could not be kept for the next look: {said}", Severity.WARNING)
 
 
 class _Telling:

@@ -16,7 +16,7 @@ from storekeeper.runtimes.commands import refuse_unless_there
 from storekeeper.sets.context import Opened
 from storekeeper.sets.scratch import scratch_directory
 from storekeeper.stack.rules import Rule
-from storekeeper.verbs.check import looked
+from storekeeper.verbs.check import looked, remember
 from storekeeper.verbs.repair import ready, refuse_unread
 from storekeeper.verbs.report import Report
 
@@ -42,8 +42,7 @@ def reingest(context: Opened, name: str, limit: int | None) -> Report:
                 _ask(context, rules[each], reads)
             look = _look(context, checking, each, rules[each])
             told[each] = reingesting.became(ids, rules[each], context.stores, look.findings, work)
-            checking.remember(each, rules[each], look)
-            log.tell(context.state, each, look)
+            remember(context, checking, each, rules[each], look)
             log.say(context.state, f"{each} {count} documents were asked for again, {told[each].whole} of them are whole: plan {made.id}")
             problems += _about(context, each, told[each])
     if skipped.count:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from storekeeper.consistency import log, plans
+from storekeeper.consistency import plans
 from storekeeper.consistency.bringing import Bringing
 from storekeeper.consistency.checking import Checking, Look
 from storekeeper.consistency.places import can_mend, replicas_of
-from storekeeper.consistency.plans import Making, Plan, Scope, Sorting
+from storekeeper.consistency.plans import Plan, Scope, Sorting
 from storekeeper.consistency.repairing import Repairing, refuse_beyond_brake
 from storekeeper.host import clock, space
 from storekeeper.outcomes import Outcome, Problem, Refused, Severity, Unknown
@@ -17,7 +17,7 @@ from storekeeper.restore.journal import journals, refuse_unfinished
 from storekeeper.restore.pausing import services_stopped_for, stopped_for
 from storekeeper.sets.context import Opened
 from storekeeper.sets.scratch import scratch_directory
-from storekeeper.verbs.check import CheckRequest, chosen, looked
+from storekeeper.verbs.check import CheckRequest, chosen, looked, remember
 from storekeeper.verbs.report import Report
 
 _OPEN = {
@@ -39,36 +39,35 @@ def plan(context: Opened, scope: Scope) -> Report:
     rules = chosen(context, scope.rule)
     request = CheckRequest(scope.rule, scope.document, scope.owner)
     now, sorting, authority, digests = clock.now(), Sorting(), dict[str, int](), dict[str, str]()
-    making = Making(context.state)
-    with scratch_directory(context) as work:
-        checking = Checking(context.stores, context.state, work, context.progress)
-        for name, rule in rules.items():
-            look = looked(context, checking, name, rule)
-            refuse_unread(context, name, look, "nothing is planned")
-            if request.is_whole:
-                checking.remember(name, rule, look)
-                log.tell(context.state, name, look)
-            immovable = frozenset(place.name for place in replicas_of(rule) if not can_mend(rule, place))
-            wanted, again = (filter(request.wants, look.findings) for _ in range(2))
-            making.add(sorting.removed(name, wanted, rule, now, scope, immovable), sorting.reingested(name, again))
-            authority[name] = look.tally.documents if look.tally else 0
-            digests[name] = rule.digest
-    facts = {
-        "stack": context.stack.stack,
-        "host": context.host,
-        "created": clock.rfc3339(now),
-        "scope": scope.to_json(),
-        "rules": digests,
-        "authority": authority,
-        "removals": dict(sorting.removals),
-        "documents": sorting.documents,
-        "reingest": sorting.reingest,
-        "waiting": sorting.waiting,
-        "by_hand": sorting.by_hand,
-        "samples": sorting.samples,
-        "space": {"needed": _space_needed(context, sorting.removals), "free": space.free_bytes(context.state)},
-    }
-    made = making.publish(facts, now)
+    with plans.making(context.state) as making:
+        with scratch_directory(context) as work:
+            checking = Checking(context.stores, context.state, work, context.progress)
+            for name, rule in rules.items():
+                look = looked(context, checking, name, rule)
+                refuse_unread(context, name, look, "nothing is planned")
+                if request.is_whole:
+                    remember(context, checking, name, rule, look)
+                immovable = frozenset(place.name for place in replicas_of(rule) if not can_mend(rule, place))
+                wanted, again = (filter(request.wants, look.findings) for _ in range(2))
+                making.add(sorting.removed(name, wanted, rule, now, scope, immovable), sorting.reingested(name, again))
+                authority[name] = look.tally.documents if look.tally else 0
+                digests[name] = rule.digest
+        facts = {
+            "stack": context.stack.stack,
+            "host": context.host,
+            "created": clock.rfc3339(now),
+            "scope": scope.to_json(),
+            "rules": digests,
+            "authority": authority,
+            "removals": dict(sorting.removals),
+            "documents": sorting.documents,
+            "reingest": sorting.reingest,
+            "waiting": sorting.waiting,
+            "by_hand": sorting.by_hand,
+            "samples": sorting.samples,
+            "space": {"needed": _space_needed(context, sorting.removals), "free": space.free_bytes(context.state)},
+        }
+        made = making.publish(facts, now)
     return Report({"plan": _described(made)}, _advice(context, made))
 
 

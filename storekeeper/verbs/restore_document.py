@@ -12,7 +12,6 @@ from typing import Any
 from storekeeper.consistency import bringing, log, plans
 from storekeeper.consistency.bringing import Bringing, Found
 from storekeeper.consistency.places import authority_of, can_mend, places_of
-from storekeeper.consistency.plans import Making
 from storekeeper.host import clock, locks, space
 from storekeeper.outcomes import Failed, Problem, Refused, Severity, StorekeeperError, Unknown, naming, said_by_the_system
 from storekeeper.restore.journal import journals, refuse_unfinished
@@ -193,9 +192,9 @@ def _publish(context: Context, told: Mapping[str, Any], token: str, name: str, r
         "samples": [],
         "space": {"needed": 0, "free": space.free_bytes(context.state)},
     }
-    making = Making(context.state)
-    making.add(bringing.entries(name, found), ())
-    return making.publish(facts, now)
+    with plans.making(context.state) as making:
+        making.add(bringing.entries(name, found), ())
+        return making.publish(facts, now)
 
 
 def _carry_out(context: Context, made: plans.Plan, copies: Mapping[str, Copy]) -> None:

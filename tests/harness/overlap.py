@@ -172,7 +172,9 @@ class Host:
         with closing(sqlite3.connect(self._live / "main.db")) as rows, rows:
             rows.execute("create table if not exists notes (id text primary key, said text not null)")
             rows.execute("insert or replace into notes values ('one', 'as it was')")
-        (self._live / "papers/raw/note_one.txt").write_text("as it was", encoding="utf-8")
+        note = self._live / "papers/raw/note_one.txt"
+        note.parent.mkdir(parents=True, exist_ok=True)  # a reset leaves none
+        note.write_text("as it was", encoding="utf-8")
 
     def spoil_note(self) -> None:
         with closing(sqlite3.connect(self._live / "main.db")) as rows, rows:
@@ -238,7 +240,10 @@ class Host:
         return self._ended(process)
 
     def make_ready_for(self, verb: str) -> None:
-        """Another word is live, and there is something for this verb to do."""
+        """Another word is live than in the newest set, a document is in both, and there is something for this verb to do."""
+        self.note()
+        taken = self.type("backup demo --accept-shrink main --accept-shrink papers")  # a reset may have come before
+        assert taken.code in ENDS[BESIDE], taken.err
         self.write()
         if verb == "prune":
             for _ in range(KEPT + 1):
@@ -249,16 +254,12 @@ class Host:
             self.must("restore")
         if verb.startswith("repair"):
             (self._live / f"papers/raw/extra_x{next(self._numbers)}.txt").touch()
-        if verb == "repair reingest":
+        if verb in ("repair reingest", "restore --document"):
             self.spoil_note()
         if verb in ("repair apply", "repair undo", "repair reingest"):
             self.must("repair plan")
         if verb == "repair undo":
             self.must("repair apply")
-        if verb == "restore --document":
-            self.note()
-            self.must("backup")
-            self.spoil_note()
         if verb == "recover":
             damage_index(self._live / "main.db")
         if verb == "resume":

@@ -7,8 +7,45 @@ from tests.harness.mutation import Guard
 _UNCHANGED = "tests/consistency/test_unchanged.py::"
 _POSTGRESQL = "tests/stores/test_marks_postgresql.py::"
 _CLEARING = "tests/unit/test_clearing.py::"
+_AT_ONCE = "tests/consistency/test_at_once.py::"
 
 COMPARING = (
+    Guard(
+        name="a plan is made in a directory of its own",
+        protects="plans that are made at once are each whole",
+        cases=("D5",),
+        file="storekeeper/consistency/plans.py",
+        old='    path = folder / f"{_MAKING}{secrets.token_hex(4)}"\n',
+        new='    path = folder / f"{_MAKING}one"\n',
+        tests=(_AT_ONCE + "test_plans_that_are_made_at_once_are_each_whole",),
+    ),
+    Guard(
+        name="a plan in the making is swept by nobody",
+        protects="plans that are made at once are each whole",
+        cases=("D5",),
+        file="storekeeper/consistency/plans.py",
+        old="                    if is_dead:\n",
+        new="                    if True:\n",
+        tests=(_AT_ONCE + "test_plans_that_are_made_at_once_are_each_whole",),
+    ),
+    Guard(
+        name="an older look replaces no newer one",
+        protects="what is gone does not get its age back, and what is new is not forgotten",
+        cases=("D5",),
+        file="storekeeper/consistency/checking.py",
+        old="            if known is not None and look.at < known.at <= clock.now():\n",
+        new="            if False:\n",
+        tests=(_AT_ONCE + "test_a_look_that_is_older_than_what_is_known_does_not_replace_it",),
+    ),
+    Guard(
+        name="one look at a time keeps what it read",
+        protects="what two looks read at different times is not mixed",
+        cases=("D5",),
+        file="storekeeper/consistency/keeping.py",
+        old="            is_ours = held.enter_context(locks.hold_directory(folder))\n",
+        new="            is_ours = True\n",
+        tests=(_AT_ONCE + "test_a_look_beside_another_reads_everything_and_keeps_nothing",),
+    ),
     Guard(
         name="what has another number of chunks is looked at by itself",
         protects="a document that lost chunks is not counted as one that agrees",
