@@ -95,6 +95,17 @@ def sentence_of(outcome: str, known: Mapping[str, object], number: int = 0) -> s
     return re.sub(r"[A-Z]{3,}", lambda found: re.escape(str(known[found[0]])) if found[0] in known else r"\S+", re.escape(words))
 
 
+def is_excused(second: str, complaints: str, at_work: int) -> bool:
+    """Whether it is refused for what has nothing to do with turns: it finds nothing to do, or open what the first is just moving."""
+    excuses = [
+        ("recover", "nothing is wrong with"),
+        ("restore --document", "holds no document 'one'"),
+        ("repair reingest", "(no rule|nothing) of the plan .*in again"),
+        *((plan, rf"is open in \S+ \(pid {at_work}\)") for plan in ("restore --plan", "reset --plan", "migrate --plan")),
+    ]
+    return any(second.startswith(verb) and re.search(words, complaints) for verb, words in excuses)
+
+
 def otherwise(host: Host, first: str, seconds: Sequence[str]) -> list[str]:
     """What was not as the page says of these pairs."""
     page, found = documented(), []
@@ -105,8 +116,7 @@ def otherwise(host: Host, first: str, seconds: Sequence[str]) -> list[str]:
         assert is_mixed == (first in WALKS), f"the moment of {first} is another one"
         for second in seconds:
             outcome, before, run = page[first, second].partition(",")[0], host.seen(), host.run(second)
-            is_healthy = second.startswith("recover") and "nothing is wrong with" in run.complaints
-            wrong = [] if run.code in ENDS[outcome] or is_healthy else [f"ended with {run.code}"]
+            wrong = [] if run.code in ENDS[outcome] or is_excused(second, run.complaints, process.pid) else [f"ended with {run.code}"]
             if outcome != BESIDE:
                 wrong += [] if host.seen() == before else [f"changed {before} to {host.seen()}"]
                 known = {"VERB": first.split(maxsplit=1)[0], "PID": process.pid} if outcome == BUSY else {}
